@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The floor: the least a process can do and still stand between client and origin. One epoll
+ * loop; per request one read and one write on each side; of HTTP it sees only where a head ends
+ * and what Content-Length says. Upstream connections are taken from a pool and given back. What
+ * a real server costs above this is what its features cost.
+ *
+ *     relay LISTEN LISTEN-CLOSE ORIGIN        (each ADDRESS:PORT)
+ *
+ * Clients of LISTEN are kept alive; those of LISTEN-CLOSE are closed after one answer (for the
+ * workload with a new connection per request). It is a yardstick, not a server: a head that
+ * does not come in one read, a pipelined request or a request body ends the connection.
+ */
+#include "common.h"
+
+#define BUFFER (64 * 1024)
+
+enum kind { LISTENER, CLIENT, UPSTREAM };
+
+struct end {
+    enum kind kind;
+    int fd;
+    int close_after;    /* listener and client: one answer each */
+    struct end *peer;   /* the other side of the exchange under way, or NULL */
+    struct end *next;   /* upstream: in the pool; any: among the dead */
+    size_t left;        /* upstream: octets of the answer still to read */
+    int head_seen;      /* upstream: left is known */
+    char *pending;      /* client: what its socket did not take, BUFFER octets once allocated */
+    size_t pending_off;
+    size_t pending_len;
+};
+
+static int ep;
+static struct sockaddr_in origin;
+static struct end *pool, *dead;
+static char buffer[BUFFER];
+
+static struct end *end_new(enum kind kind, int fd)
+{
+    struct end *e = calloc(1, sizeof *e);
+
+    if (e == NULL)
+        bench_die("calloc");
+    e->kind = kind;
+    e->fd = fd;
+    return e;
+}
+
+static void pool_remove(struct end *up)
+{
+    for (struct end **p = &pool; *p != NULL; p = &(*p)->next) {
+        if (*p == up) {
+            *p = up->next;
+            return;
+        }
+    }
+}
+
+static void end_bury(struct end *e)
+{
+    close(e->fd);
+    e->fd = -1;
+    e->peer = NULL;
+    e->next = dead;
+    dead = e;
+}
+
+/* Closes e, and its peer: half an answer is of use to nobody. The memory stays until the end of
+ * the turn, since an event may still name it. */
+static void end_close(struct end *e)
+{
+    if (e->peer != NULL)
+        end_bury(e->peer);
+    else if (e->kind == UPSTREAM)
+        pool_remove(e);
+    end_bury(e);
+}
+
+static void bury(void)
+{
+    while (dead != NULL) {
+        struct end *e = dead;
+
+        dead = e->next;
+        free(e->pending);
+        free(e);
+    }
+}
+
+static struct end *upstream_take(void)
+{
+    struct end *up = pool;
+    int fd;
+
+    if (up != NULL) {
+        pool = up->next;
+        return up;
+    }
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    if (connect(fd, (struct sockaddr *) &origin, sizeof origin) != 0) {
+        close(fd);
+        return NULL;
+    }
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    bench_nodelay(fd);
+    up = end_new(UPSTREAM, fd);
+    bench_watch(ep, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, up);
+    return up;
+}
+
+/* The answer has been read: the upstream connection is free for the next request. */
+static void upstream_give(struct end *up)
+{
+    up->peer->peer = NULL;
+    up->peer = NULL;
+    up->head_seen = 0;
+    up->next = pool;
+    pool = up;
+}
+
+/* Hands n octets of buffer to the client; -1 where it is gone. What does not fit is kept. */
+static int client_write(struct end *client, size_t n)
+{
+    ssize_t done = write(client->fd, buffer, n);
+
+    if (done < 0) {
+        if (errno != EAGAIN)
+            return -1;
+        done = 0;
+    }
+    if ((size_t) done == n)
+        return 0;
+    if (client->pending == NULL && (client->pending = malloc(BUFFER)) == NULL)
+        bench_die("malloc");
+    client->pending_off = 0;
+    client->pending_len = n - (size_t) done;
+    memcpy(client->pending, buffer + done, client->pending_len);
+    return 0;
+}
+
+/* Counts n octets off the answer; -1 where it is not one that we can relay. */
+static int upstream_count(struct end *up, size_t n)
+{
+    if (!up->head_seen) {
+        size_t head = bench_head_end(buffer, n), length;
+
+        if (head == 0 || (length = bench_content_length(buffer, head)) == BENCH_NO_LENGTH)
+            return -1;
+        up->head_seen = 1;
+        up->left = head + length;
+    }
+    if (n > up->left)
+        return -1;
+    up->left -= n;
+    return 0;
+}
+
+/* Moves what has arrived of the answer on to the client, until one of the two has to wait. */
+static void upstream_readable(struct end *up)
+{
+    struct end *client = up->peer;
+
+    if (client == NULL) {   /* in the pool: anything but silence ends it */
+        if (read(up->fd, buffer, 1) >= 0 || errno != EAGAIN)
+            end_close(up);
+        return;
+    }
+    while (client->pending_len == 0) {
+        ssize_t n = read(up->fd, buffer, BUFFER);
+
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0 || upstream_count(up, (size_t) n) != 0
+            || client_write(client, (size_t) n) != 0) {
+            end_close(up);
+            return;
+        }
+        if (up->left == 0) {
+            upstream_give(up);
+            if (client->close_after && client->pending_len == 0)
+                end_close(client);
+            return;
+        }
+        if (n < BUFFER)     /* a short read has emptied the socket */
+            return;
+    }
+}
+
+static void client_readable(struct end *client)
+{
+    struct end *up;
+    ssize_t n = read(client->fd, buffer, BUFFER);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0 || client->peer != NULL || bench_head_end(buffer, (size_t) n) != (size_t) n
+        || (up = upstream_take()) == NULL) {
+        end_close(client);
+        return;
+    }
+    client->peer = up;
+    up->peer = client;
+    if (write(up->fd, buffer, (size_t) n) != n)
+        end_close(client);
+}
+
+static void client_writable(struct end *client)
+{
+    ssize_t n = write(client->fd, client->pending + client->pending_off, client->pending_len);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n < 0) {
+        end_close(client);
+        return;
+    }
+    client->pending_off += (size_t) n;
+    client->pending_len -= (size_t) n;
+    if (client->pending_len > 0)
+        return;
+    if (client->peer != NULL)
+        upstream_readable(client->peer);
+    else if (client->close_after)
+        end_close(client);
+}
+
+static void listener_readable(struct end *listener)
+{
+    int fd;
+
+    while ((fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        struct end *client = end_new(CLIENT, fd);
+
+        client->close_after = listener->close_after;
+        bench_nodelay(fd);
+        bench_watch(ep, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, client);
+    }
+}
+
+static void dispatch(struct end *e, uint32_t events)
+{
+    if (e->fd < 0)
+        return;
+    if (e->kind == LISTENER) {
+        listener_readable(e);
+    } else if (e->kind == UPSTREAM) {
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            upstream_readable(e);
+    } else {
+        if ((events & EPOLLOUT) && e->pending_len > 0)
+            client_writable(e);
+        if (e->fd >= 0 && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+            client_readable(e);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static struct epoll_event events[BENCH_EVENTS];
+
+    if (argc != 4) {
+        fprintf(stderr, "usage: relay LISTEN LISTEN-CLOSE ORIGIN\n");
+        return 1;
+    }
+    bench_setup();
+    bench_address(argv[3], &origin);
+    ep = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < 2; i++) {
+        struct end *listener = end_new(LISTENER, bench_listen(argv[1 + i]));
+
+        listener->close_after = i;
+        bench_watch(ep, listener->fd, EPOLLIN | EPOLLET, listener);
+    }
+    for (;;) {      /* ends by a signal */
+        int n = epoll_wait(ep, events, BENCH_EVENTS, -1);
+
+        if (n < 0 && errno != EINTR)
+            bench_die("epoll_wait");
+        for (int i = 0; i < n; i++)
+            dispatch(events[i].data.ptr, events[i].events);
+        bury();
+    }
+}
