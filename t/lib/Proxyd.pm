@@ -126,6 +126,12 @@ sub read_file {
 sub complete_conf {
     my ($self, $t) = @_;
     return $t if exists $self->{globals} && !$self->{globals};
+    return join '', $self->complete_parts($t);
+}
+
+# The same in two parts: what goes in front, and the template with paths put into its http block.
+sub complete_parts {
+    my ($self, $t) = @_;
     my $level = $ENV{TEST_PROXYD_LOG} || $self->{log} || 'info';
     my @g = (
         ['daemon', 'daemon off;'],
@@ -142,7 +148,7 @@ sub complete_conf {
     @http = grep { /^(\w+)/; $t !~ /\b$1\b/ } @http;
     my $in = join ' ', @http;
     $t =~ s/^(http\s*\{)/$1 $in/m;
-    return $head . $t;
+    return ($head, $t);
 }
 
 sub write_conf {
