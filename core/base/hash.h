@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Hashing, and a string-keyed table for configuration data: open addressing, grows, entries
+ * stay until the arena goes. Keys are compared by bytes; whoever wants case folding lowers
+ * keys first. Tables filled from outside input use a per-process random seed.
+ */
+#ifndef CORE_BASE_HASH_H
+#define CORE_BASE_HASH_H
+
+#include "core/base/str.h"
+
+/* A fast 64-bit hash, seeded per process (hash_seed), for tables that a peer can fill. */
+uint64_t hash_bytes(const void *ptr, size_t len);
+void hash_seed(uint64_t seed);
+/* FNV-1a of the lower-cased name, 32 bit, without seed: the hash of field names and variables. */
+uint32_t hash_name(struct str s);
+/* CRC-32 (IEEE), 32 bit, for consistent hashing and checksums. */
+uint32_t hash_crc32(uint32_t crc, const void *ptr, size_t len);
+
+struct table_entry {
+    struct str key;
+    uint64_t hash;
+    void *value;
+};
+
+struct table {
+    struct arena *arena;
+    struct table_entry *slots;
+    unsigned count;
+    unsigned mask; /* slots - 1, or 0 when empty */
+};
+
+void table_init(struct table *t, struct arena *arena);
+/* NULL when absent. */
+void *table_get(const struct table *t, struct str key);
+/* Adds or replaces; returns the old value or NULL. The key is not copied. value may not be NULL. */
+void *table_put(struct table *t, struct str key, void *value);
+/* Visits all entries: for (i = 0; (e = table_next(t, &i)) != NULL; ) in no particular order. */
+const struct table_entry *table_next(const struct table *t, unsigned *i);
+
+#endif
