@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A byte stream with a peer: seven operations, whatever carries them: tcp and unix sockets,
+ * mem (a pair in memory, for tests), later TLS over any conn and QUIC streams. Everything above
+ * is ignorant of which.
+ *
+ * Readiness: `ready` holds what is known to be possible without EAGAIN; the operations keep it. The owner says
+ * with conn_want what it wishes to be told; its handler is then called from the loop (never from
+ * inside conn_want) whenever something wanted becomes or already is ready. A socket is added to epoll once,
+ * edge-triggered, and never touched again.
+ */
+#ifndef CORE_EVENT_CONN_H
+#define CORE_EVENT_CONN_H
+
+#include <sys/uio.h>
+
+#include "core/base/log.h"
+#include "core/base/chain.h"
+#include "core/event/loop.h"
+#include "core/event/timer.h"
+#include "core/os/socket.h"
+
+enum {
+    CONN_READ = 1,  /* data, or the end of it, or an error: a read will not return EAGAIN */
+    CONN_WRITE = 2, /* room, or an error */
+    CONN_HUP = 4,   /* the peer sent FIN (half close) or RST, seen without reading */
+};
+
+struct conn;
+
+struct conn_info {
+    const char *kind;      /* "tcp", "unix", "mem", "tls" */
+    int fd;                /* -1 when there is none of its own */
+    bool sendfile;         /* FILE pieces may be sent by reference */
+};
+
+/*
+ * read, writev, sendfile: bytes moved (> 0); 0 from read is the end of data; -1 with errno: EAGAIN
+ * (the ready bit is cleared) or an error, after which only close makes sense. A transfer
+ * shorter than asked clears the ready bit too, unless the peer has already hung up.
+ */
+struct conn_ops {
+    const char *kind;
+    ssize_t (*read)(struct conn *c, void *buf, size_t len);
+    ssize_t (*writev)(struct conn *c, const struct iovec *iov, int n);
+    ssize_t (*sendfile)(struct conn *c, int fd, off_t offset, size_t len);
+    void (*want)(struct conn *c, unsigned what);
+    int (*shutdown)(struct conn *c);              /* no more writing: FIN, close_notify */
+    void (*close)(struct conn *c);                /* called by conn_close only */
+    void (*info)(const struct conn *c, struct conn_info *info);
+};
+
+struct conn {
+    const struct conn_ops *ops;
+    /* Called from the loop with the wanted bits that are ready. Set before the first conn_want. */
+    void (*handler)(struct conn *c, unsigned ready);
+    void *owner;
+    struct watch watch;
+    struct timer timer;   /* the owner's: set its fire */
+    struct later later;   /* private: delivers readiness that was already there */
+    struct doomed doomed; /* private */
+    unsigned char ready;
+    unsigned char wants;
+    bool closed;
+    bool reset_on_close;  /* close with RST (reset_timedout_connection) */
+    bool corked;
+    bool unix_peer;
+    uint16_t peer_len;    /* of peer */
+    uint64_t number;      /* serial number of the connection, in log lines and $connection */
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    struct logger log;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } peer; /* unix peers: family only */
+};
+
+/* Takes over a connected (or connecting, then ready is 0) non-blocking socket: adds it to epoll. The struct is
+ * recycled memory, zeroed. NULL + errno (the fd is then still the caller's). */
+struct conn *conn_tcp(int fd, const struct sockaddr *peer, socklen_t peer_len);
+/* Two ends in memory, each with a buffer of `capacity` bytes; for tests. */
+void conn_mem_pair(struct conn *ends[2], size_t capacity);
+
+static inline ssize_t conn_read(struct conn *c, void *buf, size_t len)
+{
+    return c->ops->read(c, buf, len);
+}
+static inline ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n)
+{
+    return c->ops->writev(c, iov, n);
+}
+/* what: the complete new set of wishes (0: leave me alone). */
+static inline void conn_want(struct conn *c, unsigned what)
+{
+    c->ops->want(c, what);
+}
+/*
+ * Writes as much of the chain as goes, MEM by writev and FILE by sendfile (or read + writev if
+ * info says no), at most `limit` bytes (0: no limit); consumes what was written. Bytes written
+ * (0 if nothing could be), or -1 with errno (never EAGAIN). With more to come (MSG_MORE in effect) when `more`.
+ */
+ssize_t conn_send(struct conn *c, struct chain *chain, uint64_t limit, bool more);
+int conn_shutdown(struct conn *c);
+/* Closes at once; memory is given back when the turn is over. Timer and later are dropped. */
+void conn_close(struct conn *c);
+void conn_info(const struct conn *c, struct conn_info *info);
+/* The local address (getsockname). 0 or -1. */
+int conn_local_addr(const struct conn *c, struct addr *out);
+
+/* Connections open in this process, and given serial numbers. */
+extern unsigned conn_count;
+uint64_t conn_next_number(void);
+/* Frees recycled memory (leak checks). */
+void conn_trim(void);
+
+/* A listening socket in the loop. */
+struct listener {
+    struct watch watch;
+    void *owner;
+    bool paused;
+    unsigned burst; /* how many are accepted an event: 1, or UINT_MAX for multi_accept */
+    /* A new connection; takes ownership of c. log is initialised to the process's. */
+    void (*accept)(struct listener *l, struct conn *c);
+};
+
+/* Starts accepting on fd. Out of descriptors (EMFILE…): pauses for 500 ms, logs crit once. 0 or -1. */
+int listener_start(struct listener *l, int fd);
+/* Stops accepting; the descriptor stays open (the master holds it too). */
+void listener_stop(struct listener *l);
+/* Pauses and resumes when all worker_connections are in use. */
+void listener_pause(struct listener *l);
+void listener_resume(struct listener *l);
+
+#endif
