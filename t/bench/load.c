@@ -11,8 +11,8 @@
  * --new-connections: each request on a connection of its own, with "Connection: close", and the
  *     server's close is awaited; --server-closes: the same without that field, for a server that
  *     closes anyhow.
- * --idle: one request on each of N connections (64 at a time), "ready" on stdout, and then they
- *     stay open until stdin ends. A connection that the server closed meanwhile is an error.
+ * --idle: one request on each of N connections (--flight=1 of them at a time), "ready" on stdout,
+ *     and then they stay open until stdin ends. One that the server closed meanwhile is an error.
  *
  * A run ends when its time or count is over and the requests under way are answered: CPU time
  * measured around it belongs to counted requests only. Nothing waits longer than STALL_S.
@@ -27,7 +27,6 @@
 #define STALL_S 10.0
 #define HEAD_MAX 8192
 #define ERRORS_MAX 1000
-#define IDLE_STEP 64
 
 /* Latency histogram: 32 linear steps per power of two of microseconds, error below 3.2 %. */
 #define HIST_SUB 32
@@ -47,10 +46,11 @@ static struct {
     struct sockaddr_in server;
     const char *path, *host;
     size_t expect;
-    long connections, requests;
+    long connections, requests, flight;
     double seconds;
     int big, fresh, server_closes, idle;
-} opt = {.path = "/1k", .host = "bench.example.com", .expect = 1024, .connections = 64};
+} opt = {.path = "/1k", .host = "bench.example.com", .expect = 1024, .connections = 64,
+         .flight = 1};
 
 static char request[2048];
 static size_t request_len;
@@ -319,7 +319,7 @@ static void run_idle(void)
 
     for (long i = 0; i < opt.connections && errors == 0; i++) {
         conn_start(conns + i);
-        turn_until(IDLE_STEP - 1);
+        turn_until(opt.flight - 1);
     }
     turn_until(0);
     if (errors == 0) {
@@ -366,7 +366,8 @@ static void parse_options(int argc, char **argv)
         {"connections", 1, NULL, 'n'},  {"requests", 1, NULL, 'r'},
         {"seconds", 1, NULL, 's'},      {"big-headers", 0, NULL, 'b'},
         {"new-connections", 0, NULL, 'f'}, {"server-closes", 0, NULL, 'S'},
-        {"idle", 0, NULL, 'i'},         {NULL, 0, NULL, 0},
+        {"idle", 0, NULL, 'i'},         {"flight", 1, NULL, 'F'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -383,11 +384,13 @@ static void parse_options(int argc, char **argv)
         case 'f': opt.fresh = 1; break;
         case 'S': opt.server_closes = 1; break;
         case 'i': opt.idle = 1; break;
+        case 'F': opt.flight = strtol(optarg, NULL, 10); break;
         default: exit(1);
         }
     }
     errno = 0;
-    if (opt.server.sin_port == 0 || opt.connections < 1 || opt.connections > 1000000
+    if (opt.server.sin_port == 0 || opt.flight < 1 || opt.connections < 1
+        || opt.connections > 1000000
         || (!opt.idle && opt.requests <= 0 && opt.seconds <= 0) || (opt.idle && opt.fresh))
         bench_die("options");
 }

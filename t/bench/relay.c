@@ -25,6 +25,7 @@ struct end {
     struct end *next;   /* upstream: in the pool; any: among the dead */
     size_t left;        /* upstream: octets of the answer still to read */
     int head_seen;      /* upstream: left is known */
+    int ending;         /* upstream: the origin has closed its side, after this answer */
     char *pending;      /* client: what its socket did not take, BUFFER octets once allocated */
     size_t pending_off;
     size_t pending_len;
@@ -115,12 +116,17 @@ static void upstream_give(struct end *up)
 {
     up->peer->peer = NULL;
     up->peer = NULL;
+    if (up->ending) {
+        end_bury(up);
+        return;
+    }
     up->head_seen = 0;
     up->next = pool;
     pool = up;
 }
 
-/* Hands n octets of buffer to the client; -1 where it is gone. What does not fit is kept. */
+/* Hands n octets of buffer to the client; -1 where it is gone. What does not fit is kept, and
+ * from the first time on the client is watched for room, too. */
 static int client_write(struct end *client, size_t n)
 {
     ssize_t done = write(client->fd, buffer, n);
@@ -132,8 +138,14 @@ static int client_write(struct end *client, size_t n)
     }
     if ((size_t) done == n)
         return 0;
-    if (client->pending == NULL && (client->pending = malloc(BUFFER)) == NULL)
-        bench_die("malloc");
+    if (client->pending == NULL) {
+        struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                                 .data.ptr = client};
+
+        client->pending = malloc(BUFFER);
+        if (client->pending == NULL || epoll_ctl(ep, EPOLL_CTL_MOD, client->fd, &ev) != 0)
+            bench_die("client_write");
+    }
     client->pending_off = 0;
     client->pending_len = n - (size_t) done;
     memcpy(client->pending, buffer + done, client->pending_len);
@@ -235,7 +247,7 @@ static void listener_readable(struct end *listener)
 
         client->close_after = listener->close_after;
         bench_nodelay(fd);
-        bench_watch(ep, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, client);
+        bench_watch(ep, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, client);
     }
 }
 
@@ -246,8 +258,9 @@ static void dispatch(struct end *e, uint32_t events)
     if (e->kind == LISTENER) {
         listener_readable(e);
     } else if (e->kind == UPSTREAM) {
-        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-            upstream_readable(e);
+        if (events & (EPOLLRDHUP | EPOLLHUP))
+            e->ending = 1;
+        upstream_readable(e);
     } else {
         if ((events & EPOLLOUT) && e->pending_len > 0)
             client_writable(e);

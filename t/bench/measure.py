@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is measured, and how: CPU time and rate, memory, system calls, instructions, allocations.
+
+Used by scripts/bench. Each function starts what it needs through servers.py, in `bench.directory`,
+and returns plain data; report.py prints it.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+K = 1024
+WARM = {"requests": 2000}       # before anything is counted
+
+
+class Workload:
+    """One kind of request. `big`: the header fields of a browser instead of those of curl."""
+
+    def __init__(self, path, size, servers, big=False, fresh=False, weight=1):
+        self.path, self.size, self.servers = path, size, servers
+        self.big, self.fresh = big, fresh
+        self.weight = weight    # one request stands for about so many small ones
+
+    def load_args(self, server):
+        args = ["--path=" + self.path, "--expect=%d" % self.size]
+        port = server.port
+        if self.big:
+            args.append("--big-headers")
+        if self.fresh:
+            args.append("--new-connections")
+            if server.port_close:
+                port = server.port_close
+                args.append("--server-closes")
+        return args + ["--connect=127.0.0.1:%d" % port]
+
+
+ALL = ("relay", "nginx", "haproxy", "proxyd")
+WORKLOADS = {
+    "proxy1k": Workload("/1k", K, ALL),
+    "proxy64k": Workload("/64k", 64 * K, ALL, weight=3),
+    "proxy1m": Workload("/1m", K * K, ALL, weight=30),
+    "static1k": Workload("/static/1k.html", K, ("nginx", "proxyd")),
+    "conn1k": Workload("/1k", K, ALL, fresh=True, weight=3),
+    "app1k": Workload("/app/1k", K, ALL, big=True),
+}
+DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k")
+
+
+class Failed(Exception):
+    """A run in which not every answer was right."""
+
+
+def load(bench, server, workload, **options):
+    """Runs the load generator; its result. Raises Failed where there was an error in it."""
+    args = [bench.tools["load"], *workload.load_args(server)]
+    args += ["--%s=%s" % (name, value) for name, value in options.items()]
+    if "connections" not in options:
+        args.append("--connections=%d" % bench.connections)
+    limit = options.get("seconds", 0) + 600 if "requests" in options else \
+        options["seconds"] + 30
+    done = subprocess.run(args, stdout=subprocess.PIPE, text=True, timeout=limit, check=False)
+    try:
+        result = json.loads(done.stdout)
+    except ValueError:
+        raise Failed("%s: the load generator ended with %d" % (server.name, done.returncode))
+    if result["errors"] or not result["requests"]:
+        raise Failed("%s %s: %d errors in %d requests, the first: %s" % (
+            server.name, workload.path, result["errors"], result["requests"],
+            result["first_error"]))
+    return result
+
+
+def cpu_run(bench, server, workload, seconds):
+    """One measured run: the load's result and cpu_us, the server's CPU time per request."""
+    before = server.cpu_ns()
+    result = load(bench, server, workload, seconds=seconds)
+    after = server.cpu_ns()
+    spent = sum(ns - before.get(pid, 0) for pid, ns in after.items())
+    result["cpu_us"] = spent / 1000.0 / result["requests"]
+    return result
+
+
+def cpu_rounds(bench, kinds, names):
+    """Interleaved rounds of every workload on every server: {workload: {server: [run, ...]}}.
+    The order of the servers turns with each round, so that none always follows another."""
+    servers = [bench.start(kind) for kind in kinds]
+    runs = {name: {s.name: [] for s in servers if s.name in WORKLOADS[name].servers}
+            for name in names}
+    for number in range(-1, bench.rounds):      # round -1 warms up and is not counted
+        turn = servers[number % len(servers):] + servers[:number % len(servers)]
+        for name in names:
+            for server in turn:
+                if server.name not in runs[name]:
+                    continue
+                run = cpu_run(bench, server, WORKLOADS[name],
+                              bench.seconds if number >= 0 else min(0.3, bench.seconds))
+                if number >= 0:
+                    runs[name][server.name].append(run)
+                    bench.note("round %d of %d, %s, %s: %.1f µs, %.0f/s" % (
+                        number + 1, bench.rounds, name, server.name, run["cpu_us"], run["rps"]))
+    for server in servers:
+        bench.stop(server)
+    return runs
+
+
+def memory_of(pid):
+    """Octets of user memory of a process: private, anonymous, and in [heap]."""
+    found = {"private": 0, "anonymous": 0, "heap": 0}
+    with open("/proc/%d/smaps_rollup" % pid) as rollup:
+        for line in rollup:
+            name, _, value = line.partition(":")
+            if name in ("Private_Clean", "Private_Dirty"):
+                found["private"] += int(value.split()[0]) * K
+            elif name == "Anonymous":
+                found["anonymous"] = int(value.split()[0]) * K
+    in_heap = False
+    with open("/proc/%d/smaps" % pid) as smaps:
+        for line in smaps:
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                in_heap = line.rstrip().endswith("[heap]")
+            elif in_heap and line.startswith("Rss:"):
+                found["heap"] += int(line.split()[1]) * K
+    return found
+
+
+class Idle:
+    """`count` connections that have had one answer each, held open until closed."""
+
+    def __init__(self, bench, server, count):
+        self.popen = subprocess.Popen(
+            [bench.tools["load"], *WORKLOADS["proxy1k"].load_args(server), "--idle",
+             "--connections=%d" % count, "--flight=%d" % bench.flight],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = self.popen.stdout.readline()
+        if line != "ready\n":
+            self.popen.communicate()
+            raise Failed("%s: idle connections: %s" % (server.name, line.strip()))
+
+    def close(self):
+        """Ends them; raises Failed where the server had closed some."""
+        result = json.loads(self.popen.communicate(timeout=60)[0])
+        if result["errors"]:
+            raise Failed("idle connections: %d errors, the first: %s" % (
+                result["errors"], result["first_error"]))
+
+
+def memory(bench, kind, count):
+    """User memory per idle kept-alive connection of one server, two ways, in octets:
+    "grown": from no connection to `count`, in one warmed-up process;
+    "all": the same compared with a process configured for 256 connections: whatever is
+    prepared in advance for connections to come is in it."""
+    measured = []
+    # A sixteenth more: nginx closes idle connections where fewer slots than that are free.
+    for slots, idle in ((256, 0), ((count + 128) * 16 // 15 + 1, count)):
+        server = bench.start(kind, connections=slots)
+        load(bench, server, WORKLOADS["proxy1k"], **WARM)
+        pid = server.worker()
+        before = memory_of(pid)
+        if idle:
+            connections = Idle(bench, server, idle)
+            after = memory_of(pid)
+            connections.close()
+        else:
+            after = before
+        measured.append((before, after))
+        bench.stop(server)
+    base, (before, after) = measured[0][1], measured[1]
+    return {"grown": {part: (after[part] - before[part]) / count for part in after},
+            "all": {part: (after[part] - base[part]) / count for part in after}}
+
+
+def strace_summary(text, requests):
+    """{system call: calls per request} out of strace -c; failed calls stand apart."""
+    calls = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) not in (2, 3) or not all(word.isdigit() for word in words[1:]) \
+                or words[0] == "total":
+            continue
+        failed = int(words[2]) if len(words) == 3 else 0
+        for name, number in ((words[0], int(words[1]) - failed),
+                             (words[0] + " (failed)", failed)):
+            if number / requests >= 0.005:
+                calls[name] = number / requests
+    return calls
+
+
+def syscalls(bench, server, workload):
+    """System calls per request of the server's worker, by strace, connections included."""
+    requests = max(200, 6000 // workload.weight)
+    load(bench, server, workload, requests=max(200, WARM["requests"] // workload.weight))
+    pid, out = server.worker(), os.path.join(bench.directory, "strace.out")
+    strace = subprocess.Popen(
+        [shutil.which("strace"), "-c", "-f", "-U", "name,calls,errors", "-o", out,
+         "-p", str(pid)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            with open("/proc/%d/status" % pid) as status:
+                if "TracerPid:\t0\n" not in status.read():
+                    break
+            if strace.poll() is not None or time.monotonic() > deadline:
+                raise Failed("strace cannot trace %s (%d)" % (server.name, pid))
+            time.sleep(0.02)
+        load(bench, server, workload, requests=requests)
+    finally:
+        if strace.poll() is None:
+            strace.send_signal(signal.SIGINT)
+        strace.wait(20)
+    with open(out) as summary:
+        return strace_summary(summary.read(), requests)
+
+
+def callgrind_total(bench, kind, workload, requests):
+    """Instructions in user space from the start of a server to its end."""
+    server = bench.start(kind, start_s=60, wrap=[
+        shutil.which("valgrind"), "--tool=callgrind", "-q",
+        "--callgrind-out-file=@DIR@/callgrind.%p"])
+    load(bench, server, workload, requests=requests, connections=8)
+    bench.stop(server, 60)
+    total = 0
+    for name in os.listdir(server.directory):
+        if name.startswith("callgrind."):
+            with open(os.path.join(server.directory, name)) as out:
+                found = re.findall(r"^(?:summary|totals): (\d+)", out.read(), re.M)
+            total += int(found[0]) if found else 0
+    if total == 0:
+        raise Failed("callgrind wrote no totals for " + kind.name)
+    return total
+
+
+def instructions(bench, kind, workload):
+    """User-space instructions per request: what 1,000 requests more cost, by callgrind."""
+    few, more = 200, max(100, 1000 // workload.weight)
+    return (callgrind_total(bench, kind, workload, few + more)
+            - callgrind_total(bench, kind, workload, few)) / more
+
+
+def allocations(bench, kind, names):
+    """{workload: (allocations, frees) per request} of a warm server, counted by a preloaded
+    library around 6,000 small requests or so; the connections' own are in it."""
+    path = os.path.join(bench.directory, "malloc." + kind.name)
+    with open(path, "wb") as counts:
+        counts.write(bytes(16))
+    os.chmod(path, 0o666)
+    server = bench.start(kind, env={"LD_PRELOAD": bench.tools["malloc_count"],
+                                    "BENCH_MALLOC_COUNT": path})
+    found = {}
+
+    def read():
+        with open(path, "rb") as counts:
+            return struct.unpack("QQ", counts.read(16))
+
+    for name in names:
+        workload = WORKLOADS[name]
+        if kind.name not in workload.servers:
+            continue
+        requests = max(200, 6000 // workload.weight)
+        load(bench, server, workload, requests=requests)    # warm
+        before = read()
+        load(bench, server, workload, requests=requests)
+        after = read()
+        found[name] = tuple((b - a) / requests for a, b in zip(before, after))
+    bench.stop(server)
+    if read() == (0, 0):
+        print("bench: %s does not let its allocations be counted" % kind.name, file=sys.stderr)
+        return {}
+    return found
