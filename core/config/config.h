@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The configuration: what a file becomes. A `config` is one reading of the file: an arena, the
+ * tree of levels (main, events, http, server, location, if, upstream …) and what it asks of
+ * the process (files, sockets, zones, paths). Directive rows say everything about a directive;
+ * the core parses, checks, stores, defaults, inherits and documents from them.
+ *
+ * Each module has up to three structures: STORE_MAIN once per http/stream/main block,
+ * STORE_SRV per server (and upstream), STORE_LOC per server and location. A level that sets nothing of a module
+ * shares its parent's structure: what is not used costs nothing, neither memory nor time.
+ *
+ * Flow: parse all (setters write into the level's own zeroed structure and a bit per row
+ * remembers what was set) → inherit from the top down by the rows' rules, defaults at the top → each
+ * module's finish for each level that owns a structure of it → each module's post.
+ */
+#ifndef CORE_CONFIG_CONFIG_H
+#define CORE_CONFIG_CONFIG_H
+
+#include "core/base/arena.h"
+#include "core/base/hash.h"
+#include "core/base/list.h"
+#include "core/base/log.h"
+
+struct module;
+struct conf;
+struct resources;
+
+enum {
+    CTX_MAIN = 1 << 0,
+    CTX_EVENTS = 1 << 1,
+    CTX_HTTP = 1 << 2,
+    CTX_SERVER = 1 << 3,
+    CTX_LOCATION = 1 << 4,
+    CTX_IF_SERVER = 1 << 5,   /* "if" in server */
+    CTX_IF_LOCATION = 1 << 6, /* "if" in location */
+    CTX_LIMIT_EXCEPT = 1 << 7,
+    CTX_UPSTREAM = 1 << 8,
+    CTX_STREAM = 1 << 9,
+    CTX_STREAM_SERVER = 1 << 10,
+    CTX_STREAM_UPSTREAM = 1 << 11,
+    CTX_MATCH = 1 << 12,
+    CTX_ANY = (1 << 13) - 1,
+    CTX_HSL = CTX_HTTP | CTX_SERVER | CTX_LOCATION,
+    CTX_HSLI = CTX_HSL | CTX_IF_LOCATION,
+};
+
+enum { STORE_MAIN, STORE_SRV, STORE_LOC, STORES };
+
+/* Where a thing stands in the files. file lives as long as the config. */
+struct conf_pos {
+    const char *file;
+    unsigned line;
+    unsigned column; /* 1 is the first byte of the line; 0: unknown */
+};
+
+/* One block of the file. */
+struct level {
+    unsigned context;       /* one CTX_ bit */
+    struct level *parent;   /* NULL for main */
+    struct list children;   /* struct level.sibling, in file order */
+    struct list sibling;
+    struct conf_pos pos;
+    void **conf[STORES];    /* by module index; after inheritance every store that exists here is filled */
+    unsigned char **set;    /* by module index: a bit per row, NULL: nothing set here */
+    void *object;           /* the block's own: struct server, struct location, struct upstream … */
+};
+
+enum inherit {
+    INHERIT_SCALAR,   /* this level's value if set here, else the parent's */
+    INHERIT_WHOLE,    /* the same for arrays: replaced as a whole if anything is set here */
+    INHERIT_NONE,     /* never inherited: zero (or the default) where not set */
+    INHERIT_IMPLICIT, /* by `if` and `limit_except` only */
+    INHERIT_DONE,     /* no storage (blocks, rows that write elsewhere) */
+};
+
+/* Argument counts: a bit per allowed count 0..7, and shapes. */
+enum {
+    ARGS0 = 1 << 0,
+    ARGS1 = 1 << 1,
+    ARGS2 = 1 << 2,
+    ARGS3 = 1 << 3,
+    ARGS4 = 1 << 4,
+    ARGS12 = ARGS1 | ARGS2,
+    ARGS123 = ARGS1 | ARGS2 | ARGS3,
+    ARGS1_MORE = 1 << 8,  /* one or more */
+    ARGS2_MORE = 1 << 9,
+    ARGS_ANY = 1 << 10,
+    ARG_BLOCK = 1 << 11,  /* takes { … } */
+    ARG_FLAG = 1 << 12,   /* one argument, "on" or "off" */
+    ARG_REPEAT = 1 << 13, /* may stand several times on a level; otherwise it "is duplicate" */
+    ARG_RAW_BLOCK = 1 << 14, /* the lexer hands the block over unread (map, types … use ARG_BLOCK and conf_lines) */
+};
+
+/*
+ * Writes the parsed arguments (cf->args) to field: the level's structure plus the row's offset.
+ * Returns NULL, or a sentence for the user without position (arena or static memory), which the
+ * core completes: "SENTENCE in FILE:LINE".
+ */
+typedef const char *conf_setter(struct conf *cf, void *field);
+
+struct directive {
+    const char *name; /* NULL ends the table */
+    unsigned contexts;
+    unsigned args;
+    conf_setter *set;
+    unsigned store;
+    size_t offset;
+    size_t size;          /* bytes that inheritance copies */
+    enum inherit inherit;
+    const char *def;      /* the default, as one would write it: parsed by the same setter; NULL: zero */
+    const char *doc;      /* one line */
+    const void *extra;    /* for the setter: enum table, range … */
+    unsigned char group;  /* rows of one module and group (> 0) are inherited together: if one is set here, none is taken over */
+    const char *syntax;   /* manual's syntax line without the name: "on | off" */
+};
+
+/* The usual row: a value in a member of the module's structure. Further members may follow as designated initialisers. */
+#define ROW(name_, ctx_, args_, set_, store_, type_, member_, inherit_, def_, syntax_, doc_, ...) \
+    { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
+      .offset = offsetof(type_, member_), .size = sizeof(((type_ *) 0)->member_), \
+      .inherit = (inherit_), .def = (def_), .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
+/* A row that stores nothing of its own: field is the whole structure (or NULL if the module has none there). */
+#define ROW_CALL(name_, ctx_, args_, set_, store_, syntax_, doc_, ...) \
+    { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
+      .inherit = INHERIT_DONE, .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
+#define ROW_END { .name = NULL }
+
+struct config {
+    struct arena *arena;
+    const char *prefix;    /* absolute, with a final slash: logs, roots, pid are relative to it */
+    const char *conf_prefix; /* directory of the file, with a final slash: include, keys */
+    const char *file;
+    struct level *main;
+    struct resources *resources; /* core/config/resource.h */
+    struct log_scope log;  /* error_log of the main level */
+    void *http;            /* struct http_main, core/http/http.h; NULL without an http block */
+    void *stream;
+    const struct config *old; /* during a reload's parse: what is in force; else NULL */
+    unsigned errors;
+    unsigned warnings;
+    bool testing;          /* -t */
+    struct list files;     /* struct conf_file, for -T, in the order first read */
+};
+
+struct conf_file {
+    struct list link;
+    const char *path;
+    struct str content;
+};
+
+/* The parse in progress; what a setter gets. */
+struct conf {
+    struct config *config;
+    struct arena *arena; /* config->arena */
+    struct logger *log;
+    struct str *args;    /* args[0] is the directive's name; each is NUL-terminated */
+    unsigned nargs;
+    struct conf_pos pos; /* of the directive */
+    struct conf_pos *arg_pos; /* of each argument, for the caret */
+    struct level *level;
+    const struct module *module;
+    const struct directive *row;
+    bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
+    void *parser;        /* private */
+};
+
+/* What config_read is told. */
+struct config_request {
+    const char *prefix;
+    const char *file;          /* absolute */
+    const char *globals;       /* -g text or NULL; read before the file */
+    bool testing;
+    const struct config *old;
+};
+
+/*
+ * Reads a configuration. All errors found (up to 20) are logged to log with FILE:LINE, the source line with
+ * a caret and, for unknown names, the nearest known one. NULL after any error; the arena is then
+ * gone. modules[] is NULL-terminated; config_modules_init must have been called.
+ */
+struct config *config_read(const struct config_request *req, struct logger *log);
+void config_free(struct config *config);
+/* Once per process: numbers the modules (*module->slot) and checks the tables for contradictions. */
+void config_modules_init(void);
+extern const struct module *const modules[];
+extern unsigned module_count;
+/* Prints the configuration dump of -T: each file once, "# configuration file PATH:" before it. */
+void config_dump(const struct config *config, FILE *out);
+/* Prints the manual made from the rows ("-x directives"): Markdown, by module. */
+void config_manual(FILE *out);
+
+/* For setters ------------------------------------------------------------------------------- */
+
+/* A sentence in the config's arena. */
+const char *conf_error(struct conf *cf, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Marks argument n as the one the caret should point at; returns the sentence. */
+const char *conf_error_arg(struct conf *cf, unsigned n, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Logs an error found late (in finish or post), counts it. */
+void conf_error_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* A new level below cf->level, at cf->pos. object is the block's own structure. */
+struct level *conf_level(struct conf *cf, unsigned context, void *object);
+/* Parses the block that follows into `child`. NULL always comes back unless the file's syntax is broken
+ * (then the sentence was already reported and parsing stops). */
+const char *conf_block(struct conf *cf, struct level *child);
+/* Parses the block that follows line by line: `line` is called as a setter for each (cf->args), include is handled. */
+const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data), void *data);
+/* The module's own structure at a level, created zeroed if the level had none (marks it as owned). */
+void *conf_own(struct conf *cf, struct level *level, const struct module *module, unsigned store);
+/* Whether the row `name` of the module was set at this very level. */
+bool conf_is_set(const struct level *level, const struct module *module, const char *name);
+/* Sets a row as if the text had been written at this level (derived defaults). */
+const char *conf_apply(struct conf *cf, struct level *level, const struct module *module,
+                       const char *name, const char *text);
+/* Absolute, NUL-terminated path: relative ones are completed with prefix or conf_prefix. */
+struct str conf_path(struct conf *cf, struct str path, bool conf_dir);
+
+/* Typed setters. field type in brackets. */
+conf_setter conf_set_flag;     /* [bool] */
+conf_setter conf_set_num;      /* [int64_t] extra: struct conf_range or NULL (0..INT32_MAX) */
+conf_setter conf_set_size;     /* [size_t] bytes, k m */
+conf_setter conf_set_off;      /* [uint64_t] bytes, k m g */
+conf_setter conf_set_ms;       /* [uint64_t] milliseconds */
+conf_setter conf_set_sec;      /* [uint64_t] seconds */
+conf_setter conf_set_enum;     /* [unsigned] extra: struct conf_enum[] */
+conf_setter conf_set_bits;     /* [unsigned] extra: struct conf_enum[], all arguments */
+conf_setter conf_set_str;      /* [struct str] */
+conf_setter conf_set_list;     /* [struct str_list] all arguments appended */
+conf_setter conf_set_bufs;     /* [struct conf_bufs] NUMBER SIZE */
+conf_setter conf_set_path;     /* [struct conf_path] PATH [level1 [level2 [level3]]]; registered as a temp path, created at start */
+conf_setter conf_set_file;     /* [struct str] path completed with the prefix */
+conf_setter conf_set_conf_file;/* [struct str] path completed with conf_prefix */
+conf_setter conf_set_expr;     /* [struct expr *] */
+conf_setter conf_set_exprs;    /* [struct expr_list] all arguments appended (predicates: if=, no_cache, …) */
+conf_setter conf_set_expr_size;/* [struct expr_size] a size or an expression that yields one */
+conf_setter conf_ignored;      /* accepted without effect; the doc says why; notice at info level */
+
+struct conf_range {
+    int64_t min, max;
+};
+struct conf_enum {
+    const char *name; /* NULL ends */
+    unsigned value;
+};
+struct conf_bufs {
+    unsigned count;
+    size_t size;
+};
+struct conf_path {
+    struct str path; /* absolute, NUL-terminated */
+    unsigned char levels[3];
+};
+
+/* A module's structure at a level. index: *module.slot. */
+static inline void *level_conf(const struct level *level, unsigned store, unsigned index)
+{
+    return level->conf[store][index];
+}
+
+#endif

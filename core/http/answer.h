@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Producing a response: the head runs through the filters in the order of their rank, the body only
+ * through those that accepted the head, then both go to the protocol, which writes when there is
+ * enough (postpone_output), on FLUSH and at the END.
+ */
+#ifndef CORE_HTTP_ANSWER_H
+#define CORE_HTTP_ANSWER_H
+
+#include "core/http/req.h"
+
+/*
+ * The head r->out is complete (status, fields, content_length or -1). V_NEXT: accepted, body may follow
+ * (or r->header_only: none is wanted; still call answer_body with BODY_END). V_STATUS: a filter replaced it.
+ * V_ABORT. Sets r->answer_started.
+ */
+enum verdict answer_head(struct req *r);
+/* Takes all of chain. flags: BODY_END, BODY_FLUSH. V_NEXT (or V_WAIT: a filter waits; data is kept, go on when on_drain comes) or V_ABORT. */
+enum verdict answer_body(struct req *r, struct chain *chain, unsigned flags);
+/* A whole response in one call: type may be empty, body may be empty. Returns V_ANSWER or what answer_head said. */
+enum verdict answer_text(struct req *r, unsigned status, struct str type, struct str body);
+/* The built-in page for a status, or an empty body where there is none. Used by the engine. */
+enum verdict answer_builtin(struct req *r, unsigned status);
+/* A filter that said HEAD_HOLD lets the head go. */
+void answer_release_head(struct req *r);
+/* Bytes of body accepted and not yet written; the producer pauses while answer_full. */
+uint64_t answer_buffered(const struct req *r);
+bool answer_full(const struct req *r, uint64_t mark);
+/* An informational response (100, 103) at once. */
+void answer_informational(struct req *r, unsigned status, const struct fields *fields);
+/* Helpers for filters that change the body: forget length, ranges, and make ETag weak. */
+void answer_clear_length(struct req *r);
+void answer_clear_ranges(struct req *r);
+void answer_weak_etag(struct req *r);
+void answer_clear_etag(struct req *r);
+void answer_clear_last_modified(struct req *r);
+
+/* What a protocol does for a request. HTTP/1 now; HTTP/2 streams and subrequests implement the same. */
+struct answer_ops {
+    /* Takes the head (r->out). */
+    enum verdict (*head)(struct req *r);
+    /* Takes all of chain; never blocks. */
+    enum verdict (*body)(struct req *r, struct chain *chain, unsigned flags);
+    uint64_t (*buffered)(const struct req *r);
+    void (*informational)(struct req *r, unsigned status, const struct fields *fields);
+    /* Wants request body bytes: the protocol calls body_feed. */
+    void (*read_body)(struct req *r, bool on);
+    /* Sends RST_STREAM / closes the connection: the response cannot be completed. */
+    void (*reset)(struct req *r);
+};
+/* From protocols: body bytes have arrived (in takes effect by reference), end, or failure (status 400, 413…). */
+void body_feed(struct req *r, struct chain *in, bool end);
+void body_failed(struct req *r, unsigned status);
+
+#endif

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A request in flight: its phases, its waits, its subrequests. There is no reference count and
+ * no recursive "finalize": a request is advanced by req_run, everything asynchronous is a wait that it
+ * owns, and ending it cancels its waits.
+ */
+#ifndef CORE_HTTP_REQ_H
+#define CORE_HTTP_REQ_H
+
+#include "core/base/chain.h"
+#include "core/http/http.h"
+
+struct client;   /* the client's connection: client.h */
+struct req;
+
+/* Something a request waits for. Embedded in whoever does the work. */
+struct wait {
+    struct list link;
+    struct req *req;
+    void (*cancel)(struct wait *w); /* stop it, free it: called when the request ends first */
+};
+
+enum restart { RESTART_URI, RESTART_NAMED, RESTART_REWRITE };
+
+/* Lifetimes of module state. */
+enum { CTX_PASS, CTX_REQUEST };
+
+struct req_ctx {
+    struct req_ctx *next;
+    unsigned slot;
+    unsigned lifetime;
+    void *data;
+};
+
+/* The client's request body. */
+struct body {
+    struct chain chain;          /* in memory, not yet consumed (MEM), and, when spooled, the file as a FILE piece */
+    int64_t length;              /* declared; -1: chunked */
+    uint64_t received;           /* content bytes so far */
+    uint64_t spooled;            /* of them in the temporary file */
+    struct chain_file *file;
+    struct str file_name;        /* client_body_in_file_only; else empty */
+    bool started, complete, streaming, discarding, continued, failed;
+    /* Streaming: called from the loop when there is more in chain, or complete or failed turned true. */
+    void (*on_data)(struct req *r);
+    struct wait wait;            /* of a buffered read */
+};
+
+/* An attempt at an upstream: what $upstream_* report. The request owns the records (semantics.md 1.10). */
+struct upstream_record {
+    struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
+    unsigned status;             /* 0: "-" */
+    int64_t connect_us, header_us, response_us; /* -1: "-" */
+    uint64_t bytes_received, bytes_sent, response_length;
+    bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
+};
+struct upstream_records {
+    struct upstream_record *items;
+    unsigned count, capacity;
+    const struct msg *head;      /* the last exchange's parsed head: $upstream_http_* */
+};
+
+struct req {
+    struct eval eval;            /* first: hooks and variables are handed &r->eval */
+    struct arena *arena;
+    struct req *main;            /* itself for a main request */
+    struct req *parent;
+    struct client *client;
+    const struct answer_ops *ops; /* the protocol under this request: answer.h */
+    const struct server *server;
+    const struct location *loc;   /* never NULL: the server's root before the search */
+    struct logger log;
+
+    /* The request. Subrequests share in (fields) with their parent. */
+    struct msg *in;
+    enum method method;
+    struct str method_name;
+    struct str unparsed_uri;     /* as received, with arguments: $request_uri */
+    struct str uri;              /* normalised path */
+    struct str args;
+    struct str exten;
+    struct str host;             /* lower case, no port, no final dot; empty: none given */
+    uint64_t start_ms;
+    time_t start_s;
+    unsigned start_msec;
+    struct body body;
+
+    /* The answer. */
+    struct msg out;
+    time_t last_modified;        /* -1: unknown; written as a field by the head writer */
+    struct str charset;          /* added to Content-Type when set */
+    bool allow_ranges;           /* the content may be cut by the range filter */
+    bool main_in_memory;         /* a body filter needs MEM pieces */
+    bool head_sent;              /* the head has been handed to the protocol */
+    bool header_only;            /* HEAD, 204, 304: no body goes out */
+    bool ended;                  /* BODY_END was handed to the protocol */
+    bool aborted;
+    bool answer_started;
+    uint64_t limit_rate;         /* 0: none; UINT64_MAX: not decided yet (read at the first write) */
+    uint64_t limit_rate_after;
+    /* The producer of the body, told when output has drained below the mark (answer_full turned false). NULL: none. */
+    void (*on_drain)(struct req *r);
+    /* Background interest in the client leaving (499): NULL: the default (abort the request). */
+    struct filter_run *filters;  /* accepted body filters, by rank */
+    unsigned filter_count;
+
+    /* Engine. */
+    unsigned char step;          /* private to req.c */
+    unsigned short hook;         /* index of the hook that runs or waits */
+    unsigned status_wanted;      /* with V_STATUS */
+    unsigned err_status;         /* overrides the status of the answer: error_page without "=" */
+    unsigned restarts_left;      /* 10 … 0 */
+    unsigned char restart;       /* enum restart, with V_RESTART */
+    bool uri_changed;            /* rewrite module: the location search is due again */
+    bool internal;               /* internal redirect, subrequest or rewritten */
+    bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
+    bool complex_uri, quoted_uri;
+    bool error_page_used;        /* a status has been handed to error_page already */
+    bool access_allowed;         /* satisfy any */
+    unsigned refused;            /* first refusal of the access phase */
+    bool background;             /* mirror, cache update: not tied to the client's output */
+    bool header_in_only;         /* auth_request: only the head is wanted */
+    bool limits_taken;           /* limit_req/limit_conn ran for this main request */
+    bool keep_alive;             /* after this answer */
+    bool lingering;
+    bool logged;
+    bool discard_body;
+    struct location *if_location;/* settings of the last true `if` */
+    struct list waits;           /* struct wait.link */
+    struct later run_later;
+    enum verdict pending;        /* verdict delivered from outside, for the next run */
+    bool has_pending, running;
+    struct req_ctx *ctx;
+
+    /* Subrequests. */
+    struct list children;        /* struct req.sibling */
+    struct list sibling;
+    unsigned depth_left;         /* 50 … */
+    struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
+    struct chain *link;          /* = &sub_out while linked */
+    void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
+    void *on_child_data;
+
+    /* Upstream attempts, for variables and the log. */
+    struct upstream_records upstream;
+
+    struct regex_match match;    /* storage for eval.match */
+    unsigned request_number;     /* on the connection */
+    uint64_t head_bytes;         /* of the request, as received */
+    uint64_t sent_bytes;         /* response bytes handed to the socket, head included */
+    uint64_t body_sent;          /* without the head */
+    struct list all;             /* among the client's requests */
+};
+
+static inline struct req *req_of(struct eval *e)
+{
+    return container_of(e, struct req, eval);
+}
+
+/* Verdicts ---------------------------------------------------------------------------------- */
+
+/* V_STATUS with that code. With a Location: set it in r->out first. */
+enum verdict req_status(struct req *r, unsigned status);
+/* V_RESTART: internal redirect to a URI (args STR_NULL: none) or a named location ("@name"). Strings must be in r's arena. */
+enum verdict req_restart_uri(struct req *r, struct str uri, struct str args);
+enum verdict req_restart_named(struct req *r, struct str name);
+/* A 301…308 with an absolute or server-relative Location. */
+enum verdict req_redirect(struct req *r, unsigned status, struct str location);
+
+/* Running ----------------------------------------------------------------------------------- */
+
+/* A main request for a parsed head; the caller has set in, client, server. Runs from the loop (req_start → run). */
+struct req *req_new(struct client *client, struct arena *arena);
+void req_start(struct req *r);
+/* The head could not be parsed: answer status through the default server's error_page, phases' log included. */
+void req_start_error(struct req *r, unsigned status);
+/* Whatever r waited for has come: calls the hook or handler that said V_WAIT again (from the loop, not from inside). */
+void req_resume(struct req *r);
+/* The same, but the waiting hook's verdict is v and it is not called again. */
+void req_deliver(struct req *r, enum verdict v);
+/* The client has gone, or something is broken: cancels waits and children, logs, frees. status: what the log shows (499, 408, 0: as is). */
+void req_abort(struct req *r, unsigned status);
+/* For protocols: all output has been handed to the socket and the body dealt with. Logs and frees. */
+void req_done(struct req *r);
+/* True while nothing has gone to the client and nothing was decided. */
+static inline bool req_undecided(const struct req *r)
+{
+    return !r->answer_started;
+}
+
+void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w));
+void wait_end(struct wait *w);
+
+/* Module state ------------------------------------------------------------------------------ */
+void *req_ctx(const struct req *r, unsigned slot);
+void req_ctx_set(struct req *r, unsigned slot, void *data, unsigned lifetime);
+/* Module's settings at the request's current location / server. */
+static inline void *req_loc_conf(const struct req *r, unsigned slot)
+{
+    return r->loc->level->conf[STORE_LOC][slot];
+}
+
+/* Subrequests ------------------------------------------------------------------------------- */
+enum {
+    SUB_IN_MEMORY = 1,   /* the answer's body is collected, not sent */
+    SUB_BACKGROUND = 2,  /* has a life of its own */
+    SUB_KEEP_METHOD = 4, /* clone, mirror */
+    SUB_HEAD_ONLY = 8,   /* only the head is wanted (auth_request) */
+    SUB_WITH_BODY = 16,  /* may send the parent's body again */
+};
+/* NULL when the depth limit is reached (logged). The child starts in the next turn. done may be NULL. A child without
+ * SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with chain_push_link(…, &child->sub_out). */
+struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
+                           void (*done)(struct req *child, void *data), void *data);
+
+/* Request body ------------------------------------------------------------------------------ */
+/* Reads it all: memory up to client_body_buffer_size, then a temporary file. V_NEXT: complete, in r->body.chain; V_WAIT;
+ * V_STATUS (400, 413, 408, 500); V_ABORT. Sends 100 Continue. Call again after V_WAIT. */
+enum verdict body_read(struct req *r);
+/* Starts streaming: on_data is called as data comes; V_NEXT at once. Unconsumed data above the buffer size stops reading. */
+enum verdict body_stream(struct req *r, void (*on_data)(struct req *r));
+/* After taking from r->body.chain while streaming: read on. */
+void body_consumed(struct req *r);
+/* Nobody wants it: read and drop while the answer is sent. */
+void body_discard(struct req *r);
+/* A second reader (error_page fallback, retry): FILE and MEM pieces again. The body is never consumed by readers: copy references. */
+void body_copy(struct req *r, struct chain *out);
+
+/* Paths ------------------------------------------------------------------------------------- */
+/* The file path for r->uri under root or alias: NUL-terminated, in the arena. root_len: bytes of the root part. extra bytes of
+ * room are reserved behind the NUL. 0, or -1 with the reason logged. */
+int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra);
+/* Content-Type by extension or default_type. */
+struct str req_content_type(struct req *r);
+
+#endif

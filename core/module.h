@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A module: one constant structure, found by configure through its name
+ * (`const struct module module_NAME = {` at the start of a line). Nothing is registered at run time.
+ */
+#ifndef CORE_MODULE_H
+#define CORE_MODULE_H
+
+#include "core/config/config.h"
+
+struct http_module;   /* core/http/http.h */
+struct stream_module; /* core/stream/stream.h */
+struct worker;
+
+struct module {
+    const char *name;             /* "http_static" */
+    unsigned *slot;               /* the module's own static: its index, set once at start */
+    size_t conf_size[STORES];     /* 0: no structure of that kind */
+    const struct directive *directives;
+    const struct http_module *http;
+    const struct stream_module *stream;
+    /* Before the file is read / when a structure has been made and inheritance has run for a level that owns
+     * it (called per level, top down) / after everything. Non-zero: errors were reported by conf_error_at. */
+    int (*begin)(struct conf *cf);
+    int (*finish)(struct conf *cf, struct level *level, struct level *parent);
+    int (*post)(struct conf *cf);
+    /* In each worker, after privileges are dropped and the loop runs; -1: the worker exits (logged). */
+    int (*worker_start)(const struct config *config);
+    /* The worker is leaving: flush, close. No more requests will come. */
+    void (*worker_stop)(const struct config *config);
+    /* No new connections; idle ones are to be closed (QUIT, reload). */
+    void (*worker_drain)(const struct config *config);
+};
+
+#endif
