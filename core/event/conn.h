@@ -36,8 +36,10 @@ struct conn_info {
 
 /*
  * read, writev, sendfile: bytes moved (> 0); 0 from read is the end of data; -1 with errno: EAGAIN
- * (the ready bit is cleared) or an error, after which only close makes sense. A transfer
- * shorter than asked clears the ready bit too, unless the peer has already hung up.
+ * (the ready bit is cleared) or an error, after which only close makes sense. A write
+ * shorter than asked clears the ready bit too, and so does such a read unless the peer has already hung up.
+ * With the bit clear they return EAGAIN without asking the system. A file that ends before its range
+ * does is ENODATA. A conn without sendfile has NULL there.
  */
 struct conn_ops {
     const char *kind;
@@ -57,13 +59,15 @@ struct conn {
     void *owner;
     struct watch watch;
     struct timer timer;   /* the owner's: set its fire */
-    struct later later;   /* private: delivers readiness that was already there */
-    struct doomed doomed; /* private */
+    union {
+        struct later later;   /* private: delivers readiness that was already there */
+        struct doomed doomed; /* private, once closed */
+    };
     unsigned char ready;
     unsigned char wants;
     bool closed;
     bool reset_on_close;  /* close with RST (reset_timedout_connection) */
-    bool corked;
+    bool corked;          /* private to conn_send: more follows at once (MSG_MORE) */
     bool unix_peer;
     uint16_t peer_len;    /* of peer */
     uint64_t number;      /* serial number of the connection, in log lines and $connection */
@@ -77,8 +81,12 @@ struct conn {
     } peer; /* unix peers: family only */
 };
 
-/* Takes over a connected (or connecting, then ready is 0) non-blocking socket: adds it to epoll. The struct is
- * recycled memory, zeroed. NULL + errno (the fd is then still the caller's). */
+/*
+ * Takes over a connected or connecting non-blocking socket: adds it to epoll. ready is 0 until epoll has
+ * spoken; whoever knows the socket to be connected sets CONN_WRITE (the listener does). While it
+ * connects, CONN_WRITE comes with the outcome: ask socket_error. The struct is recycled
+ * memory, zeroed. log is the process's, with the new number. NULL + errno (the fd is then still the caller's).
+ */
 struct conn *conn_tcp(int fd, const struct sockaddr *peer, socklen_t peer_len);
 /* Two ends in memory, each with a buffer of `capacity` bytes; for tests. */
 void conn_mem_pair(struct conn *ends[2], size_t capacity);
@@ -91,7 +99,11 @@ static inline ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n
 {
     return c->ops->writev(c, iov, n);
 }
-/* what: the complete new set of wishes (0: leave me alone). */
+/*
+ * what: the complete new set of wishes (0: leave me alone). The wishes stay until changed, but one
+ * readiness is told once: a handler that leaves something readable unread asks again to be
+ * called again.
+ */
 static inline void conn_want(struct conn *c, unsigned what)
 {
     c->ops->want(c, what);
@@ -109,19 +121,30 @@ void conn_info(const struct conn *c, struct conn_info *info);
 /* The local address (getsockname). 0 or -1. */
 int conn_local_addr(const struct conn *c, struct addr *out);
 
+/* For other kinds (TLS over a conn): a recycled, zeroed conn that counts, with number and log. Never NULL. */
+struct conn *conn_new(const struct conn_ops *ops);
+/* Notes that `what` is ready and lets the handler know from the loop if it is wanted. */
+void conn_set_ready(struct conn *c, unsigned what);
+
 /* Connections open in this process, and given serial numbers. */
 extern unsigned conn_count;
 uint64_t conn_next_number(void);
+/* Where numbers are counted: of this process, until the worker points it at shared memory. */
+extern uint64_t *conn_numbers;
 /* Frees recycled memory (leak checks). */
 void conn_trim(void);
 
-/* A listening socket in the loop. */
+/* A listening socket in the loop. accept and burst are set before listener_start. */
 struct listener {
     struct watch watch;
+    struct timer timer; /* private: the end of a pause for want of descriptors */
     void *owner;
-    bool paused;
+    int fd;             /* private */
+    bool paused;        /* by the owner */
+    bool starved;       /* private: paused for want of descriptors */
+    bool complained;    /* private: that has been logged, and no connection accepted since */
     unsigned burst; /* how many are accepted an event: 1, or UINT_MAX for multi_accept */
-    /* A new connection; takes ownership of c. log is initialised to the process's. */
+    /* A new connection; takes ownership of c. */
     void (*accept)(struct listener *l, struct conn *c);
 };
 

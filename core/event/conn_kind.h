@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the kinds of connection within core/event share with conn.c and nobody else sees.
+ * Kinds that live in modules get by with conn_new, conn_set_ready and the operations.
+ */
+#ifndef CORE_EVENT_CONN_KIND_H
+#define CORE_EVENT_CONN_KIND_H
+
+#include "core/event/conn.h"
+
+/* Gives zeroed memory its operations, number and log, and counts it as open. */
+void conn_setup(struct conn *c, const struct conn_ops *ops);
+/* The want operation of every kind here: what is ready already is told at the end of the turn. */
+void conn_want_later(struct conn *c, unsigned what);
+/* From an event: notes `what` as ready and calls the handler at once if anything wanted is. */
+void conn_deliver(struct conn *c, unsigned what);
+
+#endif
