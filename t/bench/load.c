@@ -336,7 +336,8 @@ static void run_idle(void)
 
 static void make_request(void)
 {
-    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n", opt.path, opt.host);
+    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n", opt.path,
+                     opt.host);
 
     n += snprintf(request + n, sizeof request - (size_t) n, "%s%s\r\n",
         opt.big
@@ -347,7 +348,8 @@ static void make_request(void)
               "Accept-Language: en-GB,en;q=0.9,de;q=0.6\r\n"
               "Accept-Encoding: gzip, deflate, br, zstd\r\n"
               "Referer: https://bench.example.com/products/list?page=3\r\n"
-              "Cookie: session=4f1c9a7be0d24c55a1b2; theme=dark; consent=yes; _ga=GA1.2.1234567.89\r\n"
+              "Cookie: session=4f1c9a7be0d24c55a1b2; theme=dark; consent=yes; "
+              "_ga=GA1.2.1234567.89\r\n"
               "Upgrade-Insecure-Requests: 1\r\n"
               "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n"
               "Sec-Fetch-Site: same-origin\r\nCache-Control: max-age=0\r\n"
