@@ -18,7 +18,7 @@ static int tap_count TAP_UNUSED;
 static int tap_failed TAP_UNUSED;
 
 /* Each is true if the test passed, so that what builds on it can be left out. */
-#define ok(cond, ...)              tap_ok((cond) ? 1 : 0, #cond, __FILE__, __LINE__, __VA_ARGS__)
+#define ok(cond, ...) tap_ok((cond) ? 1 : 0, #cond, __FILE__, __LINE__, __VA_ARGS__)
 #define is_int(got, expected, ...) tap_int((got), (expected), __FILE__, __LINE__, __VA_ARGS__)
 #define is_uint(got, expected, ...) tap_uint((got), (expected), __FILE__, __LINE__, __VA_ARGS__)
 /* NUL-terminated strings; NULL equals only NULL. */
@@ -44,15 +44,15 @@ static inline void TAP_UNUSED __attribute__((format(printf, 1, 2))) diag(const c
 }
 
 /* The line of one test. A '#' or a line feed in the name would be read as something else. */
-static inline int TAP_UNUSED tap_line(
-    int passed, const char *file, int line, const char *fmt, va_list ap)
+static inline int TAP_UNUSED tap_line(int passed, const char *file, int line, const char *fmt,
+                                      va_list ap)
 {
     char name[256];
     char *p;
 
     vsnprintf(name, sizeof(name), fmt, ap);
     for (p = name; *p != '\0'; p++) {
-        if (*p == '#' || (unsigned char)*p < 0x20) {
+        if (*p == '#' || (unsigned char) *p < 0x20) {
             *p = '.';
         }
     }
@@ -65,8 +65,8 @@ static inline int TAP_UNUSED tap_line(
     return passed;
 }
 
-static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_ok(
-    int passed, const char *cond, const char *file, int line, const char *fmt, ...)
+static inline int TAP_UNUSED __attribute__((format(printf, 5, 6)))
+tap_ok(int passed, const char *cond, const char *file, int line, const char *fmt, ...)
 {
     va_list ap;
 
@@ -79,8 +79,8 @@ static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_ok(
     return passed;
 }
 
-static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_int(
-    long long got, long long expected, const char *file, int line, const char *fmt, ...)
+static inline int TAP_UNUSED __attribute__((format(printf, 5, 6)))
+tap_int(long long got, long long expected, const char *file, int line, const char *fmt, ...)
 {
     va_list ap;
 
@@ -88,15 +88,15 @@ static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_int(
     tap_line(got == expected, file, line, fmt, ap);
     va_end(ap);
     if (got != expected) {
-        diag("         got: %lld (0x%llx)", got, (unsigned long long)got);
-        diag("    expected: %lld (0x%llx)", expected, (unsigned long long)expected);
+        diag("         got: %lld (0x%llx)", got, (unsigned long long) got);
+        diag("    expected: %lld (0x%llx)", expected, (unsigned long long) expected);
     }
     return got == expected;
 }
 
-static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_uint(
-    unsigned long long got, unsigned long long expected, const char *file, int line,
-    const char *fmt, ...)
+static inline int TAP_UNUSED __attribute__((format(printf, 5, 6)))
+tap_uint(unsigned long long got, unsigned long long expected, const char *file, int line,
+         const char *fmt, ...)
 {
     va_list ap;
 
@@ -122,7 +122,7 @@ static inline void TAP_UNUSED tap_show(const char *what, const char *p, size_t l
     }
     fputc('"', stderr);
     for (i = 0; i < len && i < 200; i++) {
-        unsigned char c = (unsigned char)p[i];
+        unsigned char c = (unsigned char) p[i];
 
         if (c == '"' || c == '\\') {
             fprintf(stderr, "\\%c", c);
@@ -140,7 +140,8 @@ static inline void TAP_UNUSED tap_show(const char *what, const char *p, size_t l
 }
 
 static inline int TAP_UNUSED tap_same(const void *got, size_t got_len, const void *expected,
-    size_t expected_len, const char *file, int line, const char *fmt, va_list ap)
+                                      size_t expected_len, const char *file, int line,
+                                      const char *fmt, va_list ap)
 {
     const char *g = got;
     const char *e = expected;
@@ -163,22 +164,22 @@ static inline int TAP_UNUSED tap_same(const void *got, size_t got_len, const voi
     return 0;
 }
 
-static inline int TAP_UNUSED __attribute__((format(printf, 5, 6))) tap_str(
-    const char *got, const char *expected, const char *file, int line, const char *fmt, ...)
+static inline int TAP_UNUSED __attribute__((format(printf, 5, 6)))
+tap_str(const char *got, const char *expected, const char *file, int line, const char *fmt, ...)
 {
     va_list ap;
     int same;
 
     va_start(ap, fmt);
     same = tap_same(got, got != NULL ? strlen(got) : 0, expected,
-        expected != NULL ? strlen(expected) : 0, file, line, fmt, ap);
+                    expected != NULL ? strlen(expected) : 0, file, line, fmt, ap);
     va_end(ap);
     return same;
 }
 
-static inline int TAP_UNUSED __attribute__((format(printf, 7, 8))) tap_mem(const void *got,
-    size_t got_len, const void *expected, size_t expected_len, const char *file, int line,
-    const char *fmt, ...)
+static inline int TAP_UNUSED __attribute__((format(printf, 7, 8)))
+tap_mem(const void *got, size_t got_len, const void *expected, size_t expected_len,
+        const char *file, int line, const char *fmt, ...)
 {
     va_list ap;
     int same;
