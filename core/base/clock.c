@@ -126,3 +126,12 @@ struct str clock_error_log(void)
         t.len = format_local(t.buf, "%Y/%m/%d %H:%M:%S", false);
     return str_from(t.buf, t.len);
 }
+
+struct str clock_syslog(void)
+{
+    static struct text t;
+
+    if (!fresh(&t))
+        t.len = format_local(t.buf, "%b %e %H:%M:%S", false);
+    return str_from(t.buf, t.len);
+}

@@ -23,5 +23,6 @@ struct str clock_http_date(void); /* "Sun, 06 Nov 1994 08:49:37 GMT" */
 struct str clock_log_local(void); /* "06/Nov/1994:08:49:37 +0000" ($time_local) */
 struct str clock_iso8601(void);   /* "1994-11-06T08:49:37+00:00" ($time_iso8601) */
 struct str clock_error_log(void); /* "1994/11/06 08:49:37" */
+struct str clock_syslog(void);    /* "Nov  6 08:49:37" (RFC 3164, 4.1.2) */
 
 #endif
