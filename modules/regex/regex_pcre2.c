@@ -27,7 +27,7 @@ struct regex {
 static pcre2_match_context *context;
 static pcre2_match_data *result;
 static bool use_jit;
-static char error_text[160];
+static char error_text[192];
 
 void regex_use_jit(bool on)
 {
