@@ -257,15 +257,16 @@ static struct node *node_new(struct zone *zone, struct keyed *t, size_t size, un
 void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
     bool *created)
 {
-    uint32_t hash = keyed_hash(t, key);
-    struct node *node = node_find(zone, t, key, hash);
-    uint32_t *head;
+    struct node *node;
+    uint32_t hash, *head;
 
     *created = false;
-    if (node != NULL)
-        return node_touch(zone, t, node);
     if (key.len > zone->size) /* also keeps the sum below from overflowing */
         return NULL;
+    hash = keyed_hash(t, key);
+    node = node_find(zone, t, key, hash);
+    if (node != NULL)
+        return node_touch(zone, t, node);
     node = node_new(zone, t, node_size(t, key.len), evict_max);
     if (node == NULL)
         return NULL;
@@ -293,6 +294,13 @@ void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key)
     if (key != NULL)
         *key = str_from(node_key(t, node), node->key_len);
     return node_value(node);
+}
+
+void *keyed_next(struct zone *zone, struct keyed *t, const void *value)
+{
+    uint32_t ref = value != NULL ? value_node(value)->younger : t->oldest;
+
+    return ref != 0 ? node_value(node_at(zone, ref)) : NULL;
 }
 
 struct str keyed_key(struct zone *zone, struct keyed *t, const void *value)

@@ -27,6 +27,11 @@ void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evi
 void keyed_delete(struct zone *zone, struct keyed *t, void *value);
 /* The oldest entry, its key, for expiry; NULL when empty. */
 void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key);
+/*
+ * The next younger entry, or with NULL the oldest; NULL at the end. For recover, dumps and adoption. To
+ * delete while walking, take the next one first.
+ */
+void *keyed_next(struct zone *zone, struct keyed *t, const void *value);
 struct str keyed_key(struct zone *zone, struct keyed *t, const void *value);
 size_t keyed_count(const struct keyed *t);
 /*
