@@ -36,6 +36,7 @@ sub includes { return join '', map { "#include $_\n" } @_ }
 my ($status, $text) = check(
     'core/os/file.c' => includes('"core/os/file.h"', '"core/base/str.h"', '<unistd.h>'),
     'core/config/parse.c' => includes('"core/module.h"', '"core/zone/zone.h"', '"config.h"'),
+    'core/config/parse.h' => includes('"core/module.h"'),
     'core/http/req.c' => includes('"core/module.h"', '"core/config/config.h"', '"core/version.h"'),
     'modules/a/a.c' => includes('"core/http/req.h"', '"modules/a/inner.h"', '"modules/b/b.h"', '<zlib.h>'),
     'workers/main.c' => includes('"modules/a/a.h"', '"worker.h"', '"proxyd_config.h"'));
@@ -50,7 +51,7 @@ for my $case (
     ['core to a library', 'core/http/x.c', '<zlib.h>', qr/no third-party header: <zlib.h>/],
     ['core to OpenSSL', 'core/event/x.h', '<openssl/ssl.h>', qr/no third-party header/],
     ['base to module.h', 'core/base/x.c', '"core/module.h"', qr/core\/module\.h is for/],
-    ['a config header to module.h', 'core/config/x.h', '"core/module.h"', qr/core\/module\.h is for/],
+    ['what module.h includes to module.h', 'core/config/config.h', '"core/module.h"', qr/is included by core\/module\.h/],
     ['another module\'s inner header', 'modules/b/x.c', '"modules/a/inner.h"', qr/only its public header "modules\/a\/a\.h"/],
     ['module to workers', 'modules/b/x.c', '"workers/worker.h"', qr/modules is below workers/],
     ['workers to an inner header', 'workers/x.c', '"modules/a/inner.h"', qr/only its public header/],
