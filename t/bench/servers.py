@@ -3,6 +3,7 @@
 
 Used by scripts/bench. Every process is ended by its own pid; nothing is looked up by name.
 """
+import ctypes
 import grp
 import os
 import pwd
@@ -78,6 +79,10 @@ def answers(port):
         return False
 
 
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
 class Process:
     """A process of ours, on one CPU, with its children."""
 
@@ -89,7 +94,8 @@ class Process:
             self.popen = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env=dict(os.environ, **(env or {})),
-                preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+                preexec_fn=lambda: (os.sched_setaffinity(0, {cpu}),
+                                    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)))
         finally:
             if log:
                 output.close()
