@@ -5,13 +5,18 @@
  * the process (files, sockets, zones, paths). Directive rows say everything about a directive;
  * the core parses, checks, stores, defaults, inherits and documents from them.
  *
- * Each module has up to three structures: STORE_MAIN once per http/stream/main block,
- * STORE_SRV per server (and upstream), STORE_LOC per server and location. A level that sets nothing of a module
- * shares its parent's structure: what is not used costs nothing, neither memory nor time.
+ * Each module has up to three structures. Where they live:
+ *   STORE_MAIN  once: at the http (stream) level if the module has .http (.stream), else at main
+ *   STORE_SRV   http, server, upstream, and the same of stream
+ *   STORE_LOC   http, server, location, if, limit_except (and stream, stream's server)
+ * A block where a store does not live (events; a location, for STORE_SRV) sees that of the next level above.
+ * A level that sets nothing of a module shares its parent's structure: what is not used costs
+ * nothing, neither memory nor time. Only what belongs to a row is inherited: other members of a
+ * structure are zero at each level that owns one, and finish fills them.
  *
  * Flow: parse all (setters write into the level's own zeroed structure and a bit per row
- * remembers what was set) → inherit from the top down by the rows' rules, defaults at the top → each
- * module's finish for each level that owns a structure of it → each module's post.
+ * remembers what was set) → level by level from the top down: inherit by the rows' rules (defaults
+ * at the top), then each module's finish if the level owns a structure of it → each module's post.
  */
 #ifndef CORE_CONFIG_CONFIG_H
 #define CORE_CONFIG_CONFIG_H
@@ -60,8 +65,9 @@ struct level {
     struct list children;   /* struct level.sibling, in file order */
     struct list sibling;
     struct conf_pos pos;
-    void **conf[STORES];    /* by module index; after inheritance every store that exists here is filled */
-    unsigned char **set;    /* by module index: a bit per row, NULL: nothing set here */
+    void **conf[STORES];    /* by module index; filled by inheritance, NULL while the file is read */
+    struct level_own *own;  /* private: the structures made here and which rows were set */
+    struct var_space *vars; /* what $variables here refer to; the parent's unless the block's setter sets another */
     void *object;           /* the block's own: struct server, struct location, struct upstream … */
 };
 
@@ -110,16 +116,23 @@ struct directive {
     const char *def;      /* the default, as one would write it: parsed by the same setter; NULL: zero */
     const char *doc;      /* one line */
     const void *extra;    /* for the setter: enum table, range … */
-    unsigned char group;  /* rows of one module and group (> 0) are inherited together: if one is set here, none is taken over */
+    unsigned char group;  /* rows of one module and group (> 0) are inherited together: if one is set here, none is taken over
+                             and none gets its default. Rows that share a member always go together. */
     const char *syntax;   /* manual's syntax line without the name: "on | off" */
 };
 
-/* The usual row: a value in a member of the module's structure. Further members may follow as designated initialisers. */
+/*
+ * A name that begins with "." is a member without a directive (a content handler that another module
+ * sets): it is inherited like any row's and set with conf_field.
+ *
+ * The usual row: a value in a member of the module's structure. Further members may follow as designated initialisers.
+ */
 #define ROW(name_, ctx_, args_, set_, store_, type_, member_, inherit_, def_, syntax_, doc_, ...) \
     { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
       .offset = offsetof(type_, member_), .size = sizeof(((type_ *) 0)->member_), \
       .inherit = (inherit_), .def = (def_), .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
-/* A row that stores nothing of its own: field is the whole structure (or NULL if the module has none there). */
+/* A row that stores nothing of its own: field is the whole structure (or NULL if the module has none there).
+ * What the setter writes there is this level's alone. */
 #define ROW_CALL(name_, ctx_, args_, set_, store_, syntax_, doc_, ...) \
     { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
       .inherit = INHERIT_DONE, .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
@@ -135,6 +148,7 @@ struct config {
     struct log_scope log;  /* error_log of the main level */
     void *http;            /* struct http_main, core/http/http.h; NULL without an http block */
     void *stream;
+    FILE *details;         /* where source lines with carets go while reading; else NULL */
     const struct config *old; /* during a reload's parse: what is in force; else NULL */
     unsigned errors;
     unsigned warnings;
@@ -153,7 +167,9 @@ struct conf {
     struct config *config;
     struct arena *arena; /* config->arena */
     struct logger *log;
-    struct str *args;    /* args[0] is the directive's name; each is NUL-terminated */
+    /* args[0] is the directive's name; each is NUL-terminated. The strings live as long as the config, the
+     * array until the setter returns. */
+    struct str *args;
     unsigned nargs;
     struct conf_pos pos; /* of the directive */
     struct conf_pos *arg_pos; /* of each argument, for the caret */
@@ -161,6 +177,7 @@ struct conf {
     const struct module *module;
     const struct directive *row;
     bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
+    struct str raw;      /* of an ARG_RAW_BLOCK row: what stands between the braces, NUL-terminated */
     void *parser;        /* private */
 };
 
@@ -169,6 +186,7 @@ struct config_request {
     const char *prefix;
     const char *file;          /* absolute */
     const char *globals;       /* -g text or NULL; read before the file */
+    FILE *details;             /* stderr: errors also show the source line and a caret; NULL: they do not */
     bool testing;
     const struct config *old;
 };
@@ -180,8 +198,17 @@ struct config_request {
  */
 struct config *config_read(const struct config_request *req, struct logger *log);
 void config_free(struct config *config);
+/* Limits of the language, far above what people write. */
+#define CONF_WORD_MAX (4u << 20)     /* bytes of one parameter */
+#define CONF_FILE_MAX (256u << 20)   /* bytes of one file */
+#define CONF_INCLUDE_MAX 32          /* files including files */
+#define CONF_BLOCK_MAX 128           /* blocks inside blocks */
+#define CONF_ERRORS_MAX 20
+
 /* Once per process: numbers the modules (*module->slot) and checks the tables for contradictions. */
 void config_modules_init(void);
+/* Gives back what config_modules_init made (leak checks at exit). */
+void config_modules_free(void);
 extern const struct module *const modules[];
 extern unsigned module_count;
 /* Prints the configuration dump of -T: each file once, "# configuration file PATH:" before it. */
@@ -207,10 +234,16 @@ struct level *conf_level(struct conf *cf, unsigned context, void *object);
 const char *conf_block(struct conf *cf, struct level *child);
 /* Parses the block that follows line by line: `line` is called as a setter for each (cf->args), include is handled. */
 const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data), void *data);
-/* The module's own structure at a level, created zeroed if the level had none (marks it as owned). */
+/*
+ * The module's own structure at a level (or at the level above where the store lives; NULL if it lives at none), created
+ * zeroed if the level had none; in finish and post, when what is inherited is already there, as a copy of it.
+ * For members that are no row's: they stay this level's. Whoever sets a row's member uses conf_field.
+ */
 void *conf_own(struct conf *cf, struct level *level, const struct module *module, unsigned store);
 /* Whether the row `name` of the module was set at this very level. */
 bool conf_is_set(const struct level *level, const struct module *module, const char *name);
+/* The member of the row `name` at a level, marked as set there: for one module that sets another's. */
+void *conf_field(struct conf *cf, struct level *level, const struct module *module, const char *name);
 /* Sets a row as if the text had been written at this level (derived defaults). */
 const char *conf_apply(struct conf *cf, struct level *level, const struct module *module,
                        const char *name, const char *text);

@@ -58,21 +58,28 @@ struct res_pool {
 };
 
 struct resources {
-    struct list files, listens, zones, paths, pools;
+    struct list files, listens, zones, paths, pools; /* in the order first named */
+    struct table by_path, by_addr, by_zone;          /* private: what the lists hold, for the search */
 };
 
 struct resources *resources_new(struct config *config);
 /* The file of that absolute path (found or new). */
 struct res_file *res_file(struct config *config, struct str path);
-/* error_log's target: file path, "stderr", "syslog:…", "memory:…". NULL with a sentence in *error. */
+/* error_log's target, shared by all who name it: file path, "stderr", "syslog:…", "memory:…". NULL with a sentence in *error. */
 struct log_file *res_log_file(struct conf *cf, struct str spec, const char **error);
+/* The listening address, found or new (port included in the comparison). text is set, owner is not. */
 struct res_listen *res_listen(struct config *config, const struct addr *addr);
 /*
  * A zone by name. First mention with a size defines it; a mention with size 0 refers to it (before or after).
- * A second definition, or another kind, is an error: NULL with a sentence in *error.
+ * Another size, or another kind, is an error: NULL with a sentence in *error. The same size again is not
+ * (several upstream groups may share a zone): a kind that allows one definition looks at spec.data.
+ * spec.size is 0 as long as nothing defined it: res_zones_check.
  */
 struct res_zone *res_zone(struct conf *cf, struct str name, size_t size,
                           const struct zone_kind *kind, const char **error);
+/* After the file is read: reports each zone that was only referred to. 0 or -1. */
+int res_zones_check(struct conf *cf);
+/* A new one, or the one of that path, whose levels may differ from those asked for. */
 struct res_path *res_path(struct config *config, const struct conf_path *path, struct conf_pos pos);
 struct res_pool *res_pool(struct config *config, struct str name, struct conf_pos pos);
 
