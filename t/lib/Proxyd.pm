@@ -22,6 +22,8 @@ use POSIX qw(:sys_wait_h);
 use Test::More ();
 use Time::HiRes qw(time sleep);
 
+use Scalar::Util qw(weaken);
+
 use Proxyd::Http;
 use Proxyd::Origin;
 
@@ -79,7 +81,7 @@ sub new {
     my $files = $o{files} || {};
     $self->write_file($_, $files->{$_}) for keys %$files;
     $self->write_conf($o{conf}) if defined $o{conf};
-    $live{$self} = $dir;
+    weaken($live{$self} = $self);
     return $self;
 }
 
@@ -235,6 +237,14 @@ sub start {
     return $self;
 }
 
+# After an upgrade of a daemon: waits for the old master's end; another one is the master now.
+sub adopt {
+    my ($self, $new) = @_;
+    my $old = $self->{pid};
+    $self->{pid} = $new;
+    return wait_for(sub { !alive($old) }, 10);
+}
+
 sub pid_file {
     my ($self, $name) = @_;
     my $t = $self->read_file($name || 'proxyd.pid');
@@ -261,6 +271,23 @@ sub alive {
     open my $fh, '<', "/proc/$pid/stat" or return 0;
     my $l = <$fh>;
     return defined $l && $l =~ /\) (\w)/ && $1 !~ /[ZX]/;
+}
+
+# Living members of a process group (the group is ours: it was made in start).
+sub left_in_group {
+    my ($pgid) = @_;
+    return grep {
+        my ($state, $grp) = stat_of($_);
+        defined $grp && $grp == $pgid && $state !~ /[ZX]/
+    } map { m{/(\d+)$} } glob '/proc/[0-9]*';
+}
+
+# State and process group.
+sub stat_of {
+    my ($pid) = @_;
+    open my $fh, '<', "/proc/$pid/stat" or return;
+    my $l = <$fh>;
+    return defined $l && $l =~ /\) (\w) \d+ (\d+)/ ? ($1, $2) : ();
 }
 
 sub title {
@@ -450,10 +477,8 @@ sub end_server {
     delete $self->{pid};
     push @bad, sprintf 'exit status %s', $status & 127 ? 'signal ' . ($status & 127) : $status >> 8
         if defined $status && $status != $want << 8;
-    if (!$self->{daemon} && !wait_for(sub { !kill 0, -$self->{pgid} }, 5)) {
-        push @bad, 'processes left behind';
-        kill 'KILL', -$self->{pgid};
-    }
+    push @bad, 'processes left behind' unless wait_for(sub { !left_in_group($self->{pgid}) }, 5);
+    kill 'KILL', -$self->{pgid} if left_in_group($self->{pgid});
     push @bad, 'pid file left behind' if -e "$self->{dir}/proxyd.pid" && !@bad;
     return @bad;
 }
@@ -492,6 +517,12 @@ sub DESTROY {
     }
     delete $live{$self};
     remove_tree($self->{dir}) unless $ENV{TEST_PROXYD_KEEP};
+}
+
+# A test that dies leaves no process behind.
+END {
+    local $?;
+    if ($$ == $owner) { $_ && $_->DESTROY for values %live }
 }
 
 1;
