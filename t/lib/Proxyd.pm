@@ -214,7 +214,7 @@ sub start {
     my $exited;
     my $ok = wait_for(sub {
         return 1 if !$exited && waitpid($pid, WNOHANG) == $pid && ($exited = 1) && !$o{daemon};
-        return ($self->pid_file || 0) > 0;
+        return ($self->pid_file || 0) > 0 && (!$o{daemon} || $exited);
     }, $o{timeout} || 15);
     if ($o{expect_failure}) {
         my $status = $exited ? $? >> 8 : 'running';
