@@ -411,3 +411,9 @@ struct str chain_flatten(const struct chain *c, struct arena *arena)
     *at = '\0';
     return str_from(ptr, len);
 }
+
+void chain_drop_link(struct chain *c)
+{
+    ASSERT(c->first != NULL && c->first->kind == PIECE_LINK);
+    piece_free(pop(c));
+}

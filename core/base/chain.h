@@ -100,6 +100,8 @@ void chain_prepend(struct chain *dst, struct chain *src);
 uint64_t chain_take(struct chain *dst, struct chain *src, uint64_t n);
 /* Drops the first n bytes; n may not exceed bytes. */
 void chain_consume(struct chain *c, uint64_t n);
+/* Drops the first piece, which is a LINK. */
+void chain_drop_link(struct chain *c);
 void chain_clear(struct chain *c);
 /*
  * Fills at most max iovecs from the leading MEM pieces (stops at the first FILE or LINK).

@@ -145,6 +145,24 @@ static void test_grow(void)
     arena_destroy(arena);
 }
 
+/* Only the sanitizer can tell; without it there is nothing to be seen. */
+static void test_poison(void)
+{
+#ifdef WITH_ASAN
+    struct arena *arena = arena_new();
+    char *p = arena_alloc(arena, 24), *q = arena_bytes(arena, 5);
+
+    ok(!__asan_region_is_poisoned(p, 24) && !__asan_region_is_poisoned(q, 5), "memory handed out");
+    ok(__asan_address_is_poisoned(p + 24) && __asan_address_is_poisoned(q + 5),
+       "what lies behind it is not to be touched");
+    arena_destroy(arena);
+    ok(__asan_address_is_poisoned(p) && __asan_address_is_poisoned(q),
+       "nor is the memory of an arena that has ended");
+#else
+    skip("built without the sanitizer");
+#endif
+}
+
 int main(void)
 {
     struct arena *arena = arena_new();
@@ -163,6 +181,7 @@ int main(void)
     test_recycling();
     test_accounting();
     test_grow();
+    test_poison();
     arena_trim();
     return done_testing();
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/base/arena.h"
+#include "core/base/sanitize.h"
 #include "t/unit/tap.h"
 
 /* The invariants that every chain keeps. */
@@ -175,6 +176,8 @@ static void test_files_and_links(void)
     is_uint(chain_take(&d, &c, 1), 0, "nothing passes it");
     is_int(chain_iov(&c, iov, 4, &bytes), 0, "no iovec either");
     ok(sound(&c) && sound(&d), "both are sound");
+    chain_drop_link(&c);
+    ok(c.first->kind == PIECE_MEM && c.bytes == 4 && sound(&c), "a link that is done is dropped");
 
     chain_consume(&d, 4 + 10);
     ok(d.first->kind == PIECE_FILE && d.first->file.offset == 110 && d.first->len == 10,
@@ -271,6 +274,25 @@ static void test_many(void)
     ok(1, "many blocks come and go");
 }
 
+static void test_poison(void)
+{
+#ifdef WITH_ASAN
+    struct chain c = CHAIN_INIT;
+    const char *data;
+    struct piece *p;
+
+    chain_write(&c, "x", 1);
+    p = c.first;
+    data = p->mem.ptr;
+    ok(!__asan_address_is_poisoned(data), "a block in use");
+    chain_clear(&c);
+    ok(__asan_address_is_poisoned(data), "a recycled block is not to be touched");
+    ok(__asan_address_is_poisoned(p), "nor is a recycled piece");
+#else
+    skip("built without the sanitizer");
+#endif
+}
+
 int main(void)
 {
     test_memory();
@@ -279,6 +301,7 @@ int main(void)
     test_release();
     test_recycling();
     test_many();
+    test_poison();
     block_trim();
     arena_trim();
     return done_testing();
