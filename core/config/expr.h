@@ -24,7 +24,8 @@ enum {
     VAR_FRESH = 1,      /* never cached: always asked anew */
     VAR_CHANGEABLE = 2, /* may be defined again by set, map, geo … */
     VAR_PREFIX = 4,     /* a family: name is "arg_", data of an instance is the rest of the name */
-    VAR_WEAK = 8,       /* found only if something defines it: no error when undefined */
+    VAR_WEAK = 8,       /* no error when nothing defines it: its value is then absent. A weak definition (set) takes
+                           what a built-in or a family computes, until something is stored */
 };
 
 /* A row in a module's table of variables. */
@@ -52,7 +53,7 @@ struct var_space {  /* all variables of http, or of stream */
     struct table names;
     struct var **indexed;
     unsigned count, capacity; /* of indexed */
-    const struct var_row **prefixes;
+    const struct var_row **prefixes; /* longest name first */
     unsigned prefix_count, prefix_capacity;
 };
 
@@ -73,9 +74,10 @@ struct eval {
 };
 
 void var_space_init(struct var_space *s, struct arena *arena);
-/* Adds a module's table. Duplicates are a programming error. */
+/* Adds a module's table, whose names are lower case. Duplicates are a programming error. */
 void var_space_rows(struct var_space *s, const struct var_row *rows);
-/* Defines a variable by configuration (set, map, geo …): NULL with a sentence in *error if the name is taken. */
+/* Defines a variable by configuration (set, map, geo …); name without "$", any case. NULL with a sentence in *error
+ * if the name is taken or is none. The caller then sets get and data (set only where get is NULL). */
 struct var *var_define(struct conf *cf, struct var_space *s, struct str name, unsigned flags, const char **error);
 /* Refers to a variable, which may be defined later: gives it an index. */
 struct var *var_refer(struct conf *cf, struct var_space *s, struct str name);
@@ -106,9 +108,12 @@ enum {
     EXPR_CONF_PREFIX = 4,
 };
 
-/* The space that strings at cf->level refer to (http's or stream's). */
+/* The space that strings at cf->level refer to (http's or stream's); NULL outside of both. */
 struct var_space *conf_var_space(struct conf *cf);
-/* NULL with a sentence in *error ("invalid variable name in \"…\""). Text without $ is a literal. */
+/*
+ * NULL with a sentence in *error ("invalid variable name"). Text without $ is a literal; outside of http and stream
+ * everything is.
+ */
 struct expr *expr_compile(struct conf *cf, struct str text, unsigned flags, const char **error);
 struct expr *expr_literal(struct arena *arena, struct str text);
 /* The text if it holds no variable; *literal tells. */
@@ -116,7 +121,8 @@ bool expr_is_literal(const struct expr *x, struct str *text);
 bool expr_uses_captures(const struct expr *x);
 unsigned expr_max_capture(const struct expr *x); /* highest $N, 0: none */
 struct str expr_source(const struct expr *x);
-/* The result lives in the subject's arena or longer. Unknown values count as empty. */
+/* The result lives in the subject's arena or longer. Unknown values count as empty. A literal costs no allocation, a
+ * single variable or capture none unless EXPR_Z or a prefix demands a copy. */
 struct str expr_eval(struct eval *e, const struct expr *x);
 /* True if any item is neither empty nor "0" (nginx's predicate rule). */
 bool expr_any_true(struct eval *e, const struct expr_list *list);

@@ -547,6 +547,7 @@ static void read_all(struct conf *cf, const struct config_request *req)
     inherit_all(cf);
     if (config->errors == 0)
         run_hooks(cf, false);
+    res_zones_check(cf);
 }
 
 struct config *config_read(const struct config_request *req, struct logger *log)
