@@ -29,11 +29,12 @@ extern char **environ;
 /* The memory of argv and environ, which the kernel shows as the command line. */
 static char *title_start;
 static size_t title_room;
+/* The environment's new home; setenv() may leave it behind, so it is remembered here. */
+static char **title_environ __attribute__((used));
 
 void process_title_init(int argc, char **argv)
 {
     char *end;
-    char **copy;
     size_t n = 0;
 
     if (argc < 1)
@@ -49,13 +50,13 @@ void process_title_init(int argc, char **argv)
     title_start = argv[0];
     title_room = (size_t) (end - argv[0]);
     /* Both live on elsewhere for as long as the process does. */
-    copy = mem_alloc((n + 1) * sizeof(*copy));
+    title_environ = mem_alloc((n + 1) * sizeof(*title_environ));
     for (size_t i = 0; i < n; i++) {
-        copy[i] = strdup(environ[i]);
-        ASSERT(copy[i] != NULL);
+        title_environ[i] = strdup(environ[i]);
+        ASSERT(title_environ[i] != NULL);
     }
-    copy[n] = NULL;
-    environ = copy;
+    title_environ[n] = NULL;
+    environ = title_environ;
     for (int i = 0; i < argc; i++) {
         argv[i] = strdup(argv[i]);
         ASSERT(argv[i] != NULL);
