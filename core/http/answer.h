@@ -35,6 +35,15 @@ void answer_weak_etag(struct req *r);
 void answer_clear_etag(struct req *r);
 void answer_clear_last_modified(struct req *r);
 
+/* A body filter that accepted the head. */
+struct filter_run {
+    const struct filter *filter;
+    void *ctx;
+};
+
+/* A child's output has grown or ended: moves what can be moved past the LINK boundary. */
+void answer_splice(struct req *main);
+
 /* What a protocol does for a request. HTTP/1 now; HTTP/2 streams and subrequests implement the same. */
 struct answer_ops {
     /* Takes the head (r->out). */
@@ -45,9 +54,14 @@ struct answer_ops {
     void (*informational)(struct req *r, unsigned status, const struct fields *fields);
     /* Wants request body bytes: the protocol calls body_feed. */
     void (*read_body)(struct req *r, bool on);
+    /* The request is logged and released (memory is valid until the turn's end): go on with the connection. */
+    void (*finished)(struct req *r);
     /* Sends RST_STREAM / closes the connection: the response cannot be completed. */
     void (*reset)(struct req *r);
 };
+extern const struct answer_ops subrequest_ops;
+/* Runs on where a body filter waited. For req.c. */
+enum verdict answer_continue(struct req *r);
 /* From protocols: body bytes have arrived (in takes effect by reference), end, or failure (status 400, 413…). */
 void body_feed(struct req *r, struct chain *in, bool end);
 void body_failed(struct req *r, unsigned status);

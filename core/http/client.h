@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A client's connection: what is known of it before and between requests. At rest it holds no
- * request memory and no I/O buffer. HTTP/1 drives it (server_h1.c); HTTP/2 will take it over after ALPN or preface.
+ * A client's connection: what is known of it before, between and during requests. At rest it holds
+ * no request memory and no I/O buffer. HTTP/1 drives it (server_h1.c); HTTP/2 will take it over
+ * after ALPN or the preface.
  */
 #ifndef CORE_HTTP_CLIENT_H
 #define CORE_HTTP_CLIENT_H
@@ -10,40 +11,79 @@
 #include "core/http/h1.h"
 #include "core/http/req.h"
 
+struct h1_state;
+
+enum client_state {
+    CLIENT_NEW,     /* accepted, nothing received yet (or a PROXY header is due) */
+    CLIENT_IDLE,    /* between requests */
+    CLIENT_HEAD,    /* a head has begun */
+    CLIENT_REQUEST, /* a request runs, or its answer is being sent */
+    CLIENT_DISCARD, /* the answer is out, the rest of the request's body is read and dropped */
+    CLIENT_LINGER,  /* our end is shut, what comes is dropped until the client closes */
+    CLIENT_CLOSED,
+};
+
 struct client {
     struct conn *conn;              /* owner is the client */
     struct http_listen *listen;
     const struct server *server;    /* default server of the address, later SNI's */
-    struct req *req;                /* HTTP/1: the request under way; NULL at rest */
     struct h1_state *h1;            /* NULL at rest */
-    struct list link;               /* of idle clients, for drain */
-    struct addr *local;             /* filled on demand */
-    struct addr *proxy_addr;        /* PROXY protocol: source and destination, else NULL */
-    struct addr *proxy_server_addr;
-    struct arena *arena;            /* of the connection: created on demand, usually NULL */
-    struct later later;
+    struct list link;               /* among all clients of the worker */
+    struct client_extra *extra;     /* what few connections need; NULL */
+    struct doomed doomed;
+    struct later later;             /* goes on with what is already buffered */
     uint64_t start_ms;              /* of the connection */
-    uint64_t idle_since_ms;
-    unsigned requests;              /* so far */
-    bool idle, draining, pipelining;
+    uint64_t server_keepalive_ms;   /* keepalive_timeout of the last answer's location */
+    uint32_t requests;              /* so far */
+    uint8_t state;                  /* enum client_state */
+    bool draining;                  /* close after this answer */
+    bool pipelined;                 /* the request under way was already buffered behind another */
 };
 
-/* The address the client is taken for: its own, or what realip or the PROXY protocol said. */
-const struct sockaddr *client_peer(const struct client *c, socklen_t *len);
-/* The local address (one getsockname a connection). */
-const struct addr *client_local(struct client *c);
-/* The connection's arena, made on demand. */
-struct arena *client_arena(struct client *c);
+/* Addresses that are known only for some connections. Lives with the connection. */
+struct client_extra {
+    struct addr local;              /* getsockname, on demand */
+    bool have_local;
+    bool proxy_seen;                /* the PROXY header has been read */
+    bool have_proxy;                /* and gave these two */
+    struct addr proxy_source, proxy_dest;
+    bool have_realip;               /* the realip module's verdict replaces the peer for the request */
+    struct addr realip;
+};
 
-/* Entry: called by listeners of HTTP addresses (res_listen.accept). */
-void client_accept(struct listener *l, struct conn *c);
+/* The socket's peer, or what realip put in its place. */
+const struct addr *client_peer(struct client *c, struct addr *room);
+/* The local address (one getsockname a connection). Never NULL. */
+const struct addr *client_local(struct client *c);
+struct client_extra *client_extra(struct client *c);
+/* The request under way, or NULL. */
+struct req *client_req(const struct client *c);
+
+/* Entry: called by listeners of HTTP addresses (res_listen.accept); l->owner is the http_listen. */
+void client_accept(struct listener *l, struct conn *conn);
 /* Closes idle clients now (QUIT, reload), lets the others finish with Connection: close. */
 void client_drain_all(void);
-/* For status: accepted, handled, requests, reading, writing, waiting. */
+/* Closes all at once (worker_shutdown_timeout, TERM). */
+void client_close_all(void);
+
+/* For status. */
 struct client_counts {
     uint64_t accepted, handled, requests;
     unsigned active, reading, writing, waiting;
 };
 extern struct client_counts client_counts;
+
+/* For protocol drivers (server_h1.c) ---------------------------------------------------------- */
+
+/* Closes the connection; the struct lives until the end of the turn. */
+void client_close(struct client *c);
+/* Our end is shut; drops what still comes until the peer closes, for lingering_time. */
+void client_linger(struct client *c, const struct core_loc *core);
+/* A readable connection at rest or in the midst of a head. */
+void h1_server_readable(struct client *c);
+void h1_server_event(struct client *c, unsigned ready);
+void h1_server_timeout(struct client *c);
+/* Gives up whatever the state holds; for client_close. */
+void h1_server_free(struct client *c);
 
 #endif

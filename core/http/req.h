@@ -20,7 +20,7 @@ struct wait {
     void (*cancel)(struct wait *w); /* stop it, free it: called when the request ends first */
 };
 
-enum restart { RESTART_URI, RESTART_NAMED, RESTART_REWRITE };
+enum restart { RESTART_URI, RESTART_NAMED };
 
 /* Lifetimes of module state. */
 enum { CTX_PASS, CTX_REQUEST };
@@ -40,7 +40,9 @@ struct body {
     uint64_t spooled;            /* of them in the temporary file */
     struct chain_file *file;
     struct str file_name;        /* client_body_in_file_only; else empty */
-    bool started, complete, streaming, discarding, continued, failed;
+    bool started, complete, streaming, discarding, continued;
+    unsigned failed;             /* status of a body that cannot be had (400, 408, 413, 500); 0: fine */
+    struct req *reader;          /* waits in body_read */
     /* Streaming: called from the loop when there is more in chain, or complete or failed turned true. */
     void (*on_data)(struct req *r);
     struct wait wait;            /* of a buffered read */
@@ -92,6 +94,7 @@ struct req {
     bool allow_ranges;           /* the content may be cut by the range filter */
     bool main_in_memory;         /* a body filter needs MEM pieces */
     bool head_sent;              /* the head has been handed to the protocol */
+    bool location_as_is;         /* a relative Location stays relative (an upstream's) */
     bool header_only;            /* HEAD, 204, 304: no body goes out */
     bool ended;                  /* BODY_END was handed to the protocol */
     bool aborted;
@@ -100,9 +103,17 @@ struct req {
     uint64_t limit_rate_after;
     /* The producer of the body, told when output has drained below the mark (answer_full turned false). NULL: none. */
     void (*on_drain)(struct req *r);
-    /* Background interest in the client leaving (499): NULL: the default (abort the request). */
+    /* Told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
+    void (*on_hup)(struct req *r);
     struct filter_run *filters;  /* accepted body filters, by rank */
     unsigned filter_count;
+    unsigned next_filter;        /* of loc->filters: where the head pass stopped (HEAD_HOLD) */
+    bool head_held;
+    bool filter_waits;
+    unsigned held_flags;
+    struct chain boundary;       /* main request: what waits at the LINK boundary */
+    bool has_links;
+    unsigned boundary_flags;
 
     /* Engine. */
     unsigned char step;          /* private to req.c */
@@ -111,6 +122,7 @@ struct req {
     unsigned err_status;         /* overrides the status of the answer: error_page without "=" */
     unsigned restarts_left;      /* 10 … 0 */
     unsigned char restart;       /* enum restart, with V_RESTART */
+    struct str restart_name;     /* "@name" */
     bool uri_changed;            /* rewrite module: the location search is due again */
     bool internal;               /* internal redirect, subrequest or rewritten */
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
@@ -119,7 +131,6 @@ struct req {
     bool access_allowed;         /* satisfy any */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
-    bool header_in_only;         /* auth_request: only the head is wanted */
     bool limits_taken;           /* limit_req/limit_conn ran for this main request */
     bool keep_alive;             /* after this answer */
     bool lingering;
@@ -137,19 +148,27 @@ struct req {
     struct list sibling;
     unsigned depth_left;         /* 50 … */
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
-    struct chain *link;          /* = &sub_out while linked */
+    bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
     void *on_child_data;
 
     /* Upstream attempts, for variables and the log. */
     struct upstream_records upstream;
 
+    /* Appends the upstream's URL to a log line; NULL while there is none. */
+    size_t (*describe_upstream)(const struct req *r, char *buf, size_t size);
+
     struct regex_match match;    /* storage for eval.match */
     unsigned request_number;     /* on the connection */
     uint64_t head_bytes;         /* of the request, as received */
+    uint64_t response_head_bytes;
     uint64_t sent_bytes;         /* response bytes handed to the socket, head included */
     uint64_t body_sent;          /* without the head */
-    struct list all;             /* among the client's requests */
+    struct value *values;        /* cached variables; of the main request */
+    struct doomed doomed;
+    bool finished;               /* req_done or req_abort has run */
+    bool output_done;            /* main: everything was sent, background children are waited for */
+    bool sub_in_memory, sub_head_only, sub_with_body;
 };
 
 static inline struct req *req_of(struct eval *e)
@@ -182,6 +201,12 @@ void req_deliver(struct req *r, enum verdict v);
 void req_abort(struct req *r, unsigned status);
 /* For protocols: all output has been handed to the socket and the body dealt with. Logs and frees. */
 void req_done(struct req *r);
+/* A subrequest's output has ended, or it was given up: tells the parent. */
+void req_child_end(struct req *r);
+/* A location's settings come into force (also for `if`). */
+void req_enter_location(struct req *r, const struct location *loc);
+/* Drops module state of the pass and the accepted filters. */
+void req_forget_pass(struct req *r);
 /* True while nothing has gone to the client and nothing was decided. */
 static inline bool req_undecided(const struct req *r)
 {
@@ -225,6 +250,9 @@ void body_consumed(struct req *r);
 void body_discard(struct req *r);
 /* A second reader (error_page fallback, retry): FILE and MEM pieces again. The body is never consumed by readers: copy references. */
 void body_copy(struct req *r, struct chain *out);
+
+/* When the request ends: files and blocks. */
+void body_release(struct req *r);
 
 /* Paths ------------------------------------------------------------------------------------- */
 /* The file path for r->uri under root or alias: NUL-terminated, in the arena. root_len: bytes of the root part. extra bytes of

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Client connections from accept to close: their memory, timers at rest, lingering close and
+ * draining. Requests on them are the protocol drivers' business.
+ */
+#include "core/http/client.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+
+#define CLIENT_SLAB 64
+#define LINGER_BUFFER 4096
+
+struct client_slab {
+    struct client_slab *next;
+    struct client clients[CLIENT_SLAB];
+};
+
+struct client_counts client_counts;
+
+static struct client_slab *slabs;
+static struct client *free_clients; /* linked by conn */
+static struct list all = { &all, &all };
+
+static void client_destroy(struct doomed *item)
+{
+    struct client *c = container_of(item, struct client, doomed);
+
+    c->conn = (void *) free_clients;
+    free_clients = c;
+}
+
+static void client_later(struct later *later)
+{
+    struct client *c = container_of(later, struct client, later);
+
+    if (c->state != CLIENT_CLOSED)
+        h1_server_readable(c);
+}
+
+static struct client *client_alloc(void)
+{
+    struct client *c;
+
+    if (free_clients == NULL) {
+        struct client_slab *slab = mem_alloc(sizeof(*slab));
+
+        slab->next = slabs;
+        slabs = slab;
+        for (unsigned i = CLIENT_SLAB; i-- > 0;)
+            client_destroy(&slab->clients[i].doomed);
+    }
+    c = free_clients;
+    free_clients = (void *) c->conn;
+    memset(c, 0, sizeof(*c));
+    c->doomed.destroy = client_destroy;
+    c->later.run = client_later;
+    return c;
+}
+
+/* ", client: 1.2.3.4, server: 0.0.0.0:80": lines that belong to no request. */
+static size_t describe_client(const struct logger *log, char *buf, size_t size)
+{
+    struct client *c = log->data;
+    char peer[ADDR_TEXT];
+    struct addr room;
+    size_t n = addr_format(client_peer(c, &room), false, peer, sizeof(peer));
+    int len = snprintf(buf, size, ", client: %.*s, server: %.*s", (int) n, peer,
+                       STR_ARG(c->listen->text));
+
+    return len < 0 ? 0 : MIN((size_t) len, size);
+}
+
+/* Addresses --------------------------------------------------------------------------------- */
+
+struct client_extra *client_extra(struct client *c)
+{
+    if (c->extra == NULL)
+        c->extra = mem_zalloc(sizeof(*c->extra));
+    return c->extra;
+}
+
+const struct addr *client_peer(struct client *c, struct addr *room)
+{
+    if (c->extra != NULL && c->extra->have_realip)
+        return &c->extra->realip;
+    room->len = c->conn->peer_len;
+    memset(&room->ss, 0, sizeof(room->un));
+    memcpy(&room->sa, &c->conn->peer, sizeof(c->conn->peer));
+    return room;
+}
+
+const struct addr *client_local(struct client *c)
+{
+    struct client_extra *x = client_extra(c);
+
+    if (!x->have_local) {
+        if (conn_local_addr(c->conn, &x->local) != 0)
+            x->local = c->listen->addr;
+        x->have_local = true;
+    }
+    return &x->local;
+}
+
+/* Events ------------------------------------------------------------------------------------ */
+
+static void linger_readable(struct client *c)
+{
+    char buf[LINGER_BUFFER];
+    ssize_t n;
+
+    do {
+        n = conn_read(c->conn, buf, sizeof(buf));
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            client_close(c);
+            return;
+        }
+    } while (n > 0 && (c->conn->ready & CONN_READ));
+    /* lingering_timeout counts from the last data, lingering_time from the start. */
+    timer_set(&c->conn->timer, c->server->core_loc->lingering_timeout_ms);
+    if (clock_ms() >= c->start_ms)
+        client_close(c);
+}
+
+static void client_event(struct conn *conn, unsigned ready)
+{
+    struct client *c = conn->owner;
+
+    switch ((enum client_state) c->state) {
+    case CLIENT_NEW:
+    case CLIENT_IDLE:
+    case CLIENT_HEAD:
+    case CLIENT_DISCARD:
+        h1_server_readable(c);
+        break;
+    case CLIENT_REQUEST:
+        h1_server_event(c, ready);
+        break;
+    case CLIENT_LINGER:
+        linger_readable(c);
+        break;
+    case CLIENT_CLOSED:
+        break;
+    }
+}
+
+static void client_timeout(struct timer *timer)
+{
+    struct conn *conn = container_of(timer, struct conn, timer);
+    struct client *c = conn->owner;
+
+    if (c->state == CLIENT_NEW || c->state == CLIENT_IDLE || c->state == CLIENT_LINGER) {
+        client_close(c);
+        return;
+    }
+    h1_server_timeout(c);
+}
+
+/* A wildcard socket also serves addresses without one of their own: chosen by the local address. */
+static struct http_listen *choose_listen(struct client *c, struct http_listen *l)
+{
+    const struct addr *local;
+
+    if (likely(l->specific == NULL))
+        return l;
+    local = client_local(c);
+    for (struct http_listen **s = l->specific; *s != NULL; s++) {
+        if (addr_eq(&(*s)->addr, local, false))
+            return *s;
+    }
+    return l;
+}
+
+void client_accept(struct listener *l, struct conn *conn)
+{
+    struct client *c = client_alloc();
+
+    client_counts.accepted++;
+    client_counts.handled++;
+    client_counts.active++;
+    c->conn = conn;
+    c->listen = l->owner;
+    c->listen = choose_listen(c, c->listen);
+    c->server = c->listen->default_server;
+    c->start_ms = clock_ms();
+    conn->owner = c;
+    conn->handler = client_event;
+    conn->timer.fire = client_timeout;
+    conn->log.scope = c->server->core_loc->error_log;
+    conn->log.conn = conn->number;
+    conn->log.action = "waiting for request";
+    conn->log.describe = describe_client;
+    conn->log.data = c;
+    list_push_back(&all, &c->link);
+    timer_set(&conn->timer, c->server->core->client_header_timeout_ms);
+    conn_want(conn, CONN_READ);
+}
+
+/* The end ----------------------------------------------------------------------------------- */
+
+void client_close(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    c->state = CLIENT_CLOSED;
+    client_counts.active--;
+    h1_server_free(c);
+    loop_later_cancel(&c->later);
+    list_remove(&c->link);
+    conn_close(c->conn);
+    free(c->extra);
+    c->extra = NULL;
+    loop_destroy_later(&c->doomed);
+}
+
+void client_linger(struct client *c, const struct core_loc *core)
+{
+    c->state = CLIENT_LINGER;
+    if (conn_shutdown(c->conn) != 0) {
+        client_close(c);
+        return;
+    }
+    c->start_ms = clock_ms() + core->lingering_time_ms;
+    timer_set(&c->conn->timer, core->lingering_timeout_ms);
+    conn_want(c->conn, CONN_READ);
+}
+
+static void drain(struct client *c)
+{
+    uint64_t min_ms = c->server->core_loc->keepalive_min_timeout_ms;
+
+    c->draining = true;
+    if (c->state == CLIENT_NEW || c->state != CLIENT_IDLE || later_queued(&c->later))
+        return;
+    if (min_ms > 0)
+        timer_set(&c->conn->timer, min_ms);
+    else
+        client_close(c);
+}
+
+void client_drain_all(void)
+{
+    struct list *n, *next;
+
+    for (n = all.next; n != &all; n = next) {
+        next = n->next;
+        drain(container_of(n, struct client, link));
+    }
+}
+
+void client_close_all(void)
+{
+    while (!list_empty(&all)) {
+        struct client *c = container_of(all.next, struct client, link);
+        struct req *r = client_req(c);
+
+        if (r != NULL)
+            req_abort(r, 0);
+        if (c->state != CLIENT_CLOSED)
+            client_close(c);
+    }
+}

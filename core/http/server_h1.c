@@ -1,0 +1,922 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * HTTP/1 on a client's connection: reads heads and bodies through the codec, starts requests, takes
+ * their answers and writes them. All memory of a request, this driver's state included, lives
+ * in the request's arena, so that a connection at rest holds none. Output goes out in one writev for
+ * each turn that produced enough of it.
+ */
+#include <errno.h>
+
+#include "core/base/clock.h"
+#include "core/base/fmt.h"
+#include "core/http/answer.h"
+#include "core/http/client.h"
+#include "core/http/proxy_protocol.h"
+#include "core/version.h"
+
+#define FIELDS_HINT 24
+
+/* Blocks that parsed fields still point into after the buffer moved on. */
+struct kept {
+    struct kept *next;
+    struct block *block;
+};
+
+struct h1_state {
+    struct req *req;
+    struct block *in; /* what was read: bytes start..end are not consumed */
+    size_t start, end;
+    struct kept *kept;
+    struct h1_parser parser;
+    struct msg msg;
+    struct h1_body body;     /* of the request under way */
+    struct h1_body old_body; /* the previous request's rest, to be dropped first (DISCARD) */
+    uint64_t head_bytes;
+    struct chain out;
+    struct block *frame;     /* where chunk heads are written */
+    size_t frame_used;
+    struct timer write_timer;
+    bool in_is_body; /* `in` holds body bytes only: nothing parsed points into it */
+    bool wants_body;
+    bool chunked;
+    bool crlf_due;  /* the chunk before is not closed yet */
+    bool out_end;   /* all output has been queued */
+    bool blocked;   /* the socket is full */
+    bool delayed;   /* limit_rate holds the output until write_timer */
+};
+
+static const struct answer_ops h1_ops;
+static int write_out(struct client *c);
+static void wrote(struct client *c, int result);
+
+struct req *client_req(const struct client *c)
+{
+    return c->state == CLIENT_REQUEST && c->h1 != NULL ? c->h1->req : NULL;
+}
+
+/* The log line's suffix of a request. ---------------------------------------------------------- */
+
+static size_t describe_request(const struct logger *log, char *buf, size_t size)
+{
+    struct req *r = log->data, *main = r->main;
+    char peer[ADDR_TEXT];
+    struct addr room;
+    size_t n = addr_format(client_peer(r->client, &room), false, peer, sizeof(peer));
+    struct str host = fields_value(&main->in->fields, T_HOST);
+    struct str referer = fields_value(&main->in->fields, T_REFERER);
+    FILE *f = fmemopen(buf, size, "w");
+    long len;
+
+    if (f == NULL)
+        return 0;
+    setvbuf(f, NULL, _IONBF, 0);
+    fprintf(f, ", client: %.*s, server: %.*s", (int) n, peer, STR_ARG(r->server->name));
+    if (main->in->line.len > 0)
+        fprintf(f, ", request: \"%.*s\"", STR_ARG(main->in->line));
+    if (r != main)
+        fprintf(f, ", subrequest: \"%.*s\"", STR_ARG(r->uri));
+    if (r->describe_upstream != NULL) {
+        char up[1024];
+        size_t k = r->describe_upstream(r, up, sizeof(up));
+
+        if (k > 0)
+            fprintf(f, ", upstream: \"%.*s\"", (int) k, up);
+    }
+    if (host.ptr != NULL)
+        fprintf(f, ", host: \"%.*s\"", STR_ARG(host));
+    if (referer.ptr != NULL)
+        fprintf(f, ", referrer: \"%.*s\"", STR_ARG(referer));
+    len = ftell(f);
+    fclose(f);
+    return len < 0 ? 0 : MIN((size_t) len, size);
+}
+
+/* Heads ------------------------------------------------------------------------------------- */
+
+static void apply_server_limits(struct h1_parser *p, const struct core_srv *core)
+{
+    p->line_max = MAX(core->client_header_buffer_size, core->large_client_header_buffers.size);
+    p->field_max = p->line_max;
+    p->fields_max = (unsigned) core->max_headers;
+    p->ignore_invalid = core->ignore_invalid_headers;
+    p->underscores = core->underscores_in_headers;
+}
+
+/* The Host has been seen: the server it names governs what follows. */
+static void host_seen(struct h1_parser *p, struct str host)
+{
+    struct req *r = p->data;
+    struct client *c = r->client;
+    unsigned port;
+
+    if (h1_host_normalize(r->arena, host, &r->host, &port) != 0) {
+        p->error = H1_BAD_HOST;
+        p->bad = host;
+        return;
+    }
+    if (c->listen->names != NULL)
+        r->server = http_server_find(c->listen, r->host, &r->eval, &r->match);
+    apply_server_limits(p, r->server->core);
+    r->log.scope = r->server->core_loc->error_log;
+}
+
+static void invalid_field(struct h1_parser *p, struct str line)
+{
+    struct req *r = p->data;
+
+    log_info(&r->log, 0, "client sent invalid header line: \"%.*s\"", STR_ARG(line));
+}
+
+static void write_timeout(struct timer *timer)
+{
+    struct h1_state *st = container_of(timer, struct h1_state, write_timer);
+    struct req *r = st->req;
+    struct client *c = r->client;
+
+    if (st->delayed) {
+        st->delayed = false;
+        wrote(c, write_out(c));
+        return;
+    }
+    log_info(&r->log, ETIMEDOUT, "client timed out");
+    c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
+    req_abort(r, 408);
+}
+
+/* Request memory for a connection that was at rest. block: already holds bytes start..end. */
+static void begin(struct client *c, struct block *block, size_t start, size_t end)
+{
+    struct arena *arena = arena_new();
+    struct req *r = req_new(c, arena);
+    struct h1_state *st = ARENA_NEW(arena, struct h1_state);
+
+    r->ops = &h1_ops;
+    r->server = c->server;
+    r->loc = c->server->root;
+    r->eval.space = &c->listen->http->vars;
+    r->log.scope = c->server->core_loc->error_log;
+    r->log.conn = c->conn->number;
+    r->log.action = "reading client request line";
+    r->log.describe = describe_request;
+    r->log.data = r;
+    r->in = &st->msg;
+    msg_init(&st->msg, arena, FIELDS_HINT);
+    h1_parser_init(&st->parser, &st->msg, false);
+    st->parser.host = host_seen;
+    st->parser.invalid = invalid_field;
+    st->parser.data = r;
+    apply_server_limits(&st->parser, c->server->core);
+    st->req = r;
+    st->in = block;
+    st->start = start;
+    st->end = end;
+    st->write_timer.fire = write_timeout;
+    st->write_timer.deadline_ms = TIMER_OFF;
+    c->h1 = st;
+    c->state = CLIENT_HEAD;
+    client_counts.reading++;
+}
+
+/* The state's own references go; the arena with the rest goes with the request. */
+static void state_release(struct h1_state *st)
+{
+    timer_drop(&st->write_timer);
+    chain_clear(&st->out);
+    block_unref(st->in);
+    block_unref(st->frame);
+    h1_body_free(&st->body);
+    h1_body_free(&st->old_body);
+    for (struct kept *k = st->kept; k != NULL; k = k->next)
+        block_unref(k->block);
+}
+
+void h1_server_free(struct client *c)
+{
+    struct h1_state *st = c->h1;
+
+    if (st == NULL)
+        return;
+    c->h1 = NULL;
+    state_release(st);
+    if (!st->req->finished) {
+        /* A head or a body's rest was being read: no request has run that the engine knows of. */
+        chain_clear(&st->req->body.chain);
+        st->req->finished = true;
+        loop_destroy_later(&st->req->doomed);
+    }
+}
+
+/* Gives the head up with a status that is only logged: nothing is sent (408, 400). */
+static void head_lost(struct client *c, unsigned status)
+{
+    struct req *r = c->h1->req;
+
+    client_counts.reading--;
+    c->state = CLIENT_REQUEST;
+    r->keep_alive = false;
+    req_abort(r, status);
+}
+
+static void head_failed(struct client *c, enum h1_error error)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+    struct str bad = st->parser.bad;
+
+    if (bad.ptr != NULL)
+        log_info(&r->log, 0, "%s: \"%.*s\"", h1_error_text(error), STR_ARG(bad));
+    else
+        log_info(&r->log, 0, "%s", h1_error_text(error));
+    client_counts.reading--;
+    client_counts.requests++;
+    c->requests++;
+    c->state = CLIENT_REQUEST;
+    timer_stop(&c->conn->timer);
+    r->method = st->msg.method ? st->msg.method : METHOD_UNKNOWN;
+    r->method_name = st->msg.method_name;
+    r->body.complete = true;
+    r->keep_alive = false;
+    r->lingering = true;
+    if (r->uri.ptr == NULL)
+        r->uri = STR("");
+    if (st->msg.version == 0)
+        st->msg.version = HTTP_11;
+    conn_want(c->conn, CONN_HUP);
+    req_start_error(r, h1_error_status(error));
+}
+
+static void head_done(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+    struct uri_parts parts;
+
+    if (st->parser.error == H1_BAD_HOST) {
+        head_failed(c, H1_BAD_HOST);
+        return;
+    }
+    if (r->server == c->server && st->parser.host_value.ptr == NULL && c->listen->names != NULL)
+        r->server = http_server_find(c->listen, STR(""), &r->eval, &r->match);
+    r->unparsed_uri = st->parser.path;
+    if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0) {
+        st->parser.bad = STR_NULL;
+        head_failed(c, H1_BAD_URI);
+        return;
+    }
+    client_counts.reading--;
+    client_counts.requests++;
+    c->requests++;
+    c->state = CLIENT_REQUEST;
+    timer_stop(&c->conn->timer);
+    r->method = st->msg.method;
+    r->method_name = st->msg.method_name;
+    r->uri = parts.uri;
+    r->args = parts.args;
+    r->exten = parts.exten;
+    r->complex_uri = parts.complex;
+    r->valid_unparsed_uri = true;
+    r->keep_alive = st->msg.keep_alive;
+    r->request_number = c->requests;
+    r->head_bytes = st->head_bytes;
+    r->log.action = NULL;
+    h1_body_init(&st->body, &st->msg, false, false);
+    if (st->body.kind == H1_BODY_NONE || (st->body.kind == H1_BODY_LENGTH && st->body.left == 0)) {
+        r->body.complete = true;
+    } else {
+        r->body.length = st->body.kind == H1_BODY_CHUNKED ? -1 : st->msg.content_length;
+    }
+    conn_want(c->conn, CONN_HUP);
+    req_start(r);
+}
+
+/* The buffer moves on; what was parsed goes on pointing into the old block. */
+static void keep_block(struct h1_state *st)
+{
+    struct kept *k;
+
+    if (st->in_is_body) {
+        block_unref(st->in);
+        return;
+    }
+    k = ARENA_NEW(st->req->arena, struct kept);
+    k->block = st->in;
+    k->next = st->kept;
+    st->kept = k;
+}
+
+/* Makes room for more of an incomplete line. What was parsed stays where it is. */
+static void make_room(struct h1_state *st)
+{
+    size_t have = st->end - st->start;
+    struct block *bigger;
+
+    if (st->end < st->in->size)
+        return;
+    bigger = block_new(MAX(BLOCK_SMALL, have * 2));
+    memcpy(bigger->data, st->in->data + st->start, have);
+    keep_block(st);
+    st->in = bigger;
+    st->in_is_body = false;
+    st->start = 0;
+    st->end = have;
+}
+
+/* Drops what is left of the previous request's body. False: more is needed, or the connection is gone. */
+static bool drop_old_body(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    size_t used = 0;
+    enum h1_result result;
+
+    if (st->old_body.kind == H1_BODY_NONE)
+        return true;
+    result = h1_body_decode(&st->old_body, st->in, st->in->data + st->start, st->end - st->start,
+                            UINT64_MAX, NULL, &used);
+    st->start += used;
+    if (result == H1_ERROR) {
+        client_close(c);
+        return false;
+    }
+    if (result == H1_MORE) {
+        st->start = st->end = 0;
+        return false;
+    }
+    st->old_body.kind = H1_BODY_NONE;
+    c->state = CLIENT_HEAD;
+    timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
+    return true;
+}
+
+/* The PROXY header in front of the first request. False: not complete, or the client is closed. */
+static bool take_proxy_header(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct addr source, dest;
+    bool known = false;
+    ssize_t n;
+
+    if (likely(!c->listen->proxy_protocol) || c->requests > 0
+        || (c->extra != NULL && c->extra->proxy_seen))
+        return true;
+    n = proxy_protocol_parse(st->in->data + st->start, st->end - st->start, &source, &dest, &known);
+    if (n == 0 && st->end - st->start < st->in->size)
+        return false;
+    if (n <= 0) {
+        log_error(&c->conn->log, 0, "broken header: \"%.*s\" while reading PROXY protocol",
+                  (int) MIN(st->end - st->start, 107), st->in->data + st->start);
+        client_close(c);
+        return false;
+    }
+    client_extra(c)->proxy_seen = true;
+    if (known) {
+        c->extra->have_proxy = true;
+        c->extra->proxy_source = source;
+        c->extra->proxy_dest = dest;
+    }
+    st->start += (size_t) n;
+    return true;
+}
+
+/* Parses what is buffered. Afterwards the client is in HEAD (needs more), REQUEST or closed. */
+static void parse(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    enum h1_result result;
+    size_t used = 0, total;
+    const struct core_srv *core;
+
+    if (!drop_old_body(c) || !take_proxy_header(c))
+        return;
+    result = h1_parse(&st->parser, st->in->data + st->start, st->end - st->start, &used);
+    st->start += used;
+    st->head_bytes += used;
+    if (st->msg.line.ptr != NULL)
+        st->req->log.action = "reading client request headers";
+    if (st->parser.error != H1_OK || result == H1_ERROR) {
+        head_failed(c, st->parser.error);
+        return;
+    }
+    core = st->req->server->core;
+    total = core->client_header_buffer_size
+            + core->large_client_header_buffers.count * core->large_client_header_buffers.size;
+    if (st->head_bytes > total) {
+        head_failed(c, H1_HEAD_TOO_LARGE);
+        return;
+    }
+    if (result == H1_DONE) {
+        head_done(c);
+        return;
+    }
+    if (h1_line_too_long(&st->parser, st->end - st->start))
+        head_failed(c, st->parser.error);
+}
+
+/* Nothing more will come, or reading failed. */
+static void read_ended(struct client *c, ssize_t n)
+{
+    struct h1_state *st = c->h1;
+
+    if (st == NULL || c->state == CLIENT_DISCARD
+        || (st->start == st->end && st->head_bytes == 0)) {
+        if (n < 0)
+            log_info(&c->conn->log, errno, "recv() failed");
+        client_close(c);
+        return;
+    }
+    if (n < 0)
+        log_info(&st->req->log, errno, "recv() failed");
+    else
+        log_info(&st->req->log, 0, "client prematurely closed connection");
+    head_lost(c, 400);
+}
+
+/* Something can be read, or already is buffered (a pipelined request). */
+void h1_server_readable(struct client *c)
+{
+    struct h1_state *st;
+
+    if (c->pipelined && (c->state == CLIENT_HEAD || c->state == CLIENT_DISCARD)) {
+        c->pipelined = false;
+        parse(c);
+        if (c->state != CLIENT_HEAD && c->state != CLIENT_DISCARD)
+            return;
+    }
+    while (c->conn->ready & CONN_READ) {
+        struct block *block;
+        ssize_t n;
+
+        st = c->h1;
+        if (st != NULL)
+            make_room(st);
+        block = st != NULL ? st->in : block_new(BLOCK_SMALL);
+        n = conn_read(c->conn, block->data + (st ? st->end : 0), block->size - (st ? st->end : 0));
+        if (n <= 0) {
+            int error = errno;
+
+            if (st == NULL)
+                block_unref(block);
+            if (n < 0 && error == EAGAIN)
+                break;
+            errno = error;
+            read_ended(c, n);
+            return;
+        }
+        if (st == NULL) {
+            if (c->state == CLIENT_IDLE || c->state == CLIENT_NEW)
+                timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
+            begin(c, block, 0, (size_t) n);
+        } else {
+            st->end += (size_t) n;
+        }
+        parse(c);
+        if (c->state != CLIENT_HEAD && c->state != CLIENT_DISCARD)
+            return;
+    }
+    if (c->state != CLIENT_CLOSED)
+        conn_want(c->conn, CONN_READ);
+}
+
+void h1_server_timeout(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+
+    c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
+    if (c->state == CLIENT_HEAD) {
+        if (st->head_bytes == 0 && st->start == st->end) {
+            client_close(c);
+            return;
+        }
+        log_info(&r->log, ETIMEDOUT, "client timed out");
+        head_lost(c, 408);
+    } else if (c->state == CLIENT_DISCARD) {
+        client_close(c);
+    } else if (st->wants_body) {
+        log_info(&r->log, ETIMEDOUT, "client timed out");
+        st->wants_body = false;
+        body_failed(r, 408);
+    }
+}
+
+/* Bodies of requests ------------------------------------------------------------------------ */
+
+static void update_wants(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    unsigned wants = CONN_HUP;
+
+    if (st->wants_body)
+        wants = CONN_READ;
+    if (st->blocked)
+        wants |= CONN_WRITE;
+    conn_want(c->conn, wants);
+}
+
+/* Decodes what is buffered and hands it on. False: the request has ended meanwhile. */
+static bool feed_buffered(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+    struct chain got = CHAIN_INIT;
+    size_t used = 0;
+    enum h1_result result;
+
+    result = h1_body_decode(&st->body, st->in, st->in->data + st->start, st->end - st->start,
+                            UINT64_MAX, r->body.discarding ? NULL : &got, &used);
+    st->start += used;
+    if (result == H1_ERROR) {
+        chain_clear(&got);
+        log_info(&r->log, 0, "client sent invalid chunked body");
+        st->wants_body = false;
+        r->keep_alive = false;
+        body_failed(r, 400);
+        return false;
+    }
+    if (result == H1_DONE)
+        st->wants_body = false;
+    body_feed(r, &got, result == H1_DONE);
+    chain_clear(&got);
+    return !r->finished;
+}
+
+static void read_body_more(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+
+    while (st->wants_body && (c->conn->ready & CONN_READ)) {
+        ssize_t n;
+
+        if (!st->in_is_body || st->in->refs > 1) {
+            /* What was decoded is still in use by reference; feed_buffered left nothing undecoded. */
+            keep_block(st);
+            st->in = block_new(BLOCK_LARGE);
+            st->in_is_body = true;
+        }
+        st->start = st->end = 0;
+        n = conn_read(c->conn, st->in->data + st->end, st->in->size - st->end);
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n <= 0) {
+            if (n < 0)
+                log_info(&r->log, errno, "recv() failed");
+            else
+                log_info(&r->log, 0, "client prematurely closed connection");
+            st->wants_body = false;
+            r->keep_alive = false;
+            body_failed(r, 400);
+            return;
+        }
+        st->end += (size_t) n;
+        timer_set(&c->conn->timer, r->loc->core->client_body_timeout_ms);
+        if (!feed_buffered(c))
+            return;
+    }
+    if (!st->wants_body)
+        timer_stop(&c->conn->timer);
+    update_wants(c);
+}
+
+static void h1_read_body(struct req *r, bool on)
+{
+    struct client *c = r->client;
+    struct h1_state *st = c->h1;
+
+    if (st->wants_body == on || r->body.complete)
+        return;
+    st->wants_body = on;
+    if (on) {
+        if (st->start < st->end && !feed_buffered(c))
+            return;
+        if (st->wants_body)
+            timer_set(&c->conn->timer, r->loc->core->client_body_timeout_ms);
+    } else {
+        timer_stop(&c->conn->timer);
+    }
+    update_wants(c);
+}
+
+/* Answers ------------------------------------------------------------------------------------ */
+
+static struct str server_field(struct req *r)
+{
+    if (fields_get(&r->out.fields, T_SERVER) != NULL)
+        return STR_NULL;
+    switch (r->loc->core->server_tokens) {
+    case TOKENS_OFF:
+        return STR("proxyd");
+    case TOKENS_STRING:
+        return expr_eval(&r->eval, r->loc->core->server_tokens_text);
+    default:
+        return STR("proxyd/" PROXYD_VERSION);
+    }
+}
+
+static enum verdict h1_head(struct req *r)
+{
+    struct client *c = r->client;
+    struct h1_state *st = c->h1;
+    const struct core_loc *core = r->loc->core;
+    struct h1_response w = { .msg = &r->out, .connection_field = true };
+    char *buf, *end;
+
+    if (r->in->version == HTTP_09) {
+        r->keep_alive = false;
+        return V_NEXT;
+    }
+    if (r->out.content_length < 0 && !r->header_only) {
+        st->chunked = r->in->version >= HTTP_11 && core->chunked_transfer_encoding;
+        if (!st->chunked)
+            r->keep_alive = false;
+    }
+    if (c->draining)
+        r->keep_alive = false;
+    w.server = server_field(r);
+    w.date = fields_get(&r->out.fields, T_DATE) ? STR_NULL : clock_http_date();
+    w.chunked = st->chunked;
+    w.keep_alive = r->keep_alive;
+    w.upgrade = r->out.status == 101;
+    w.keep_alive_s = r->keep_alive ? core->keepalive_header_s : 0;
+    buf = arena_bytes(r->arena, h1_response_size(&w));
+    end = h1_write_response(&w, buf);
+    r->response_head_bytes = (uint64_t) (end - buf);
+    chain_push_mem(&st->out, NULL, buf, (size_t) (end - buf));
+    client_counts.writing++;
+    return V_NEXT;
+}
+
+/* n bytes of chunk framing at the end of the output. They live in blocks of their own, many to a block. */
+static char *frame_space(struct h1_state *st, size_t n)
+{
+    if (st->frame == NULL || st->frame->size - st->frame_used < n) {
+        block_unref(st->frame);
+        st->frame = block_new(n);
+        st->frame_used = 0;
+    }
+    return st->frame->data + st->frame_used;
+}
+
+static void frame_commit(struct h1_state *st, const char *start, const char *end)
+{
+    chain_push_mem(&st->out, st->frame, start, (size_t) (end - start));
+    st->frame_used += (size_t) (end - start);
+}
+
+static void queue_chunk(struct h1_state *st, struct chain *chain)
+{
+    char *start = frame_space(st, 2 + H1_CHUNK_HEAD_MAX), *p = start;
+
+    if (st->crlf_due)
+        p = fmt_str(p, STR("\r\n"));
+    p = h1_write_chunk_head(p, chain->bytes);
+    frame_commit(st, start, p);
+    chain_append(&st->out, chain);
+    st->crlf_due = true;
+}
+
+static void queue_last_chunk(struct req *r, struct h1_state *st)
+{
+    if (st->crlf_due)
+        chain_push_str(&st->out, STR("\r\n"));
+    h1_write_last_chunk(&r->out.trailers, &st->out);
+}
+
+static enum verdict h1_body(struct req *r, struct chain *chain, unsigned flags)
+{
+    struct client *c = r->client;
+    struct h1_state *st = c->h1;
+
+    if (r->aborted || st->out_end)
+        return V_ABORT;
+    r->body_sent += chain->bytes;
+    if (chain->bytes > 0) {
+        if (st->chunked)
+            queue_chunk(st, chain);
+        else
+            chain_append(&st->out, chain);
+    }
+    if (flags & BODY_END) {
+        st->out_end = true;
+        r->ended = true;
+        if (st->chunked)
+            queue_last_chunk(r, st);
+        if (r->out.content_length >= 0 && !r->header_only && r->in->version != HTTP_09
+            && r->body_sent != (uint64_t) r->out.content_length) {
+            /* A body cut short must be seen as such. */
+            r->keep_alive = false;
+        }
+    }
+    if (st->blocked || st->delayed)
+        return V_NEXT;
+    if (!st->out_end && !(flags & BODY_FLUSH) && st->out.bytes < r->loc->core->postpone_output)
+        return V_NEXT;
+    return write_out(c) == 0 ? V_NEXT : V_ABORT;
+}
+
+static uint64_t h1_buffered(const struct req *r)
+{
+    return r->client->h1->out.bytes;
+}
+
+static void h1_informational(struct req *r, unsigned status, const struct fields *fields)
+{
+    struct client *c = r->client;
+    struct msg m = { .status = status, .content_length = -1 };
+    struct h1_response w = { .msg = &m };
+    char *buf;
+
+    if (r->in->version < HTTP_11)
+        return;
+    if (fields != NULL)
+        m.fields = *fields;
+    buf = arena_bytes(r->arena, h1_response_size(&w));
+    chain_push_mem(&c->h1->out, NULL, buf, (size_t) (h1_write_response(&w, buf) - buf));
+    if (!c->h1->blocked && !c->h1->delayed)
+        write_out(c); /* a failure shows again when the answer is written */
+}
+
+/* Bytes that limit_rate allows now: 0: wait (the timer is set), UINT64_MAX: no limit. */
+static uint64_t rate_allows(struct req *r, struct h1_state *st)
+{
+    const struct core_loc *core = r->loc->core;
+    uint64_t elapsed_ms, allowed, sent = r->sent_bytes;
+
+    if (r->limit_rate == UINT64_MAX) {
+        r->limit_rate = expr_size(&r->eval, &core->limit_rate);
+        r->limit_rate_after = expr_size(&r->eval, &core->limit_rate_after);
+    }
+    if (r->limit_rate == 0)
+        return UINT64_MAX;
+    elapsed_ms = clock_ms() - r->start_ms;
+    allowed = r->limit_rate_after + r->limit_rate * (elapsed_ms + 1000) / 1000;
+    if (sent < allowed)
+        return allowed - sent;
+    st->delayed = true;
+    timer_set(&st->write_timer, (sent - allowed) * 1000 / r->limit_rate + 1);
+    return 0;
+}
+
+/*
+ * Writes what is queued, as far as socket and rate allow. With everything out and the end queued the
+ * request is done: it is logged and released before this returns. 0, or -1 when the client is gone:
+ * whoever is below on the stack ends the request.
+ */
+static int write_out(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+    uint64_t limit = rate_allows(r, st);
+    ssize_t n;
+
+    if (limit == 0)
+        return 0;
+    n = conn_send(c->conn, &st->out, limit == UINT64_MAX ? 0 : limit, false);
+    if (n < 0) {
+        log_info(&r->log, errno, "writev() failed");
+        r->keep_alive = false;
+        r->aborted = true;
+        return -1;
+    }
+    r->sent_bytes += (uint64_t) n;
+    if (!chain_empty(&st->out)) {
+        if (limit != UINT64_MAX && (c->conn->ready & CONN_WRITE)) {
+            st->delayed = true;
+            timer_set(&st->write_timer, 1000 * MIN(st->out.bytes, limit) / r->limit_rate + 1);
+            return 0;
+        }
+        st->blocked = true;
+        timer_set(&st->write_timer, r->loc->core->send_timeout_ms);
+        update_wants(c);
+        return 0;
+    }
+    if (st->blocked) {
+        st->blocked = false;
+        timer_stop(&st->write_timer);
+        update_wants(c);
+    }
+    if (st->out_end)
+        req_done(r);
+    return 0;
+}
+
+/* After a write that the loop asked for: the producer goes on, or the request ends. */
+static void wrote(struct client *c, int result)
+{
+    struct h1_state *st = c->h1;
+    struct req *r;
+
+    if (st == NULL)
+        return;
+    r = st->req;
+    if (result != 0) {
+        req_abort(r, 499);
+        return;
+    }
+    if (!r->finished && !st->out_end && r->on_drain != NULL)
+        r->on_drain(r);
+}
+
+void h1_server_event(struct client *c, unsigned ready)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+
+    if ((ready & CONN_WRITE) && st->blocked) {
+        wrote(c, write_out(c));
+        if (c->h1 != st || r->finished)
+            return;
+    }
+    if ((ready & (CONN_READ | CONN_HUP)) && st->wants_body) {
+        read_body_more(c);
+        return;
+    }
+    if ((ready & CONN_HUP) && r->on_hup != NULL)
+        r->on_hup(r);
+}
+
+/* After a request --------------------------------------------------------------------------- */
+
+/* The next request's memory, with what is already buffered. */
+static void next_request(struct client *c, struct h1_state *old)
+{
+    struct block *in = old->in;
+    size_t start = old->start, end = old->end;
+    bool discard = !old->req->body.complete;
+    struct h1_body rest = old->body;
+
+    old->in = NULL;
+    memset(&old->body, 0, sizeof(old->body));
+    c->h1 = NULL;
+    state_release(old);
+    if (start == end && !discard) {
+        block_unref(in);
+        c->state = CLIENT_IDLE;
+        timer_set(&c->conn->timer, c->server_keepalive_ms);
+        conn_want(c->conn, CONN_READ);
+        return;
+    }
+    begin(c, in, start, end);
+    c->h1->old_body = rest;
+    c->pipelined = true;
+    if (discard) {
+        c->h1->old_body.msg = NULL;
+        c->state = CLIENT_DISCARD;
+        client_counts.reading--;
+        timer_set(&c->conn->timer, c->server->core_loc->lingering_timeout_ms);
+    } else {
+        timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
+    }
+    loop_later(&c->later);
+}
+
+/* What has not been read would make the kernel reset the connection and the client lose the answer. */
+static bool must_linger(struct client *c, struct h1_state *st, const struct core_loc *core)
+{
+    struct req *r = st->req;
+
+    if (core->lingering_close == LINGER_OFF)
+        return false;
+    return core->lingering_close == LINGER_ALWAYS || r->lingering || !r->body.complete
+           || st->start < st->end || (c->conn->ready & CONN_READ);
+}
+
+static void h1_finished(struct req *r)
+{
+    struct client *c = r->client;
+    struct h1_state *st = c->h1;
+    const struct core_loc *core = r->loc->core;
+
+    if (r->head_sent && r->in->version != HTTP_09)
+        client_counts.writing--;
+    c->server_keepalive_ms = core->keepalive_timeout_ms;
+    if (r->keep_alive && !c->draining) {
+        next_request(c, st);
+        return;
+    }
+    if (must_linger(c, st, core)) {
+        c->h1 = NULL;
+        state_release(st);
+        client_linger(c, core);
+        return;
+    }
+    client_close(c);
+}
+
+static void h1_reset(struct req *r)
+{
+    struct client *c = r->client;
+
+    if (r->head_sent && r->in->version != HTTP_09)
+        client_counts.writing--;
+    client_close(c);
+}
+
+static const struct answer_ops h1_ops = {
+    .head = h1_head,
+    .body = h1_body,
+    .buffered = h1_buffered,
+    .informational = h1_informational,
+    .read_body = h1_read_body,
+    .finished = h1_finished,
+    .reset = h1_reset,
+};
