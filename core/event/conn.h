@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A byte stream with a peer: seven operations, whatever carries them: tcp and unix sockets,
- * mem (a pair in memory, for tests), later TLS over any conn and QUIC streams. Everything above
- * is ignorant of which.
+ * A byte stream with a peer: seven operations, whatever carries them: tcp and unix sockets, mem (a
+ * pair in memory, for tests), later TLS over any conn and QUIC streams. Everything above is
+ * ignorant of which.
  *
- * Readiness: `ready` holds what is known to be possible without EAGAIN; the operations keep it. The owner says
- * with conn_want what it wishes to be told; its handler is then called from the loop (never from
- * inside conn_want) whenever something wanted becomes or already is ready. A socket is added to epoll once,
- * edge-triggered, and never touched again.
+ * Readiness: `ready` holds what is known to be possible without EAGAIN; the operations keep it.
+ * The owner says with conn_want what it wishes to be told; its handler is then called from the
+ * loop (never from inside conn_want) whenever something wanted becomes or already is ready. A
+ * socket is added to epoll once, edge-triggered, and never touched again.
  */
 #ifndef CORE_EVENT_CONN_H
 #define CORE_EVENT_CONN_H
@@ -36,10 +36,10 @@ struct conn_info {
 
 /*
  * read, writev, sendfile: bytes moved (> 0); 0 from read is the end of data; -1 with errno: EAGAIN
- * (the ready bit is cleared) or an error, after which only close makes sense. A write
- * shorter than asked clears the ready bit too, and so does such a read unless the peer has already hung up.
- * With the bit clear they return EAGAIN without asking the system. A file that ends before its range
- * does is ENODATA. A conn without sendfile has NULL there.
+ * (the ready bit is cleared) or an error, after which only close makes sense. A write shorter than
+ * asked clears the ready bit too, and so does such a read unless the peer has already hung up.
+ * With the bit clear they return EAGAIN without asking the system. A file that ends before its
+ * range does is ENODATA. A conn without sendfile has NULL there.
  */
 struct conn_ops {
     const char *kind;
@@ -82,10 +82,11 @@ struct conn {
 };
 
 /*
- * Takes over a connected or connecting non-blocking socket: adds it to epoll. ready is 0 until epoll has
- * spoken; whoever knows the socket to be connected sets CONN_WRITE (the listener does). While it
- * connects, CONN_WRITE comes with the outcome: ask socket_error. The struct is recycled
- * memory, zeroed. log is the process's, with the new number. NULL + errno (the fd is then still the caller's).
+ * Takes over a connected or connecting non-blocking socket: adds it to epoll. ready is 0 until
+ * epoll has spoken; whoever knows the socket to be connected sets CONN_WRITE (the listener does).
+ * While it connects, CONN_WRITE comes with the outcome: ask socket_error. The struct is recycled
+ * memory, zeroed. log is the process's, with the new number. NULL + errno (the fd is then still
+ * the caller's).
  */
 struct conn *conn_tcp(int fd, const struct sockaddr *peer, socklen_t peer_len);
 /* Two ends in memory, each with a buffer of `capacity` bytes; for tests. */
@@ -110,8 +111,9 @@ static inline void conn_want(struct conn *c, unsigned what)
 }
 /*
  * Writes as much of the chain as goes, MEM by writev and FILE by sendfile (or read + writev if
- * info says no), at most `limit` bytes (0: no limit); consumes what was written. Bytes written
- * (0 if nothing could be), or -1 with errno (never EAGAIN). With more to come (MSG_MORE in effect) when `more`.
+ * info says no), at most `limit` bytes (0: no limit); consumes what was written. Bytes written (0
+ * if nothing could be), or -1 with errno (never EAGAIN). With more to come (MSG_MORE in effect)
+ * when `more`.
  */
 ssize_t conn_send(struct conn *c, struct chain *chain, uint64_t limit, bool more);
 int conn_shutdown(struct conn *c);
@@ -121,7 +123,10 @@ void conn_info(const struct conn *c, struct conn_info *info);
 /* The local address (getsockname). 0 or -1. */
 int conn_local_addr(const struct conn *c, struct addr *out);
 
-/* For other kinds (TLS over a conn): a recycled, zeroed conn that counts, with number and log. Never NULL. */
+/*
+ * For other kinds (TLS over a conn): a recycled, zeroed conn that counts, with number and log.
+ * Never NULL.
+ */
 struct conn *conn_new(const struct conn_ops *ops);
 /* Notes that `what` is ready and lets the handler know from the loop if it is wanted. */
 void conn_set_ready(struct conn *c, unsigned what);
@@ -148,7 +153,10 @@ struct listener {
     void (*accept)(struct listener *l, struct conn *c);
 };
 
-/* Starts accepting on fd. Out of descriptors (EMFILE…): pauses for 500 ms, logs crit once. 0 or -1. */
+/*
+ * Starts accepting on fd. Out of descriptors (EMFILE…): pauses for 500 ms, logs crit once. 0 or
+ * -1.
+ */
 int listener_start(struct listener *l, int fd);
 /* Stops accepting; the descriptor stays open (the master holds it too). */
 void listener_stop(struct listener *l);

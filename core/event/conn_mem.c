@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Two connections that are each other's peer, in memory: what one writes into the other's
- * buffer the other reads. For tests of everything that works over a conn. They behave as sockets do:
+ * Two connections that are each other's peer, in memory: what one writes into the other's buffer
+ * the other reads. For tests of everything that works over a conn. They behave as sockets do:
  * short writes, end of data after shutdown, a reset when closed with reset_on_close.
  */
 #include "core/event/conn_kind.h"

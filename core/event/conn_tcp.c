@@ -93,7 +93,10 @@ static ssize_t tcp_writev(struct conn *c, const struct iovec *iov, int n)
     return tcp_wrote(c, sent, asked);
 }
 
-/* Whether the file has come to lack the bytes from offset on: then a short transfer says nothing of the socket. */
+/*
+ * Whether the file has come to lack the bytes from offset on: then a short transfer says nothing
+ * of the socket.
+ */
 static bool file_ended(int fd, off_t offset)
 {
     struct stat st;

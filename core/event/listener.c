@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Listening sockets in the loop: accepting, and pausing when connections or descriptors
- * have run out. The descriptor is the master's; here it is only watched. Level-triggered: what one
- * event's burst leaves queued is reported again. A unix socket is shared by all workers, hence EPOLLEXCLUSIVE.
+ * Listening sockets in the loop: accepting, and pausing when connections or descriptors have run
+ * out. The descriptor is the master's; here it is only watched. Level-triggered: what one event's
+ * burst leaves queued is reported again. A unix socket is shared by all workers, hence
+ * EPOLLEXCLUSIVE.
  */
 #include "core/event/conn.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The event loop of this process: epoll, timers, a run-later list. There is one loop a
- * process and one thread that runs it. A turn is: epoll_wait, clock_update, handlers of ready
- * descriptors, due timers, the run-later list, then destruction. Nothing is destroyed
- * inside its own callback: whoever ends a thing calls loop_destroy_later, and the memory stays valid until
- * the turn is over, so a stale event in the same batch finds a live (if closed) object.
+ * The event loop of this process: epoll, timers, a run-later list. There is one loop a process and
+ * one thread that runs it. A turn is: epoll_wait, clock_update, handlers of ready descriptors, due
+ * timers, the run-later list, then destruction. Nothing is destroyed inside its own callback:
+ * whoever ends a thing calls loop_destroy_later, and the memory stays valid until the turn is
+ * over, so a stale event in the same batch finds a live (if closed) object.
  */
 #ifndef CORE_EVENT_LOOP_H
 #define CORE_EVENT_LOOP_H
@@ -37,7 +37,10 @@ void loop_turn(uint64_t max_ms);
 
 /* events: EPOLLIN|…; edge-triggered only if EPOLLET is among them. 0 or -1 with errno. */
 int loop_watch(struct watch *watch, uint32_t events);
-/* Changes or ends the watch. Not needed before close(fd) of a descriptor that no other process shares. */
+/*
+ * Changes or ends the watch. Not needed before close(fd) of a descriptor that no other process
+ * shares.
+ */
 int loop_rewatch(struct watch *watch, uint32_t events);
 void loop_unwatch(struct watch *watch);
 
@@ -48,7 +51,10 @@ static inline bool later_queued(const struct later *later)
     return later->prev != NULL;
 }
 
-/* Calls destroy(item) when this turn is over (also if called from outside a turn: at the next one's end). */
+/*
+ * Calls destroy(item) when this turn is over (also if called from outside a turn: at the next
+ * one's end).
+ */
 struct doomed {
     struct doomed *next;
     void (*destroy)(struct doomed *item);

@@ -17,11 +17,16 @@ struct regex_match {
 
 /*
  * Compiles in the arena (freed with it). NULL with a sentence in *error (arena memory):
- * `pcre2_compile() failed: unmatched parentheses in "(" at "("`. JIT if regex_use_jit(true) came before.
+ * `pcre2_compile() failed: unmatched parentheses in "(" at "("`. JIT if regex_use_jit(true) came
+ * before.
  */
-struct regex *regex_compile(struct arena *arena, struct str pattern, bool caseless, struct str *error);
+struct regex *regex_compile(struct arena *arena, struct str pattern, bool caseless,
+                            struct str *error);
 void regex_use_jit(bool on);
-/* 1 match, 0 none, -1 an error of the engine (limits), to be logged: regex_error says which. match may be NULL. */
+/*
+ * 1 match, 0 none, -1 an error of the engine (limits), to be logged: regex_error says which. match
+ * may be NULL.
+ */
 int regex_exec(const struct regex *re, struct str subject, struct regex_match *match);
 const char *regex_error(void);
 unsigned regex_groups(const struct regex *re); /* without group 0 */

@@ -51,11 +51,17 @@ struct resolve_query {
 
 /* In the worker. The spec must outlive it. */
 struct resolver *resolver_new(const struct resolver_spec *spec, const struct logger *log);
+/* Also from inside done. Questions under way end without a word. NULL is allowed. */
 void resolver_free(struct resolver *r);
-/* done is called from the loop, never from inside. An answer from the cache also comes that way unless
- * resolve_cached finds it first. */
+/*
+ * done is called from the loop, never from inside. An answer from the cache also comes that way
+ * unless resolve_cached finds it first.
+ */
 void resolve_start(struct resolver *r, struct resolve_query *q);
-/* True and result fields filled if the cache has a fresh answer. */
+/*
+ * True and result fields filled if the cache has a fresh answer; addrs is valid until the next
+ * call into the resolver or the end of the turn.
+ */
 bool resolve_cached(struct resolver *r, struct resolve_query *q);
 void resolve_cancel(struct resolve_query *q);
 const char *resolve_status_text(enum resolve_status s); /* "Host not found" … */

@@ -31,7 +31,9 @@ static inline bool timer_active(const struct timer *timer)
     return timer->slot != 0 && timer->deadline_ms != TIMER_OFF;
 }
 
-/* For the loop: milliseconds until the first deadline (UINT64_MAX: none), and firing what is due. */
+/*
+ * For the loop: milliseconds until the first deadline (UINT64_MAX: none), and firing what is due.
+ */
 uint64_t timer_next_ms(void);
 void timer_fire_due(void);
 void timer_free_all(void);

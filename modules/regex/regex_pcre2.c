@@ -130,7 +130,8 @@ int regex_exec(const struct regex *re, struct str subject, struct regex_match *m
 
         if (pcre2_get_error_message(rc, text, sizeof(text)) < 0)
             snprintf((char *) text, sizeof(text), "unknown error");
-        snprintf(error_text, sizeof(error_text), "pcre2_match() failed: %s (%d)", (char *) text, rc);
+        snprintf(error_text, sizeof(error_text), "pcre2_match() failed: %s (%d)",
+                 (char *) text, rc);
         return -1;
     }
     if (match)

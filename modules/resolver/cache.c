@@ -35,6 +35,7 @@ static void drop(struct resolver_cache *c, struct cache_entry **at)
 {
     struct cache_entry *e = *at;
 
+    ASSERT(e);
     *at = e->next;
     list_remove(&e->recent);
     c->count--;

@@ -26,9 +26,9 @@ struct dns_record {
 };
 
 /*
- * Calls found for each record of `type` in the answer section (RFC 1035, 4.1; RFC 2782). ttl_s is the least of
- * the record's own and of the CNAMEs before it. Returns how many, or -1 if the message is malformed:
- * what was found before that does not count.
+ * Calls found for each record of `type` in the answer section (RFC 1035, 4.1; RFC 2782). ttl_s is
+ * the least of the record's own and of the CNAMEs before it. Returns how many, or -1 if the
+ * message is malformed: what was found before that does not count.
  */
 int dns_answers(const unsigned char *msg, size_t len, unsigned type,
                 void (*found)(void *arg, const struct dns_record *record), void *arg);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the files of the resolver share: its cache (cache.c), servers (server.c) and jobs (resolver.c). */
+/*
+ * What the files of the resolver share: its cache (cache.c), servers (server.c) and jobs
+ * (resolver.c).
+ */
 #ifndef MODULES_RESOLVER_INTERNAL_H
 #define MODULES_RESOLVER_INTERNAL_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Resolving names at run time, behind core/event/resolve.h. A job is one name being asked
- * for, with everybody who waits for it; its parts are the questions (A, AAAA or SRV) that make up the answer.
- * Replies come from server.c at any time and only mark a part; all decisions are made in
+ * Resolving names at run time, behind core/event/resolve.h. A job is one name being asked for,
+ * with everybody who waits for it; its parts are the questions (A, AAAA or SRV) that make up the
+ * answer. Replies come from server.c at any time and only mark a part; all decisions are made in
  * job_run, from the loop's run-later list, so that nothing happens inside anybody's call.
  */
 #include "modules/resolver/internal.h"
@@ -143,7 +143,10 @@ static void job_free(struct job *job)
     free(job);
 }
 
-/* Nobody waits for it any more. While a question is out the answer is still awaited: it may serve others. */
+/*
+ * Nobody waits for it any more. While a question is out the answer is still awaited: it may serve
+ * others.
+ */
 static void job_abandon(struct job *job)
 {
     for (unsigned i = 0; i < job->part_count; i++)
@@ -153,7 +156,10 @@ static void job_abandon(struct job *job)
     job_free(job);
 }
 
-/* Ends the wait and tells its owner. The addresses stay the caller's. Touches w and q no more after done. */
+/*
+ * Ends the wait and tells its owner. The addresses stay the caller's. Touches w and q no more
+ * after done.
+ */
 static void waiter_finish(struct waiter *w, enum resolve_status status,
                           const struct addr_set *addrs, uint32_t ttl_s)
 {
@@ -309,6 +315,7 @@ static unsigned pick_server(struct resolver *r, const struct part *part)
     unsigned n = r->spec->server_count;
     unsigned first = part->first + part->tries;
 
+    ASSERT(n > 0);
     for (unsigned k = 0; k < n; k++)
         if (r->servers[(first + k) % n].lame_until_ms <= clock_ms())
             return (first + k) % n;

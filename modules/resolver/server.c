@@ -26,7 +26,8 @@ static void timer_renew(struct name_server *s)
     struct timeval tv, *next = ares_timeout(s->channel, NULL, &tv);
 
     if (next)
-        timer_set(&s->timer, (uint64_t) next->tv_sec * 1000 + (uint64_t) (next->tv_usec + 999) / 1000);
+        timer_set(&s->timer,
+                  (uint64_t) next->tv_sec * 1000 + (uint64_t) (next->tv_usec + 999) / 1000);
     else
         timer_stop(&s->timer);
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Connections over socket pairs, loopback TCP and memory: readiness, ends, resets, sending chains. */
+/*
+ * Connections over socket pairs, loopback TCP and memory: readiness, ends, resets, sending chains.
+ */
 #include "core/event/conn.h"
 
 #include <arpa/inet.h>
@@ -208,7 +210,8 @@ static void test_reset(void)
     RUN_UNTIL(s.bits & CONN_HUP);
     is_uint(s.bits, CONN_READ | CONN_HUP, "RST makes it readable and hung up");
     ok(conn_read(c, buf, 1) == -1 && errno == ECONNRESET, "the read tells why");
-    ok(conn_writev(c, &(struct iovec){ buf, 1 }, 1) == -1 && errno != EAGAIN, "no SIGPIPE on write");
+    ok(conn_writev(c, &(struct iovec){ buf, 1 }, 1) == -1 && errno != EAGAIN,
+       "no SIGPIPE on write");
     ok(c->ready & CONN_READ, "an error stays ready");
     conn_close(c);
     loop_turn(0);
@@ -256,7 +259,7 @@ static int pattern_file(size_t len, unsigned char first)
     return fd;
 }
 
-/* A chain of the endless pattern 0, 1 … 255, 0 …, in MEM pieces of all sizes and FILE ranges. */
+/* A chain of the pattern 0, 1 … 255, 0 …, in MEM pieces of all sizes and FILE ranges. */
 static uint64_t build(struct chain *chain, uint64_t total)
 {
     int fd = pattern_file(1 << 20, 0);
@@ -517,7 +520,8 @@ static void test_epoll_refuses(void)
     unsigned count = conn_count;
     struct sockaddr sa = { .sa_family = AF_UNIX };
 
-    ok(conn_tcp(fd, &sa, sizeof(sa)) == NULL && errno == EPERM, "what epoll does not take is no conn");
+    ok(conn_tcp(fd, &sa, sizeof(sa)) == NULL && errno == EPERM,
+       "what epoll does not take is no conn");
     ok(fcntl(fd, F_GETFD) >= 0 && conn_count == count, "and the descriptor stays the caller's");
     close(fd);
     loop_turn(0);

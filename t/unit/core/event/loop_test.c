@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The loop: the order of a turn, run-later, destruction, stale events, and starting anew in a child. */
+/*
+ * The loop: the order of a turn, run-later, destruction, stale events, and starting anew in a
+ * child.
+ */
 #include "core/event/loop.h"
 
 #include <sys/socket.h>

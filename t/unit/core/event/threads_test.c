@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The thread pool: delivery in the loop's thread, the queue's limit, the end with work under way. */
+/*
+ * The thread pool: delivery in the loop's thread, the queue's limit, the end with work under way.
+ */
 #include "core/event/threads.h"
 
 #include <errno.h>

@@ -91,7 +91,8 @@ static void test_callbacks(void)
     timer_set(&c.timer, 2);
     wait_ms(3);
     timer_fire_due();
-    is_str(order, "ac", "a dropped due timer does not fire; re-arming with 0 waits for another round");
+    is_str(order, "ac",
+           "a dropped due timer does not fire; re-arming with 0 waits for another round");
     ok(timer_active(&c.timer), "it is armed again");
     timer_drop(&c.timer);
 }

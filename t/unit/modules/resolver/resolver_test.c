@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The resolver against name servers of our own, in a child process on loopback: server 0
- * answers by name (below), server 1 hears and says nothing, server 2 refuses all. What each was asked is
+ * The resolver against name servers of our own, in a child process on loopback: server 0 answers
+ * by name (below), server 1 hears and says nothing, server 2 refuses all. What each was asked is
  * counted in shared memory.
  */
 #include "core/event/resolve.h"
@@ -174,7 +174,9 @@ static size_t reply(const unsigned char *q, size_t len, struct out *o, unsigned 
     counts->tcp += tcp;
     if (which == SILENT)
         return 0;
-    rcode = which == REFUSES ? 5 : answer(o, name, (unsigned) q[at - 4] << 8 | q[at - 3], tcp, &flags);
+    rcode = 5;
+    if (which == ANSWERS)
+        rcode = answer(o, name, (unsigned) q[at - 4] << 8 | q[at - 3], tcp, &flags);
     if (rcode < 0)
         return 0;
     flags |= (unsigned) rcode;
@@ -299,7 +301,9 @@ static void on_done(struct resolve_query *q)
 static void start(struct resolver *r, struct asked *a, const char *name, uint64_t timeout_ms)
 {
     memset(a, 0, sizeof(*a));
-    a->q = (struct resolve_query){ .name = str_cstr(name), .timeout_ms = timeout_ms, .done = on_done };
+    a->q.name = str_cstr(name);
+    a->q.timeout_ms = timeout_ms;
+    a->q.done = on_done;
     inside = true;
     resolve_start(r, &a->q);
     inside = false;
@@ -389,7 +393,8 @@ static void test_joining(void)
     while (!c.done)
         loop_turn(100);
     is_uint(counts->asked[ANSWERS] - asked, 1, "equal questions are asked once, for one family");
-    ok(a.done == 1 && b.done == 0 && c.done == 1, "a wait cancelled from another's done is not told");
+    ok(a.done == 1 && b.done == 0 && c.done == 1,
+       "a wait cancelled from another's done is not told");
     resolve_cancel(&c.q);
     start(r, &a, "n1.test", 20000);
     resolve_cancel(&a.q);
@@ -477,7 +482,8 @@ static void test_servers(void)
     spec.servers = mixed;
     r = resolver_new(&spec, log_main);
     ask(r, &a, "a.test");
-    ok(a.status == RESOLVE_OK && has(&a, 1), "one that refuses and one that is silent are passed over");
+    ok(a.status == RESOLVE_OK && has(&a, 1),
+       "one that refuses and one that is silent are passed over");
     asked = counts->asked[SILENT] + counts->asked[REFUSES];
     for (unsigned i = 0; i < 6; i++) {
         char name[32];
@@ -512,7 +518,8 @@ static void test_srv(void)
     ok(a.status == RESOLVE_OK && a.count == 3 && t1 && t2, "SRV: addresses of all targets found");
     ok(t1 && addr_port(&t1->addr) == 8081 && t1->priority == 1 && t1->weight == 10, "the first's");
     ok(t2 && addr_port(&t2->addr) == 8082 && t2->priority == 2 && t2->weight == 20, "the second's");
-    ok(t1 && t1->ttl_s == 30 && t2->ttl_s == 40 && a.ttl_s == 30, "the lesser TTL of the two records");
+    ok(t1 && t1->ttl_s == 30 && t2->ttl_s == 40 && a.ttl_s == 30,
+       "the lesser TTL of the two records");
     ok(resolve_cached(r, &a.q) && a.q.addr_count == 3, "cached as a whole");
     a.q.service = STR_NULL;
     ok(!resolve_cached(r, &a.q), "and apart from the plain name");
@@ -539,7 +546,8 @@ static void nothing(void *arg UNUSED, const struct dns_record *record UNUSED)
 /* Every message cut at every length, and with every byte changed: no reading beyond its end. */
 static void test_hostile_messages(void)
 {
-    static const unsigned char head[] = { 0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0, 1, 'x', 0, 0, 33, 0, 1 };
+    static const unsigned char head[] = { 0, 1, 0x81, 0x80, 0, 1, 0, 0, 0, 0,
+                                          0, 0, 1, 'x', 0, 0, 33, 0, 1 };
     struct out o = { .len = sizeof(head) };
     int whole;
 
