@@ -32,8 +32,9 @@ static unsigned free_pieces_count;
 
 struct block *block_new(size_t size)
 {
-    unsigned class_ = size <= BLOCK_SMALL ? CLASS_SMALL
-                      : size <= BLOCK_LARGE ? CLASS_LARGE : CLASS_OTHER;
+    unsigned class_ = size <= BLOCK_SMALL   ? CLASS_SMALL
+                      : size <= BLOCK_LARGE ? CLASS_LARGE
+                                            : CLASS_OTHER;
     struct block_list *list = &free_blocks[class_];
     struct block *b;
 
@@ -178,8 +179,8 @@ void chain_push_mem(struct chain *c, struct block *block, const char *ptr, size_
     if (len == 0)
         return;
     /* Consecutive reads into one block make one piece, hence one iovec. */
-    if (block && last && last->kind == PIECE_MEM && last->mem.block == block
-        && last->mem.ptr + last->len == ptr) {
+    if (block && last && last->kind == PIECE_MEM && last->mem.block == block &&
+        last->mem.ptr + last->len == ptr) {
         last->len += len;
         c->bytes += len;
         return;
@@ -202,8 +203,8 @@ void chain_push_file(struct chain *c, struct chain_file *file, off_t offset, uin
 
     if (len == 0)
         return;
-    if (last && last->kind == PIECE_FILE && last->file.file == file
-        && last->file.offset + (off_t) last->len == offset) {
+    if (last && last->kind == PIECE_FILE && last->file.file == file &&
+        last->file.offset + (off_t) last->len == offset) {
         last->len += len;
         c->bytes += len;
         return;

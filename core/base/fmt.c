@@ -163,9 +163,9 @@ static int take_clock(struct str *s)
 {
     int h, m, sec;
 
-    if ((h = take_digits(s, 2)) < 0 || h > 23 || !take(s, STR(":"))
-        || (m = take_digits(s, 2)) < 0 || m > 59 || !take(s, STR(":"))
-        || (sec = take_digits(s, 2)) < 0 || sec > 60)
+    if ((h = take_digits(s, 2)) < 0 || h > 23 || !take(s, STR(":")) ||
+        (m = take_digits(s, 2)) < 0 || m > 59 || !take(s, STR(":")) ||
+        (sec = take_digits(s, 2)) < 0 || sec > 60)
         return -1;
     return h * 3600 + m * 60 + sec;
 }
@@ -216,8 +216,8 @@ static bool take_asctime(struct str *s, struct date *d, int *second)
     if (month < 0 || !take(s, STR(" ")))
         return false;
     day = take(s, STR(" ")) ? take_digits(s, 1) : take_digits(s, 2);
-    if (day < 0 || !take(s, STR(" ")) || (*second = take_clock(s)) < 0 || !take(s, STR(" "))
-        || (year = take_digits(s, 4)) < 0)
+    if (day < 0 || !take(s, STR(" ")) || (*second = take_clock(s)) < 0 || !take(s, STR(" ")) ||
+        (year = take_digits(s, 4)) < 0)
         return false;
     *d = (struct date){ year, (unsigned) month, (unsigned) day };
     return true;
@@ -230,8 +230,8 @@ time_t fmt_parse_http_date(struct str s)
     int second;
 
     /* Which day of the week it claims to be decides nothing, so it is not looked at. */
-    while (letters < s.len && ascii_lower((unsigned char) s.ptr[letters]) >= 'a'
-           && ascii_lower((unsigned char) s.ptr[letters]) <= 'z')
+    while (letters < s.len && ascii_lower((unsigned char) s.ptr[letters]) >= 'a' &&
+           ascii_lower((unsigned char) s.ptr[letters]) <= 'z')
         letters++;
     if (letters < 3)
         return -1;
@@ -248,32 +248,30 @@ time_t fmt_parse_http_date(struct str s)
 }
 
 /* One bit per byte: 1 is escaped. Bytes of 0x80 and up and controls are in all but HTML's. */
-#define BIT(c) (1u << ((c) & 31))
+#define BIT(c) (1u << ((c) &31))
 
 static const uint32_t escape_maps[3][8] = {
     [FMT_ESCAPE_URI] = { 0xffffffff,
-        BIT(' ') | BIT('%') | BIT('?') | BIT('#') | BIT('"') | BIT('<') | BIT('>'),
-        BIT('\\') | BIT('^'), BIT('`') | BIT('{') | BIT('|') | BIT('}') | BIT(0x7f),
-        0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+                         BIT(' ') | BIT('%') | BIT('?') | BIT('#') | BIT('"') | BIT('<') | BIT('>'),
+                         BIT('\\') | BIT('^'),
+                         BIT('`') | BIT('{') | BIT('|') | BIT('}') | BIT(0x7f), 0xffffffff,
+                         0xffffffff, 0xffffffff, 0xffffffff },
     /* Left alone: letters, digits, - . _ ~ (RFC 3986, 2.3). */
-    [FMT_ESCAPE_URI_COMPONENT] = { 0xffffffff,
-        (uint32_t) ~(0x03ffu << 16 | BIT('-') | BIT('.')), (uint32_t) ~(0x07fffffeu | BIT('_')),
-        (uint32_t) ~(0x07fffffeu | BIT('~')), 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+    [FMT_ESCAPE_URI_COMPONENT] = { 0xffffffff, (uint32_t) ~(0x03ffu << 16 | BIT('-') | BIT('.')),
+                                   (uint32_t) ~(0x07fffffeu | BIT('_')),
+                                   (uint32_t) ~(0x07fffffeu | BIT('~')), 0xffffffff, 0xffffffff,
+                                   0xffffffff, 0xffffffff },
     [FMT_ESCAPE_ARGS] = { 0xffffffff, BIT(' ') | BIT('%') | BIT('&') | BIT('+') | BIT('#'), 0,
-        BIT(0x7f), 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+                          BIT(0x7f), 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
 };
 
 static struct str html_entity(char c)
 {
     switch (c) {
-    case '&':
-        return STR("&amp;");
-    case '<':
-        return STR("&lt;");
-    case '>':
-        return STR("&gt;");
-    case '"':
-        return STR("&quot;");
+    case '&': return STR("&amp;");
+    case '<': return STR("&lt;");
+    case '>': return STR("&gt;");
+    case '"': return STR("&quot;");
     }
     return STR_NULL;
 }
@@ -351,8 +349,8 @@ char *fmt_unescape(char *dst, struct str s)
     for (size_t i = 0; i < s.len; i++) {
         int high, low;
 
-        if (s.ptr[i] == '%' && s.len - i > 2 && (high = hex_value(s.ptr[i + 1])) >= 0
-            && (low = hex_value(s.ptr[i + 2])) >= 0) {
+        if (s.ptr[i] == '%' && s.len - i > 2 && (high = hex_value(s.ptr[i + 1])) >= 0 &&
+            (low = hex_value(s.ptr[i + 2])) >= 0) {
             *dst++ = (char) (high << 4 | low);
             i += 2;
         } else {

@@ -17,7 +17,9 @@ static const char level_names[][8] = {
 };
 
 /* Where everything goes until the configuration has said otherwise. */
-static struct log_file first_file = { .path = STR_INIT(""), .fd = STDERR_FILENO, .is_stderr = true };
+static struct log_file first_file = { .path = STR_INIT(""),
+                                      .fd = STDERR_FILENO,
+                                      .is_stderr = true };
 static struct log_target first_target = { LOG_NOTICE_LEVEL, &first_file, NULL };
 static const struct log_scope first_scope = { LOG_NOTICE_LEVEL, &first_target };
 static struct logger first_logger = { .scope = &first_scope };
@@ -170,7 +172,8 @@ static void write_copy(const struct line *l, enum log_level level)
     }
 }
 
-void log_vwrite(const struct logger *log, enum log_level level, int err, const char *fmt, va_list ap)
+void log_vwrite(const struct logger *log, enum log_level level, int err, const char *fmt,
+                va_list ap)
 {
     int saved = errno;
     bool copy = copy_to_stderr && level <= copy_level;

@@ -43,9 +43,8 @@ bool str_casestarts(struct str s, struct str prefix)
 
 bool str_ends(struct str s, struct str suffix)
 {
-    return s.len >= suffix.len
-           && (suffix.len == 0
-               || memcmp(s.ptr + s.len - suffix.len, suffix.ptr, suffix.len) == 0);
+    return s.len >= suffix.len &&
+           (suffix.len == 0 || memcmp(s.ptr + s.len - suffix.len, suffix.ptr, suffix.len) == 0);
 }
 
 ssize_t str_chr(struct str s, char c)
@@ -211,15 +210,9 @@ int str_to_size(struct str s, uint64_t *out)
     if (s.len == 0)
         return -1;
     switch (ascii_lower((unsigned char) s.ptr[s.len - 1])) {
-    case 'k':
-        shift = 10;
-        break;
-    case 'm':
-        shift = 20;
-        break;
-    case 'g':
-        shift = 30;
-        break;
+    case 'k': shift = 10; break;
+    case 'm': shift = 20; break;
+    case 'g': shift = 30; break;
     }
     if (shift)
         s.len--;
@@ -234,10 +227,14 @@ static const struct time_unit {
     struct str name;
     uint64_t ms;
 } time_units[] = {
-    { STR_INIT("y"), 365ull * 86400 * 1000 }, { STR_INIT("M"), 30ull * 86400 * 1000 },
-    { STR_INIT("w"), 7ull * 86400 * 1000 },   { STR_INIT("d"), 86400ull * 1000 },
-    { STR_INIT("h"), 3600ull * 1000 },        { STR_INIT("m"), 60ull * 1000 },
-    { STR_INIT("s"), 1000 },                  { STR_INIT("ms"), 1 },
+    { STR_INIT("y"), 365ull * 86400 * 1000 },
+    { STR_INIT("M"), 30ull * 86400 * 1000 },
+    { STR_INIT("w"), 7ull * 86400 * 1000 },
+    { STR_INIT("d"), 86400ull * 1000 },
+    { STR_INIT("h"), 3600ull * 1000 },
+    { STR_INIT("m"), 60ull * 1000 },
+    { STR_INIT("s"), 1000 },
+    { STR_INIT("ms"), 1 },
 };
 
 #define UNIT_SECONDS 6
@@ -255,8 +252,8 @@ static int time_part(struct str *s, uint64_t *n)
     if (str_to_u64(str_from(s->ptr, digits), n))
         return -1;
     *s = str_skip(*s, digits);
-    while (letters < s->len && s->ptr[letters] != ' '
-           && (s->ptr[letters] < '0' || s->ptr[letters] > '9'))
+    while (letters < s->len && s->ptr[letters] != ' ' &&
+           (s->ptr[letters] < '0' || s->ptr[letters] > '9'))
         letters++;
     unit = str_from(s->ptr, letters);
     if (letters == 0)
@@ -287,8 +284,8 @@ int str_to_ms(struct str s, bool seconds, uint64_t *out)
 
         if (unit <= last || (seconds && unit == UNIT_MS))
             return -1;
-        if (__builtin_mul_overflow(n, time_units[unit].ms, &ms)
-            || __builtin_add_overflow(total, ms, &total))
+        if (__builtin_mul_overflow(n, time_units[unit].ms, &ms) ||
+            __builtin_add_overflow(total, ms, &total))
             return -1;
         last = unit;
     }

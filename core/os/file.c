@@ -226,7 +226,8 @@ int file_mkdirs(const char *path, mode_t mode)
 }
 
 /* Writes "dir/3/12/0000000123": the levels are digits of the number, taken from its end. */
-static struct str temp_name(char *buf, struct str dir, const unsigned char levels[3], uint64_t number)
+static struct str temp_name(char *buf, struct str dir, const unsigned char levels[3],
+                            uint64_t number)
 {
     char digits[TEMP_DIGITS];
     size_t at = TEMP_DIGITS;

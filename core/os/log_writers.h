@@ -18,13 +18,13 @@
 struct syslog_target {
     struct str server; /* as it was written */
     struct addr addr;
-    unsigned facility;            /* 0..23 */
-    enum log_level severity;      /* what access_log sends with; default info */
-    struct str tag;               /* default "proxyd" */
+    unsigned facility;       /* 0..23 */
+    enum log_level severity; /* what access_log sends with; default info */
+    struct str tag;          /* default "proxyd" */
     bool nohostname;
-    int fd;                       /* connected when first needed; -1 */
-    bool failed;                  /* said once, until a message gets through again */
-    bool busy;                    /* sending: a complaint must not come back here */
+    int fd;      /* connected when first needed; -1 */
+    bool failed; /* said once, until a message gets through again */
+    bool busy;   /* sending: a complaint must not come back here */
 };
 
 /*
@@ -37,7 +37,8 @@ int syslog_parse(struct arena *arena, struct str params, struct syslog_target *o
  * Sends text (without a line feed) in one datagram. Never blocks: what the socket does not take is
  * lost. The socket is opened, and opened anew after the server went away, as needed.
  */
-void syslog_send(struct syslog_target *target, enum log_level severity, const char *text, size_t len);
+void syslog_send(struct syslog_target *target, enum log_level severity, const char *text,
+                 size_t len);
 void syslog_close(struct syslog_target *target);
 
 /* The last `size` bytes of a log: found by a debugger, read by tests and the status page. */

@@ -154,7 +154,8 @@ static int become(const struct logger *log, const char *user, uid_t uid, gid_t g
     return 0;
 }
 
-int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid, uint64_t keep_caps)
+int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid,
+                 uint64_t keep_caps)
 {
     if (geteuid() == 0 && become(log, user, uid, gid, keep_caps))
         return -1;

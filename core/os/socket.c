@@ -161,18 +161,14 @@ size_t addr_format(const struct addr *a, bool with_port, char *buf, size_t size)
     size_t len;
 
     switch (a->sa.sa_family) {
-    case AF_INET:
-        p = format_v4(p, &a->in.sin_addr);
-        break;
-    case AF_INET6:
-        p = format_v6(p, &a->in6.sin6_addr, with_port);
-        break;
+    case AF_INET: p = format_v4(p, &a->in.sin_addr); break;
+    case AF_INET6: p = format_v6(p, &a->in6.sin6_addr, with_port); break;
     case AF_UNIX:
         p = fmt_str(p, STR("unix:"));
         /* A peer without a name, and one whose name is abstract, have none to show. */
         if (with_port && a->len > UNIX_PATH_OFFSET)
-            p = fmt_str(p, str_from(a->un.sun_path,
-                                    strnlen(a->un.sun_path, a->len - UNIX_PATH_OFFSET)));
+            p = fmt_str(
+                p, str_from(a->un.sun_path, strnlen(a->un.sun_path, a->len - UNIX_PATH_OFFSET)));
         break;
     }
     if (with_port && (a->sa.sa_family == AF_INET || a->sa.sa_family == AF_INET6)) {
@@ -199,13 +195,11 @@ bool addr_eq(const struct addr *a, const struct addr *b, bool with_port)
     if (a->sa.sa_family != b->sa.sa_family || (with_port && addr_port(a) != addr_port(b)))
         return false;
     switch (a->sa.sa_family) {
-    case AF_INET:
-        return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+    case AF_INET: return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
     case AF_INET6:
-        return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0
-               && a->in6.sin6_scope_id == b->in6.sin6_scope_id;
-    case AF_UNIX:
-        return a->len == b->len && memcmp(&a->un, &b->un, a->len) == 0;
+        return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0 &&
+               a->in6.sin6_scope_id == b->in6.sin6_scope_id;
+    case AF_UNIX: return a->len == b->len && memcmp(&a->un, &b->un, a->len) == 0;
     }
     return false;
 }
@@ -213,10 +207,8 @@ bool addr_eq(const struct addr *a, const struct addr *b, bool with_port)
 unsigned addr_port(const struct addr *a)
 {
     switch (a->sa.sa_family) {
-    case AF_INET:
-        return ntohs(a->in.sin_port);
-    case AF_INET6:
-        return ntohs(a->in6.sin6_port);
+    case AF_INET: return ntohs(a->in.sin_port);
+    case AF_INET6: return ntohs(a->in6.sin6_port);
     }
     return 0;
 }
@@ -232,10 +224,8 @@ void addr_set_port(struct addr *a, unsigned port)
 bool addr_is_wildcard(const struct addr *a)
 {
     switch (a->sa.sa_family) {
-    case AF_INET:
-        return a->in.sin_addr.s_addr == htonl(INADDR_ANY);
-    case AF_INET6:
-        return IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
+    case AF_INET: return a->in.sin_addr.s_addr == htonl(INADDR_ANY);
+    case AF_INET6: return IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
     }
     return false;
 }
@@ -523,7 +513,8 @@ static int bind_local(int fd, const struct addr *local, bool transparent)
     if (transparent) {
         bool v6 = local->sa.sa_family == AF_INET6;
 
-        if (set_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1))
+        if (set_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
+                       1))
             return -1;
     }
     if (local->sa.sa_family != AF_UNIX && addr_port(local) == 0)
@@ -531,7 +522,8 @@ static int bind_local(int fd, const struct addr *local, bool transparent)
     return bind(fd, &local->sa, local->len);
 }
 
-int socket_connect(const struct addr *a, const struct addr *local, bool transparent, bool *connected)
+int socket_connect(const struct addr *a, const struct addr *local, bool transparent,
+                   bool *connected)
 {
     int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 

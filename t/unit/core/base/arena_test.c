@@ -48,7 +48,7 @@ static void test_alignment(struct arena *arena, const char *what)
 
 static void test_sizes(bool large)
 {
-    static const size_t sizes[] = { 0,    1,    15,   16,   4000,  4064,  4079,  4080,  4081,
+    static const size_t sizes[] = { 0,    1,    15,    16,    4000,  4064,  4079,  4080,   4081,
                                     4096, 5000, 16384, 65519, 65520, 65521, 65536, 1000000 };
     struct arena *arena = large ? arena_new_large() : arena_new();
     size_t sum = 0;

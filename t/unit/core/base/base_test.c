@@ -85,8 +85,8 @@ int main(void)
     free(mem_alloc(0));
     is_uint(mem_allocations - before, 3, "each call to the allocator is counted");
     words = dying_words(fail_assertion);
-    ok(words && strstr(words, "proxyd: assertion failed: one == 2 at ")
-           && strstr(words, "base_test.c:"),
+    ok(words && strstr(words, "proxyd: assertion failed: one == 2 at ") &&
+           strstr(words, "base_test.c:"),
        "a failed assertion says what and where, and aborts");
 #ifdef WITH_ASAN
     skip("the sanitizer's allocator ends the process itself");

@@ -33,13 +33,13 @@ static unsigned pieces(const struct chain *c)
     return n;
 }
 
-#define IS_TEXT(c, text, ...) \
-    do { \
-        struct arena *text_arena = arena_new(); \
-        struct str text_got = chain_flatten((c), text_arena); \
+#define IS_TEXT(c, text, ...)                                                    \
+    do {                                                                         \
+        struct arena *text_arena = arena_new();                                  \
+        struct str text_got = chain_flatten((c), text_arena);                    \
         is_bytes(text_got.ptr, text_got.len, (text), strlen(text), __VA_ARGS__); \
-        ok(sound(c), "which is sound"); \
-        arena_destroy(text_arena); \
+        ok(sound(c), "which is sound");                                          \
+        arena_destroy(text_arena);                                               \
     } while (0)
 
 static void test_memory(void)
@@ -187,7 +187,8 @@ static void test_files_and_links(void)
     ok(c.first->kind == PIECE_FILE && c.last->kind == PIECE_MEM, "in order");
     chain_append(&d, &c);
     chain_append(&d, &c);
-    ok(chain_empty(&c) && d.bytes == 54 && sound(&d), "appended, and an empty chain changes nothing");
+    ok(chain_empty(&c) && d.bytes == 54 && sound(&d),
+       "appended, and an empty chain changes nothing");
     chain_prepend(&d, &c);
     ok(d.bytes == 54 && sound(&d) && sound(&c), "nor does it when prepended");
     chain_clear(&d);

@@ -33,7 +33,8 @@ int main(void)
     while (clock_us() == us);
     ok(clock_us() > us, "until it is updated, and never goes back");
     fmt_http_date(date, clock_time());
-    is_bytes(clock_http_date().ptr, clock_http_date().len, date, sizeof(date), "HTTP's date is GMT");
+    is_bytes(clock_http_date().ptr, clock_http_date().len, date, sizeof(date),
+             "HTTP's date is GMT");
     is_local(clock_log_local(), "%d/%b/%Y:%H:%M:%S +0545", "the access log's");
     is_local(clock_iso8601(), "%Y-%m-%dT%H:%M:%S+05:45", "ISO 8601");
     is_local(clock_error_log(), "%Y/%m/%d %H:%M:%S", "the error log's");

@@ -10,8 +10,12 @@
 
 static void test_numbers(void)
 {
-    static const uint64_t samples[] = { 0, 1, 9, 10, 11, 99, 100, 101, 999, 1000, 65535, 123456789,
-                                        4294967295u, 4294967296u, 9999999999999999999u, UINT64_MAX };
+    static const uint64_t samples[] = { 0,           1,           9,
+                                        10,          11,          99,
+                                        100,         101,         999,
+                                        1000,        65535,       123456789,
+                                        4294967295u, 4294967296u, 9999999999999999999u,
+                                        UINT64_MAX };
     char buf[64], want[64];
 
     for (unsigned i = 0; i < ARRAY_LEN(samples); i++) {
@@ -155,7 +159,7 @@ static void test_unescape(void)
     static const struct {
         const char *escaped, *plain;
     } cases[] = {
-        { "a%20b", "a b" }, { "%41%7a%7A", "Azz" }, { "%", "%" },      { "%4", "%4" },
+        { "a%20b", "a b" }, { "%41%7a%7A", "Azz" }, { "%", "%" },       { "%4", "%4" },
         { "%4g", "%4g" },   { "%%41", "%A" },       { "%2541", "%41" }, { "100%", "100%" },
         { "%ff", "\xff" },  { "a+b", "a+b" },       { "", "" },         { "%4%41", "%4A" },
     };
@@ -185,8 +189,10 @@ static void test_base64(void)
         { "foobar", "Zm9vYmFy", "Zm9vYmFy" },
         { "\xfb\xff\xfe", "+//+", "-__-" },
     };
-    static const char *const bad[] = { "A", "AAAAA", "Zg=", "Zm8==", "=", "====", "Zg==Zg==",
-                                       "Z g=", "Zm9v\n", "Zm-_", "Zm9v=", "Zm9vYg===" };
+    static const char *const bad[] = {
+        "A",        "AAAAA", "Zg=",    "Zm8==", "=",     "====",
+        "Zg==Zg==", "Z g=",  "Zm9v\n", "Zm-_",  "Zm9v=", "Zm9vYg==="
+    };
     struct arena *arena = arena_new();
     struct str s, out = STR("untouched");
 

@@ -112,7 +112,8 @@ static void test_dirs(void)
 
 static void test_temp(void)
 {
-    static const unsigned char none[3] = { 0, 0, 0 }, levels[3] = { 1, 2, 0 }, deep[3] = { 3, 3, 3 };
+    static const unsigned char none[3] = { 0, 0, 0 }, levels[3] = { 1, 2, 0 },
+                               deep[3] = { 3, 3, 3 };
     struct str root = str_cstr(in_dir("temp")), path, tail;
     struct stat st;
     int fd = file_temp(arena, root, none, false, 0600, &path);

@@ -65,16 +65,17 @@ static void test_parse(void)
     is_int(syslog_parse(arena, STR("server=127.0.0.1"), &t, &error), 0, "a server alone");
     addr_format(&t.addr, true, text, sizeof(text));
     is_str(text, "127.0.0.1:514", "has syslog's port");
-    ok(t.facility == 23 && t.severity == LOG_INFO_LEVEL && str_eq(t.tag, STR("proxyd"))
-           && !t.nohostname && t.fd == -1,
+    ok(t.facility == 23 && t.severity == LOG_INFO_LEVEL && str_eq(t.tag, STR("proxyd")) &&
+           !t.nohostname && t.fd == -1,
        "and the defaults");
-    is_int(syslog_parse(arena,
-                        STR("server=[::1]:12345,facility=authpriv,tag=a_1,severity=emerg,nohostname"),
-                        &t, &error),
+    is_int(syslog_parse(
+               arena, STR("server=[::1]:12345,facility=authpriv,tag=a_1,severity=emerg,nohostname"),
+               &t, &error),
            0, "all that can be said");
     addr_format(&t.addr, true, text, sizeof(text));
     is_str(text, "[::1]:12345", "a server with its port");
-    ok(t.facility == 10 && t.severity == LOG_EMERG_LEVEL && str_eq(t.tag, STR("a_1")) && t.nohostname,
+    ok(t.facility == 10 && t.severity == LOG_EMERG_LEVEL && str_eq(t.tag, STR("a_1")) &&
+           t.nohostname,
        "and the rest");
     is_int(syslog_parse(arena, STR("server=localhost:1514"), &t, &error), 0, "a name");
     is_uint(addr_port(&t.addr), 1514, "and a port");
@@ -134,8 +135,8 @@ static void test_send(void)
     got = received(fd);
     ok(strncmp(got, "<187>", 5) == 0, "the message's level is its severity");
     got = strstr(got, " proxyd: ");
-    ok(got && strstr(got, " [error] ")
-           && strcmp(got + strlen(got) - 44, "open() failed (2: No such file or directory)") == 0,
+    ok(got && strstr(got, " [error] ") &&
+           strcmp(got + strlen(got) - 44, "open() failed (2: No such file or directory)") == 0,
        "the line is whole, without its line feed");
     /* The log that complains of the server is that server: nothing comes back, nothing loops. */
     log_main = &log;
@@ -163,8 +164,12 @@ static const char *ring(const struct log_file *file)
 
 static void test_memory(void)
 {
-    static const char *const bad[] = { "memory:", "memory:0", "memory:x", "memory:-1",
-                                       "memory:17179869184g", "memory:9223372036854775807" };
+    static const char *const bad[] = { "memory:",
+                                       "memory:0",
+                                       "memory:x",
+                                       "memory:-1",
+                                       "memory:17179869184g",
+                                       "memory:9223372036854775807" };
     struct log_file file;
     const char *error;
 
@@ -183,8 +188,8 @@ static void test_memory(void)
     is_str(ring(&file), "d\nefgh\nij\n", "the oldest bytes go");
     file.write(&file, LOG_INFO_LEVEL, "0123456789abcdef\n", 17);
     is_str(ring(&file), "789abcdef\n", "of a line that is too long, the end stays");
-    ok(!log_file_is_special(STR("logs/error.log")) && log_file_is_special(STR("memory:1k"))
-           && log_file_is_special(STR("syslog:server=a")),
+    ok(!log_file_is_special(STR("logs/error.log")) && log_file_is_special(STR("memory:1k")) &&
+           log_file_is_special(STR("syslog:server=a")),
        "what is special");
 }
 

@@ -85,9 +85,9 @@ static int daemonized(void)
 
     if (process_daemonize(log_main))
         return 1;
-    if (getsid(0) == getpid() && stat("/dev/null", &null) == 0 && fstat(0, &in) == 0
-        && fstat(1, &out) == 0 && in.st_rdev == null.st_rdev && out.st_rdev == null.st_rdev
-        && fcntl(2, F_GETFD) >= 0)
+    if (getsid(0) == getpid() && stat("/dev/null", &null) == 0 && fstat(0, &in) == 0 &&
+        fstat(1, &out) == 0 && in.st_rdev == null.st_rdev && out.st_rdev == null.st_rdev &&
+        fcntl(2, F_GETFD) >= 0)
         answer = 'y';
     if (write(report_fd, &answer, 1) != 1)
         return 2;
