@@ -264,7 +264,7 @@ int addr_resolve(struct arena *arena, struct str host, unsigned port, struct add
     z = str_z(arena, host);
     rc = getaddrinfo(z, NULL, &hints, &list);
     if (rc != 0) {
-        /* A machine with nothing but loopback has no "configured" family; names may still be local. */
+        /* With nothing but loopback no family is "configured", yet names may be local. */
         hints.ai_flags = 0;
         rc = getaddrinfo(z, NULL, &hints, &list);
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Files: whole reads and their limit, complete writes, replacing, temporary files and their levels. */
+/* Files: whole reads and their limit, complete writes, replacing, temporary files, levels. */
 #include "core/os/file.h"
 
 #include <errno.h>
