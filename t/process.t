@@ -137,8 +137,9 @@ ok $p->wait_for(sub { my @n = $p->workers; @n == 2 && !grep { $_ == $w[0] } @n }
 my $served = 0;
 for (1 .. 40) { $served++ if $p->get('/')->status == 200 }
 is $served, 40, 'which serves';
-kill 'TERM', ($p->workers)[0];
-ok $p->wait_for(sub { my @n = $p->workers; @n == 2 }), 'one that was sent TERM too';
+($w[0]) = $p->workers;
+kill 'TERM', $w[0];
+ok $p->wait_for(sub { my @n = $p->workers; @n == 2 && !Proxyd::alive($w[0]) }), 'one that was sent TERM too';
 is $p->get('/')->status, 200, 'serving';
 
 # --- USR1 -----------------------------------------------------------------------------------------------

@@ -48,7 +48,10 @@ sub free_port {
     die 'no free port found';
 }
 
+# Asked of an object made with binary => PATH, that one's.
 sub binary {
+    my ($self) = @_;
+    return $self->{binary} if ref $self && $self->{binary};
     my $b = $ENV{TEST_PROXYD_BINARY} || dirname(__FILE__) . '/../../objs/proxyd';
     return abs_path($b) || $b;
 }
@@ -145,7 +148,7 @@ sub complete_parts {
     my $head = join '', map { $t =~ /^\Q$_->[0]\E\s/m ? () : "$_->[1]\n" } @g;
     $head .= "events {}\n" unless $t =~ /^events\b/m;
     my @http = ('client_body_temp_path {{dir}}/tmp/body;', 'proxy_temp_path {{dir}}/tmp/proxy;');
-    push @http, map { "${_}_temp_path {{dir}}/tmp/$_;" } qw(fastcgi uwsgi scgi) if is_nginx();
+    push @http, map { "${_}_temp_path {{dir}}/tmp/$_;" } qw(fastcgi uwsgi scgi) if $self->{binary} ? $self->{binary} =~ /nginx$/ : is_nginx();
     push @http, 'access_log {{dir}}/access.log;' unless $t =~ /\baccess_log\b/;
     @http = grep { /^(\w+)/; $t !~ /\b$1\b/ } @http;
     my $in = join ' ', @http;
@@ -172,7 +175,7 @@ sub run {
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', $out;
         open STDERR, '>', $err;
-        exec { binary() } $o{argv0} || binary(), @args;
+        exec { $self->binary } $o{argv0} || $self->binary, @args;
         POSIX::_exit(127);
     }
     my $ok = wait_for(sub { waitpid($pid, WNOHANG) == $pid }, $o{timeout} || 30);
@@ -206,7 +209,7 @@ sub start {
         if ($o{closed_fds}) { POSIX::close($_) for 0 .. 2 }
         my $env = { %{ $self->{env} || {} }, %{ $o{env} || {} } };
         $ENV{$_} = $env->{$_} for keys %$env;
-        exec { binary() } binary(), '-p', "$self->{dir}/", '-c', 'proxyd.conf', '-e', 'error.log',
+        exec { $self->binary } $self->binary, '-p', "$self->{dir}/", '-c', 'proxyd.conf', '-e', 'error.log',
             @{ $o{add} || [] };
         POSIX::_exit(127);
     }
