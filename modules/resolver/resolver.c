@@ -156,6 +156,27 @@ static void job_abandon(struct job *job)
     job_free(job);
 }
 
+/* Ends the wait without a word. */
+static void waiter_drop(struct waiter *w)
+{
+    w->q->impl = NULL;
+    list_remove(&w->link);
+    timer_drop(&w->timer);
+    loop_later_cancel(&w->later);
+    free(w->addrs.items);
+    free(w);
+}
+
+static void waiters_drop(struct list *waiters)
+{
+    struct list *n;
+
+    while ((n = list_pop_front(waiters)) != NULL) {
+        ASSERT(waiters->next != n);
+        waiter_drop(container_of(n, struct waiter, link));
+    }
+}
+
 /*
  * Ends the wait and tells its owner. The addresses stay the caller's. Touches w and q no more
  * after done.
@@ -165,12 +186,7 @@ static void waiter_finish(struct waiter *w, enum resolve_status status,
 {
     struct resolve_query *q = w->q;
 
-    list_remove(&w->link);
-    timer_drop(&w->timer);
-    loop_later_cancel(&w->later);
-    free(w->addrs.items);
-    free(w);
-    q->impl = NULL;
+    waiter_drop(w);
     q->status = status;
     q->addrs = addrs->items;
     q->addr_count = addrs->count;
@@ -410,17 +426,18 @@ static void job_finish(struct job *job)
     struct resolver *r = job->resolver;
     enum resolve_status status = job_status(job);
     uint32_t ttl_s = least_ttl(&job->addrs);
+    struct list *n;
 
     job_unlink(job);
     if (status == RESOLVE_OK)
         job_remember(job, ttl_s);
     resolver_enter(r);
-    while (!r->free_wanted && !list_empty(&job->waiters))
-        waiter_finish(container_of(job->waiters.next, struct waiter, link), status, &job->addrs,
-                      ttl_s);
+    while (!r->free_wanted && (n = list_pop_front(&job->waiters)) != NULL) {
+        ASSERT(job->waiters.next != n);
+        waiter_finish(container_of(n, struct waiter, link), status, &job->addrs, ttl_s);
+    }
     /* The resolver was freed by one of them: the others are not told. */
-    while (!list_empty(&job->waiters))
-        resolve_cancel(container_of(job->waiters.next, struct waiter, link)->q);
+    waiters_drop(&job->waiters);
     job_free(job);
     resolver_leave(r);
 }
@@ -556,12 +573,8 @@ void resolve_cancel(struct resolve_query *q)
     if (!w)
         return;
     job = w->job;
-    q->impl = NULL;
-    list_remove(&w->link);
-    timer_drop(&w->timer);
-    loop_later_cancel(&w->later);
-    free(w->addrs.items);
-    free(w);
+    waiter_drop(w);
+    /* A job that is being finished is out of the table and sees to itself. */
     if (job && list_empty(&job->waiters) && *job_find(job->resolver, job->key, job->hash) == job)
         job_abandon(job);
 }
@@ -591,15 +604,14 @@ static void resolver_destroy(struct resolver *r)
 {
     for (unsigned i = 0; i < r->spec->server_count; i++)
         name_server_free(&r->servers[i]);
-    while (!list_empty(&r->ready))
-        resolve_cancel(container_of(r->ready.next, struct waiter, link)->q);
+    waiters_drop(&r->ready);
     for (unsigned i = 0; i < JOB_BUCKETS; i++) {
         while (r->jobs[i]) {
             struct job *job = r->jobs[i];
 
-            job_unlink(job);
-            while (!list_empty(&job->waiters))
-                resolve_cancel(container_of(job->waiters.next, struct waiter, link)->q);
+            r->jobs[i] = job->next;
+            r->job_count--;
+            waiters_drop(&job->waiters);
             job_free(job);
         }
     }
