@@ -60,6 +60,7 @@ struct res_pool {
 struct resources {
     struct list files, listens, zones, paths, pools; /* in the order first named */
     struct table by_path, by_addr, by_zone;          /* private: what the lists hold, for the search */
+    uint64_t capabilities;          /* bits of CAP_…: what workers keep of the super-user's rights */
 };
 
 struct resources *resources_new(struct config *config);
