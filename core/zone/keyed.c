@@ -21,7 +21,7 @@
 struct keyed {
     uint32_t magic;
     uint32_t mask;
-    uint64_t buckets; /* offset of uint32_t[mask + 1] */
+    uint64_t buckets;    /* offset of uint32_t[mask + 1] */
     uint64_t value_size; /* rounded up to 8 */
     uint64_t seed[2];    /* in here, since all processes, of an older binary too, must agree */
     uint64_t pending;
@@ -97,8 +97,8 @@ static void sip_round(uint64_t v[4])
 /* SipHash-1-3 with the table's own seed: peers choose keys, and may not choose chains. */
 static uint32_t keyed_hash(const struct keyed *t, struct str key)
 {
-    uint64_t v[4] = {t->seed[0] ^ 0x736f6d6570736575ull, t->seed[1] ^ 0x646f72616e646f6dull,
-        t->seed[0] ^ 0x6c7967656e657261ull, t->seed[1] ^ 0x7465646279746573ull};
+    uint64_t v[4] = { t->seed[0] ^ 0x736f6d6570736575ull, t->seed[1] ^ 0x646f72616e646f6dull,
+                      t->seed[0] ^ 0x6c7967656e657261ull, t->seed[1] ^ 0x7465646279746573ull };
     const char *p = key.ptr;
     size_t left = key.len;
     uint64_t word;
@@ -255,7 +255,7 @@ static struct node *node_new(struct zone *zone, struct keyed *t, size_t size, un
 }
 
 void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
-    bool *created)
+                bool *created)
 {
     struct node *node;
     uint32_t hash, *head;
@@ -321,7 +321,7 @@ static bool table_is_sound(const struct zone *zone, const struct keyed *t)
     uint64_t off = (uint64_t) ((const char *) t - zone->base);
 
     return slab_is_object(zone, off, sizeof(*t)) && t->magic == KEYED_MAGIC &&
-        slab_is_object(zone, t->buckets, ((size_t) t->mask + 1) * sizeof(uint32_t));
+           slab_is_object(zone, t->buckets, ((size_t) t->mask + 1) * sizeof(uint32_t));
 }
 
 static bool node_is_sound(const struct zone *zone, const struct keyed *t, uint32_t ref)
@@ -329,10 +329,13 @@ static bool node_is_sound(const struct zone *zone, const struct keyed *t, uint32
     uint64_t off = (uint64_t) ref * UNIT;
 
     return slab_is_object(zone, off, node_size(t, 0)) &&
-        slab_is_object(zone, off, node_size(t, node_at(zone, ref)->key_len));
+           slab_is_object(zone, off, node_size(t, node_at(zone, ref)->key_len));
 }
 
-/* Marks all that chains hold. A node met twice, or that is none, is damage beyond a half-done change. */
+/*
+ * Marks all that chains hold. A node met twice, or that is none, is damage beyond a half-done
+ * change.
+ */
 static bool chains_mark(struct zone *zone, struct keyed *t)
 {
     uint64_t count = 0, i;

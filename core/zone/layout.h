@@ -35,12 +35,12 @@ void zone_step(void);
 #define zone_step() ((void) 0)
 #endif
 
-#define ZONE_SET(lvalue, value) \
-    do { \
-        zone_step(); \
-        __atomic_signal_fence(__ATOMIC_SEQ_CST); \
+#define ZONE_SET(lvalue, value)                                 \
+    do {                                                        \
+        zone_step();                                            \
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
         __atomic_store_n(&(lvalue), (value), __ATOMIC_RELAXED); \
-        __atomic_signal_fence(__ATOMIC_SEQ_CST); \
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
     } while (0)
 
 /*
@@ -61,13 +61,13 @@ struct zone_page {
 };
 
 struct zone_slab {
-    uint64_t pages;      /* descriptors, from the mapping's start */
-    uint64_t pool;       /* first page */
-    uint32_t count;      /* pages in the pool */
-    uint32_t bin_mask;   /* derived: bins that are not empty */
-    uint64_t bytes_free; /* derived */
-    uint32_t bins[ZONE_BINS];         /* derived: free runs of 2^n .. 2^(n+1)-1 pages */
-    uint32_t partial[ZONE_CLASSES];   /* derived: pages with room, per class */
+    uint64_t pages;                 /* descriptors, from the mapping's start */
+    uint64_t pool;                  /* first page */
+    uint32_t count;                 /* pages in the pool */
+    uint32_t bin_mask;              /* derived: bins that are not empty */
+    uint64_t bytes_free;            /* derived */
+    uint32_t bins[ZONE_BINS];       /* derived: free runs of 2^n .. 2^(n+1)-1 pages */
+    uint32_t partial[ZONE_CLASSES]; /* derived: pages with room, per class */
 };
 
 enum zone_state { ZONE_NEW, ZONE_READY, ZONE_WIPING };
@@ -96,17 +96,20 @@ struct zone {
     struct zone_page *pages;
     char *pool;
     size_t total;
-    size_t size; /* as configured */
+    uint32_t page_count; /* what slab.count is to be, whatever was written there */
+    size_t size;         /* as configured */
     int fd;
     const struct zone_kind *kind;
     void *data;
-    struct str name;   /* own copies */
+    struct str name; /* own copies */
     struct str params;
 };
 
 /* lock.c. The mutex of fresh memory; 0 or an errno value. */
 int zone_lock_init(struct zone *zone);
-/* Makes everything sound again while the lock is held: the slab, then the kind's data, or a wipe. */
+/*
+ * Makes everything sound again while the lock is held: the slab, then the kind's data, or a wipe.
+ */
 void zone_recover(struct zone *zone);
 
 /* slab.c. All pages free. Needs header->slab.pages, pool and count. */

@@ -44,7 +44,7 @@ static void zone_wipe(struct zone *zone)
     slab_init(zone);
     if (zone->kind->init != NULL && zone->kind->init(zone, zone->data) != 0) {
         log_emerg(log_main, 0, "shared memory zone \"%.*s\" could not be initialised again",
-            STR_ARG(zone->name));
+                  STR_ARG(zone->name));
         ASSERT(!"a zone that was initialised once can be again");
     }
     ZONE_SET(header->state, ZONE_READY);
@@ -53,14 +53,17 @@ static void zone_wipe(struct zone *zone)
 void zone_recover(struct zone *zone)
 {
     struct zone_header *header = zone->header;
-    bool kept = header->state == ZONE_READY && slab_recover(zone) &&
-        zone->kind->recover != NULL && zone->kind->recover(zone);
+    bool kept;
 
+    ZONE_SET(header->slab.count, zone->page_count);
+    kept = header->state == ZONE_READY && slab_recover(zone) && zone->kind->recover != NULL &&
+           zone->kind->recover(zone);
     if (!kept)
         zone_wipe(zone);
     ZONE_SET(header->recoveries, header->recoveries + 1);
     log_error(log_main, 0, "a process died holding the lock of shared memory zone \"%.*s\": %s",
-        STR_ARG(zone->name), kept ? "its data was recovered" : "its data was lost, starting anew");
+              STR_ARG(zone->name),
+              kept ? "its data was recovered" : "its data was lost, starting anew");
 }
 
 void zone_lock(struct zone *zone)

@@ -416,6 +416,6 @@ bool slab_is_object(const struct zone *zone, uint64_t off, size_t size)
         return false;
     object = (uint32_t) within / class_size((unsigned) page_arg(page));
     return (uint64_t) object * class_size((unsigned) page_arg(page)) == within &&
-        (page->used[object / 64] >> (object & 63) & 1) != 0 &&
-        object < class_objects((unsigned) page_arg(page));
+           (page->used[object / 64] >> (object & 63) & 1) != 0 &&
+           object < class_objects((unsigned) page_arg(page));
 }

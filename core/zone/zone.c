@@ -35,7 +35,7 @@ static uint64_t identity_add(uint64_t hash, const void *ptr, size_t len)
 
 static uint64_t identity(const struct zone_spec *spec)
 {
-    uint64_t numbers[3] = {spec->size, spec->kind->version, spec->kind->slot_size};
+    uint64_t numbers[3] = { spec->size, spec->kind->version, spec->kind->slot_size };
     uint64_t hash = 0xcbf29ce484222325ull;
 
     hash = identity_add(hash, spec->name.ptr, spec->name.len);
@@ -87,6 +87,7 @@ static struct zone *zone_new(const struct zone_spec *spec, void *base, int fd)
     zone->pages = (struct zone_page *) (void *) (zone->base + pages_offset(spec));
     zone->pool = zone->base + pages_offset(spec) + used * ZONE_PAGE;
     zone->total = total_size(spec);
+    zone->page_count = (uint32_t) (pages - used);
     zone->size = spec->size;
     zone->fd = fd;
     zone->kind = spec->kind;
@@ -110,11 +111,14 @@ static void header_fill(struct zone *zone, const struct zone_spec *spec)
     header->slot_stride = slot_stride(spec);
     slab->pages = (uint64_t) ((char *) zone->pages - zone->base);
     slab->pool = (uint64_t) (zone->pool - zone->base);
-    slab->count = (uint32_t) ((zone->total - slab->pool) / ZONE_PAGE);
+    slab->count = zone->page_count;
     slab_init(zone);
 }
 
-/* The first init, under the lock as every later one is. magic is stored last: before it there is no zone. */
+/*
+ * The first init, under the lock as every later one is. magic is stored last: before it there is
+ * no zone.
+ */
 static int zone_start(struct zone *zone, const struct logger *log)
 {
     int err = zone_lock_init(zone);
@@ -142,14 +146,14 @@ struct zone *zone_create(const struct zone_spec *spec, const struct logger *log)
 
     if (spec->size < ZONE_MIN || spec->size > ZONE_MAX) {
         log_emerg(log, 0, "shared memory zone \"%.*s\" is too %s", STR_ARG(spec->name),
-            spec->size < ZONE_MIN ? "small" : "large");
+                  spec->size < ZONE_MIN ? "small" : "large");
         return NULL;
     }
     (void) snprintf(name, sizeof(name), "zone:%.*s", (int) MIN(spec->name.len, 50), spec->name.ptr);
     base = shm_create(name, total_size(spec), &fd);
     if (base == NULL) {
         log_emerg(log, errno, "no memory for shared memory zone \"%.*s\" of %zu bytes",
-            STR_ARG(spec->name), spec->size);
+                  STR_ARG(spec->name), spec->size);
         return NULL;
     }
     zone = zone_new(spec, base, fd);
@@ -189,7 +193,7 @@ struct zone *zone_attach(int fd, const struct zone_spec *spec, const struct logg
     base = shm_attach(fd, total);
     if (base == NULL) {
         log_warn(log, errno, "inherited shared memory zone \"%.*s\" cannot be mapped",
-            STR_ARG(spec->name));
+                 STR_ARG(spec->name));
         return NULL;
     }
     why = header_differs(base, spec);
@@ -197,15 +201,15 @@ struct zone *zone_attach(int fd, const struct zone_spec *spec, const struct logg
         return zone_new(spec, base, fd);
     shm_destroy(base, total, -1);
 differs:
-    log_notice(log, 0, "inherited shared memory zone \"%.*s\" starts anew: %s",
-        STR_ARG(spec->name), why);
+    log_notice(log, 0, "inherited shared memory zone \"%.*s\" starts anew: %s", STR_ARG(spec->name),
+               why);
     return NULL;
 }
 
 bool zone_matches(const struct zone *zone, const struct zone_spec *spec)
 {
-    return str_eq(zone->name, spec->name) && zone->kind == spec->kind &&
-        zone->size == spec->size && str_eq(zone->params, spec->params);
+    return str_eq(zone->name, spec->name) && zone->kind == spec->kind && zone->size == spec->size &&
+           str_eq(zone->params, spec->params);
 }
 
 int zone_adopt(struct zone *zone, const struct zone_spec *spec, const struct logger *log)
@@ -306,7 +310,7 @@ void zone_worker_gone(struct zone *zone, unsigned worker, const struct logger *l
     if (slot == NULL)
         return;
     log_debug(log, "shared memory zone \"%.*s\": slot %u is given back", STR_ARG(zone->name),
-        worker);
+              worker);
     if (zone->kind->worker_gone != NULL)
         zone->kind->worker_gone(zone, slot);
     memset(slot, 0, zone->kind->slot_size);

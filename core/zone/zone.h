@@ -22,9 +22,9 @@ struct zone; /* one per process and mapping; private */
 
 /* The kind of user a zone has: one static structure per kind. */
 struct zone_kind {
-    const char *name;    /* "limit_req", "upstream": part of the identity */
-    uint32_t version;    /* layout version of what the user keeps in it */
-    size_t slot_size;    /* bytes of the per-worker slot, zeroed for a new worker; 0: none */
+    const char *name; /* "limit_req", "upstream": part of the identity */
+    uint32_t version; /* layout version of what the user keeps in it */
+    size_t slot_size; /* bytes of the per-worker slot, zeroed for a new worker; 0: none */
     /*
      * First use of fresh memory, the lock held. Called in the master; after a wipe in whatever
      * process locked. 0 or -1 (logged); what went well once must go well again.
@@ -42,7 +42,10 @@ struct zone_kind {
      * zone is then wiped and init is called again.
      */
     bool (*recover)(struct zone *zone);
-    /* A worker died or left: give back what its slot says it held. Called in the master, lock not held. NULL: nothing to give. */
+    /*
+     * A worker died or left: give back what its slot says it held. Called in the master, lock not
+     * held. NULL: nothing to give.
+     */
     void (*worker_gone)(struct zone *zone, void *slot);
 };
 
@@ -58,8 +61,9 @@ struct zone_spec {
 /* Makes the mapping and calls init. NULL with the reason logged. */
 struct zone *zone_create(const struct zone_spec *spec, const struct logger *log);
 /*
- * Attaches the memfd of an older binary, which the zone then owns: NULL (a notice says why, fd stays
- * the caller's) when identity, size or version differ; then create. Both binaries may use it at once.
+ * Attaches the memfd of an older binary, which the zone then owns: NULL (a notice says why, fd
+ * stays the caller's) when identity, size or version differ; then create. Both binaries may use it
+ * at once.
  */
 struct zone *zone_attach(int fd, const struct zone_spec *spec, const struct logger *log);
 /* True if an existing zone can serve the spec unchanged (name, kind, size, params). */
@@ -83,8 +87,8 @@ void zone_set_root(struct zone *zone, zone_off_t root);
 zone_off_t zone_root(const struct zone *zone);
 
 /*
- * Grows whenever the zone was wiped: who keeps an offset while the lock is not held (in a slot, in a
- * request) keeps this with it, and forgets the offset when it has changed.
+ * Grows whenever the zone was wiped: who keeps an offset while the lock is not held (in a slot, in
+ * a request) keeps this with it, and forgets the offset when it has changed.
  */
 unsigned zone_generation(const struct zone *zone);
 /* How often the lock's owner died, for status. */
@@ -111,7 +115,10 @@ size_t zone_bytes_total(const struct zone *zone);
  * Slots outlive a wipe. While two binaries run side by side their workers share the slots: a new
  * binary must number its workers from the half (of ZONE_WORKERS) that the old one does not use.
  */
-/* This worker's slot (number 0..ZONE_WORKERS-1 is set by the master after fork with zone_set_worker). */
+/*
+ * This worker's slot (number 0..ZONE_WORKERS-1 is set by the master after fork with
+ * zone_set_worker).
+ */
 void zone_set_worker(unsigned worker);
 void *zone_slot(struct zone *zone, unsigned worker);
 static inline void *zone_my_slot(struct zone *zone);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * For the tests of core/zone: the zone's sources themselves, so that a test sees their private
- * structures and may compile them with ZONE_STEPS, and functions that compare all that is derived in a
- * zone with its truth. Each check returns NULL or the invariant that does not hold.
+ * structures and may compile them with ZONE_STEPS, and functions that compare all that is derived
+ * in a zone with its truth. Each check returns NULL or the invariant that does not hold.
  */
 #ifndef T_UNIT_CORE_ZONE_CHECK_H
 #define T_UNIT_CORE_ZONE_CHECK_H
@@ -14,7 +14,8 @@
 
 static unsigned log_lines UNUSED;
 
-static inline void log_count(struct log_file *file, enum log_level level, const char *line, size_t len)
+static inline void log_count(struct log_file *file, enum log_level level, const char *line,
+                             size_t len)
 {
     (void) file;
     (void) level;
@@ -119,7 +120,8 @@ static inline const char *UNUSED slab_check(const struct zone *zone)
         } else if (page_type(page) == PAGE_RUN) {
             n = (uint32_t) page_arg(page);
             taken += (uint64_t) n * ZONE_PAGE;
-            wrong = page->run != 0 || zone->pages[p + n - 1].run != 0 ? "a used run looks free" : NULL;
+            wrong =
+                page->run != 0 || zone->pages[p + n - 1].run != 0 ? "a used run looks free" : NULL;
         } else {
             while (p + n < slab->count && zone->pages[p + n].kind == PAGE_FREE)
                 n++;
@@ -158,7 +160,7 @@ static inline const char *UNUSED keyed_check(struct zone *zone, struct keyed *t)
             if (!node_is_sound(zone, t, ref) || ++chained > t->count)
                 return "a chain is broken";
             if (node_find(zone, t, keyed_key(zone, t, node_value(node)),
-                    keyed_hash(t, keyed_key(zone, t, node_value(node)))) != node)
+                          keyed_hash(t, keyed_key(zone, t, node_value(node)))) != node)
                 return "an entry is not found by its key";
         }
     }

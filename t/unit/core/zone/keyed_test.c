@@ -38,7 +38,8 @@ static const char *order(struct zone *zone, struct keyed *t)
 
     text[0] = '\0';
     for (void *v = keyed_next(zone, t, NULL); v != NULL && len < 200; v = keyed_next(zone, t, v))
-        len += (size_t) snprintf(text + len, sizeof(text) - len, "%.*s ", STR_ARG(keyed_key(zone, t, v)));
+        len += (size_t) snprintf(text + len, sizeof(text) - len, "%.*s ",
+                                 STR_ARG(keyed_key(zone, t, v)));
     return text;
 }
 
@@ -104,7 +105,8 @@ static void test_keys(void)
     }
     ok(sound, "are found");
     ok(keyed_get(zone, t, str_from(buf, 2), false) == NULL, "a part of a key is not");
-    ok(keyed_put(zone, t, str_from(buf, SIZE_MAX / 2), 9, &created) == NULL, "a key that is larger than the zone");
+    ok(keyed_put(zone, t, str_from(buf, SIZE_MAX / 2), 9, &created) == NULL,
+       "a key that is larger than the zone");
     while ((v = keyed_oldest(zone, t, NULL)) != NULL)
         keyed_delete(zone, t, v);
     is_uint(zone_bytes_free(zone), before, "all of it given back");
@@ -130,6 +132,48 @@ static void test_evict(void)
     is_uint(n, 5001, "again and again");
     ok(keyed_check(zone, t) == NULL && slab_check(zone) == NULL, "sound");
     ok(keyed_put(zone, t, str_from("", 0), 0, &created) == NULL, "still full");
+    zone_destroy(zone);
+}
+
+/* Threads of one process are kept apart by the lock as well; what status reads needs none. */
+static void *thread_main(void *arg)
+{
+    struct zone *zone = arg;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        struct keyed *t = zone_at(zone, zone_root(zone));
+        bool created;
+        uint32_t k = i % 3000;
+        void *v;
+
+        zone_lock(zone);
+        v = keyed_put(zone, t, str_from((char *) &k, 4), 4, &created);
+        if (v != NULL && i % 3 == 0)
+            keyed_delete(zone, t, v);
+        zone_unlock(zone);
+        if (zone_bytes_free(zone) > zone_bytes_total(zone) || zone_recoveries(zone) != 0)
+            return arg;
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    struct zone *zone = open_zone(ZONE_MIN);
+    struct keyed *t = keyed_new(zone, 16, 64);
+    pthread_t thread[4];
+    void *result, *wrong = NULL;
+
+    zone_set_root(zone, zone_off(zone, t));
+    for (unsigned i = 0; i < ARRAY_LEN(thread); i++) {
+        if (pthread_create(&thread[i], NULL, thread_main, zone) != 0)
+            abort();
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(thread); i++) {
+        (void) pthread_join(thread[i], &result);
+        wrong = result != NULL ? result : wrong;
+    }
+    ok(wrong == NULL && keyed_check(zone, t) == NULL && slab_check(zone) == NULL, "four threads");
     zone_destroy(zone);
 }
 
@@ -176,8 +220,8 @@ static void test_million(void)
     }
     t3 = seconds();
     ok(refused == 0 && missing == 0 && keyed_count(t) == N, "a million keys");
-    diag("ns per operation: put %.0f, random get %.0f, get + delete + put %.0f", (t1 - t0) * 1e9 / N,
-        (t2 - t1) * 1e9 / N, (t3 - t2) * 1e9 / N);
+    diag("ns per operation: put %.0f, random get %.0f, get + delete + put %.0f",
+         (t1 - t0) * 1e9 / N, (t2 - t1) * 1e9 / N, (t3 - t2) * 1e9 / N);
     t0 = seconds();
     for (k = 0; k < N; k++) {
         zone_lock(zone);
@@ -187,7 +231,8 @@ static void test_million(void)
     ok(slab_recover(zone) && keyed_recover(zone, t), "recovered");
     t2 = seconds();
     diag("lock and unlock %.0f ns; recovery of a million keys %.0f ms; %zu bytes of memory a key",
-        (t1 - t0) * 1e9 / N, (t2 - t1) * 1e3, (zone_bytes_total(zone) - zone_bytes_free(zone)) / N);
+         (t1 - t0) * 1e9 / N, (t2 - t1) * 1e3,
+         (zone_bytes_total(zone) - zone_bytes_free(zone)) / N);
     ok(keyed_check(zone, t) == NULL, "sound");
     zone_destroy(zone);
 }
@@ -197,6 +242,7 @@ int main(void)
     test_order();
     test_keys();
     test_evict();
+    test_threads();
     test_million();
     return done_testing();
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The allocator of a zone without any accident: sizes, exhaustion, joining of free runs, and a random run. */
+/*
+ * The allocator of a zone without any accident: sizes, exhaustion, joining of free runs, and a
+ * random run.
+ */
 #include "t/unit/core/zone/check.h"
 #include "t/unit/tap.h"
 
@@ -32,7 +35,7 @@ static void test_sizes(void)
         else if (!slab_is_object(zone, zone_off(zone, a), size))
             wrong = "the object is not known as one";
         else if (slab_is_object(zone, zone_off(zone, a) + 16, 1) && size > 16 &&
-            zone_off(zone, a) + 16 != zone_off(zone, b))
+                 zone_off(zone, a) + 16 != zone_off(zone, b))
             wrong = "the middle of an object is taken for one";
         for (size_t i = 0; wrong == NULL && i < size; i++)
             wrong = a[i] != 0 ? "not zeroed" : NULL;
@@ -49,7 +52,8 @@ static void test_sizes(void)
     is_uint(zone_bytes_free(zone), before, "and all of it given back");
     zone_free(zone, NULL);
     for (unsigned c = 0; c < ZONE_CLASSES; c++) {
-        if (class_of(class_size(c)) != c || (c + 1 < ZONE_CLASSES && class_of(class_size(c) + 1) != c + 1))
+        if (class_of(class_size(c)) != c ||
+            (c + 1 < ZONE_CLASSES && class_of(class_size(c) + 1) != c + 1))
             wrong = "a class";
     }
     ok(wrong == NULL && class_size(ZONE_CLASSES - 1) == ZONE_SMALL_MAX, "classes and sizes agree");
@@ -101,7 +105,10 @@ static uint32_t rnd(void)
 static void test_random(void)
 {
     struct zone *zone = open_zone(128 * ZONE_PAGE);
-    static struct { unsigned char *p; size_t size; } held[512];
+    static struct {
+        unsigned char *p;
+        size_t size;
+    } held[512];
     const char *wrong = NULL;
     unsigned refused = 0;
 
