@@ -178,8 +178,10 @@ is tested(sprintf "http { $server }", "return 200 \"$long\";")->{status}, 0, 'a 
 is tested(sprintf "http { $server }", 'add_header A "' . join("\n", ('y' x 70) x 50) . '";')->{status}, 0, 'a quoted word over 50 lines';
 is tested('http { ' . sprintf($server, '') . (' ' x 200_000) . "server_tokens off;}\n")->{status}, 0, 'a very long line';
 is(($r = tested("http {\n" . ('#' . 'z' x 3_000 . "\n") . sprintf($server, '') . "}\n"))->{status}, 0, 'a very long comment') or diag substr $r->{err}, 0, 300;
+if (Proxyd->new->has('map')) {
 is(($r = tested("http {\n  map_hash_max_size 65536; map_hash_bucket_size 128; map \$uri \$x { hostnames; default 0; " . join('', map { "h$_.test $_;" } 1 .. 20_000) . "}\n" . sprintf($server, 'return 200 $x;')
     . "}\n"))->{status}, 0, 'a block of 20,000 rows') or diag substr $r->{err}, 0, 300;
+}
 like tested("http {\n    server_name \"a;\n}\n")->{err}, qr/unexpected end of file, expecting ";" or "}"/, 'a quote left open';
 like tested("\xef\xbb\xbfworker_processes 1;\n" =~ s/\A/\n/r)->{err}, qr/unknown directive "\xef\xbb\xbfworker_processes"/, 'a byte order mark is reported';
 

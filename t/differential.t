@@ -32,9 +32,9 @@ http {
     large_client_header_buffers 4 2k;
     sendfile on;
     keepalive_timeout 65;
-    map $uri $kind { default other; ~\.css$ style; /index.html home; }
-    map $http_user_agent $agent { hostnames; default -; "~*curl/(?<v>[\d.]+)" "curl-$v"; }
-    geo $local { default 0; 127.0.0.0/8 1; }
+    map $uri $kind { default other; ~\.css$ style; /index.html home; } #? map
+    map $http_user_agent $agent { hostnames; default -; "~*curl/(?<v>[\d.]+)" "curl-$v"; } #? map
+    geo $local { default 0; 127.0.0.0/8 1; } #? geo
     upstream app { server 127.0.0.1:{{port:app}}; keepalive 8; }
 
     server {
@@ -46,7 +46,7 @@ http {
         location / { try_files $uri $uri/ =404; }
         location /plain/ { alias {{dir}}/html/; }
         location = /exact { return 200 "exact\n"; }
-        location ^~ /assets/ { expires 30d; add_header X-Kind $kind; alias {{dir}}/html/; }
+        location ^~ /assets/ { expires 30d; add_header X-Kind kind; alias {{dir}}/html/; }
         location ~* \.(png|css)$ { add_header X-Re $1 always; }
         location /spa/ { try_files $uri /spa/index.html; }
         location /auto { return 301 /exact; }
@@ -55,7 +55,7 @@ http {
             location /ret/400 { return 400; } location /ret/401 { return 401; } location /ret/402 { return 402; } location /ret/403 { return 403; } location /ret/404 { return 404 nope; }
             location /ret/405 { return 405; } location /ret/408 { return 408; } location /ret/410 { return 410; } location /ret/413 { return 413; } location /ret/416 { return 416; } location /ret/418 { return 418; } location /ret/429 { return 429; }
             location /ret/500 { return 500; } location /ret/501 { return 501; } location /ret/502 { return 502; } location /ret/503 { return 503; } location /ret/504 { return 504; } location /ret/507 { return 507; } location /ret/599 { return 599; } }
-        location /vars { add_header X-Vars "$scheme|$host|$server_name|$server_port|$request_method|$uri|$args|$is_args|$request_uri|$remote_addr|$server_protocol|$content_type|$content_length|$http_cookie|$cookie_k|$arg_k|$agent|$local|$kind|$document_root|$request_filename|$request_completion|$request_body|$nginx_version_x|$limit_rate|$https|$binary_x" ;
+        location /vars { add_header X-Vars "$scheme|$host|$server_name|$server_port|$request_method|$uri|$args|$is_args|$request_uri|$remote_addr|$server_protocol|$content_type|$content_length|$http_cookie|$cookie_k|$arg_k|$http_user_agent|$document_root|$request_filename|$request_completion|$request_body|$nginx_version_x|$limit_rate|$https|$binary_x" ;
             set $nginx_version_x ""; set $binary_x ""; return 200 "v\n"; }
         location /rw/ { rewrite ^/rw/a/(.*)$ /exact last; rewrite ^/rw/b/(.*)$ /a.txt break; rewrite ^/rw/c/(.*)$ /d/$1 redirect; rewrite ^/rw/d/(.*)$ /e/$1?k=v permanent;
             rewrite ^/rw/e/(.*)$ /ret/200/$1?new=1 last; rewrite ^/rw/f/(.*)$ https://h.test/$1; rewrite ^/rw/g/(.*)$ /ret/200/$1? last; return 404; }
@@ -73,7 +73,9 @@ http {
         location /small/ { client_max_body_size 8; proxy_pass http://app; }
         location /noetag/ { etag off; alias {{dir}}/html/; }
         location /onerange/ { max_ranges 1; alias {{dir}}/html/; }
-        location /charset/ { charset utf-8; alias {{dir}}/html/; }
+        location /charset/ { charset utf-8; alias {{dir}}/html/; } #? charset
+        location /map/ { return 200 "$kind|$agent\n"; } #? map
+        location /geo/ { return 200 "$local\n"; } #? geo
         location /dead/ { proxy_pass http://127.0.0.1:{{port:closed}}; }
         location /app/ { proxy_pass http://app; }
         location /strip/ { proxy_pass http://app/; }
@@ -83,7 +85,10 @@ http {
             proxy_set_header X-Forwarded-Proto $scheme; proxy_hide_header X-App; proxy_pass_header Server; }
         location /appint/ { proxy_pass http://app/app/; proxy_intercept_errors on; error_page 404 /404.html; error_page 500 =200 /exact; }
         location ~ ^/appre/(?<tail>.*)$ { proxy_pass http://app/re/$tail$is_args$args; }
-        location /appredir/ { proxy_pass http://app/app/; proxy_redirect http://app/ /front/; proxy_cookie_path / /front/; proxy_cookie_domain app.test front.test; }
+        location /appredir/ { proxy_pass http://app/app/; proxy_redirect http://app/ /front/;
+            proxy_cookie_path / /front/; #? proxy_cookie_path
+            proxy_cookie_domain app.test front.test; #? proxy_cookie_domain
+        }
     }
     server {
         listen 127.0.0.1:{{port}};
@@ -107,7 +112,8 @@ for my $s ($tested, $theirs) {
     $s->{ports}{$_} = $tested->port($_) for qw(app closed);
     $s->write_file("html/$_", $files{$_}) for keys %files;
     for (keys %files) { utime 1_500_000_000, 1_500_000_000, $s->dir . "/html/$_" }
-    $s->write_conf($conf);
+    # what the tested binary does not have, neither is asked for
+    $s->write_conf($tested->strip($conf));
     $s->start;
 }
 
@@ -160,7 +166,7 @@ sub add {
 my @static = qw(/ /index.html /a.txt /b.css /c.png /d /d/ /d/e /d/e/ /d/e/f.txt /empty /nodir/ /nodir /missing /missing/ /noext /data.json /script.js /sp%20ace.txt /u%c3%a4.txt
     /p%2525.txt /q%3F.txt /a.txt? /a.txt?x=y /a%2Etxt //a.txt /./a.txt /d/../a.txt /d//e/f.txt /%61.txt /404.html /exact /exact/ /exact?x /EXACT /spa/ /spa/x/y /spa /auto /autox
     /assets/b.css /assets/a.txt /assets/missing /assets /plain/ /plain/a.txt /plain /internal/a.txt /deny/ /deny/x /charset/a.txt /charset/c.png /noetag/a.txt /hdr/a.txt /hdr/missing
-    /hdr/ /hdr/d /big.txt /vars /vars?k=1&j=2 /if/a.txt /if/a.txt?block=it /if/missing /limit/a.txt /errs/x /errs/named/x /errs/dead/x /errs/redir/x /errs/loop/x /missing.css /missing.png);
+    /hdr/ /hdr/d /big.txt /vars /vars?k=1&j=2 /if/a.txt /if/a.txt?block=it /if/missing /limit/a.txt /errs/x /errs/named/x /errs/dead/x /errs/redir/x /errs/loop/x /missing.css /missing.png /map/x.css /map/y /geo/);
 for my $uri (@static) { add('GET', $uri); add('HEAD', $uri) }
 add('GET', "/ret/$_?a=b") for qw(200 204 301 302 303 307 308 400 401 402 403 404 405 408 410 413 416 418 429 500 501 502 503 504 507 599);
 add('HEAD', "/ret/$_") for qw(200 301 404 500);
@@ -210,6 +216,7 @@ add('GET', '/app/echo', 'X-One', 1, 'x-two', 2, 'X-One', 3, 'Cookie', 'a=b', 'Ac
 add('GET', '/apphdr/echo', 'X-Forwarded-For', '1.2.3.4', 'Host', 'Main.TEST:8080');
 add('GET', '/vars?k=1', 'Cookie', 'j=1; k=two', 'User-Agent', 'Curl/8.2 x', 'Content-Type', 'a/b');
 add('GET', '/if/a.txt', 'X-Flag', 'up');
+add('GET', '/map/x', 'User-Agent', 'Curl/8.2 x');
 # hosts
 add('GET', '/', 'Host', $_) for 'other.test', 'OTHER.test', 'a.other.test', 'a.b.other.test', 're42.test', 'rex.test', 'unknown.test', 'main.test:99', 'other.test.', '127.0.0.1';
 add('GET', '/abs', 'Host', 'other.test');
@@ -221,7 +228,7 @@ push @table, map { [$_, ['GET']] } "GET / HTTP/1.0\r\n\r\n", "GET /a.txt HTTP/1.
     "GET /../x HTTP/1.1\r\n$h\r\n", "GET / HTTP/1.1\nHost: main.test\n\n", "\r\n\r\nGET /exact HTTP/1.1\r\n$h\r\n", "GET http://other.test/x HTTP/1.1\r\n$h\r\n", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
     "GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET / HTTP/1.1\r\n${h}X A: b\r\n\r\n", "GET / HTTP/1.1\r\n${h}A : b\r\n\r\n", 'GET /' . 'l' x 5000 . " HTTP/1.1\r\n$h\r\n", "GET / HTTP/1.1\r\n${h}X: " . 'l' x 5000 . "\r\n\r\n",
     "POST /app/echo HTTP/1.1\r\n${h}Content-Length: x\r\n\r\n", "POST /app/echo HTTP/1.1\r\n${h}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "POST /app/echo HTTP/1.1\r\n${h}Transfer-Encoding: foo\r\n\r\n",
-    "POST /app/echo HTTP/1.1\r\n${h}Transfer-Encoding: chunked\r\n\r\nzz\r\n", "CONNECT main.test:443 HTTP/1.1\r\n$h\r\n", "GET / HTTP/1.1\r\n${h}Connection: close\r\n\r\n", "GET /missing HTTP/1.1\r\n${h}Connection: close\r\n\r\n",
+    "POST /app/echo HTTP/1.1\r\n${h}Transfer-Encoding: chunked\r\n\r\nzz\r\n", "GET / HTTP/1.1\r\n${h}Connection: close\r\n\r\n", "GET /missing HTTP/1.1\r\n${h}Connection: close\r\n\r\n",
     "POST /small/x HTTP/1.1\r\n${h}Content-Length: 100\r\nExpect: 100-continue\r\n\r\n", "POST /exact HTTP/1.1\r\n${h}Content-Length: 2\r\nExpect: 100-continue\r\n\r\nab";
 cmp_ok scalar @table, '>=', 250, 'a table of ' . @table . ' requests';
 

@@ -19,7 +19,7 @@ http {
     log_format dflt escape=default '$http_x_y|$http_none|$arg_q';
     log_format times '$msec|$request_time|$time_iso8601|$time_local|$pid|$connection|$connection_requests|$pipe|$request_length|$bytes_sent|$upstream_response_time';
     log_format many "a" 'b' c "$status";
-    map $status $bad { ~^[23] 0; default 1; }
+    map $status $bad { ~^[23] 0; default 1; } #? map
     access_log {{dir}}/access.log;
 
     server {
@@ -36,7 +36,7 @@ http {
         location /off { access_log off; return 200; }
         location /two { access_log {{dir}}/two1.log own; access_log {{dir}}/two2.log many; return 200; }
         location /if0 { access_log {{dir}}/if.log own if=$arg_log; return 200; }
-        location /ifbad/ { access_log {{dir}}/ifbad.log own if=$bad; }
+        location /ifbad/ { access_log {{dir}}/ifbad.log own if=$bad; } #? map
         location /var/ { access_log {{dir}}/logs/$arg_n.log own; return 200; }
         location /varcached/ { open_log_file_cache max=10 inactive=1s min_uses=1 valid=1m; access_log {{dir}}/logs/cached-$arg_n.log own; return 200; }
         location /buffer { access_log {{dir}}/buffer.log own buffer=32k; return 200; }
@@ -123,9 +123,11 @@ get('/if0?log=0&a'); get('/if0?log=&b'); get('/if0?c'); get('/if0?log=1&d');
 is line('if.log'), '127.0.0.1|GET /if0?log=1&d HTTP/1.1|200|0|-|log=1&d', 'if= with 0, with nothing, with 1';
 is lines('if.log'), 1, 'only the one';
 $p->write_file('html/ifbad/f', 'x');
-get('/ifbad/f'); get('/ifbad/none');
-like line('ifbad.log'), qr{\|404\|}, 'if= by the status';
-is lines('ifbad.log'), 1, 'only that one';
+$p->with('map', sub {
+    get('/ifbad/f'); get('/ifbad/none');
+    like line('ifbad.log'), qr{\|404\|}, 'if= by the status';
+    is lines('ifbad.log'), 1, 'only that one';
+});
 get('/nested/in/x');
 ok line('nested.log'), 'a nested location inherits';
 get('/ep/x');

@@ -66,10 +66,10 @@ http {
             proxy_set_header Connection "";
             location /hdr/inherit/ { proxy_pass http://echo; proxy_hide_header X-N; }
             location /hdr/replace/ { proxy_pass http://echo; proxy_set_header X-Inner 1; } }
-        location /nohdr/ { proxy_pass http://echo; proxy_pass_request_headers off; }
-        location /nobody/ { proxy_pass http://echo; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
-        location /method/ { proxy_pass http://echo; proxy_method PUT; }
-        location /body/ { proxy_pass http://echo; proxy_set_body "fixed $arg_a"; }
+        location /nohdr/ { proxy_pass http://echo; proxy_pass_request_headers off; } #? proxy_pass_request_headers
+        location /nobody/ { proxy_pass http://echo; proxy_pass_request_body off; proxy_set_header Content-Length ""; } #? proxy_pass_request_body
+        location /method/ { proxy_pass http://echo; proxy_method PUT; } #? proxy_method
+        location /body/ { proxy_pass http://echo; proxy_set_body "fixed $arg_a"; } #? proxy_set_body
         location /v10/ { proxy_pass http://echo; proxy_http_version 1.0; }
         location /stream/ { proxy_pass http://echo; proxy_request_buffering off; }
         location /spool/ { proxy_pass http://echo; client_body_buffer_size 1k; }
@@ -78,7 +78,7 @@ http {
         location /ou/ { proxy_pass http://s/; proxy_buffering off; }
         location /hide/ { proxy_pass http://s/; proxy_hide_header X-One; proxy_hide_header Content-Type; }
         location /pass/ { proxy_pass http://s/; proxy_pass_header Server; proxy_pass_header Date; proxy_pass_header X-Accel-Buffering; }
-        location /ignore/ { proxy_pass http://s/; proxy_ignore_headers X-Accel-Redirect; }
+        location /ignore/ { proxy_pass http://s/; proxy_ignore_headers X-Accel-Redirect; } #? proxy_ignore_headers
         location /redir/ { proxy_pass http://s/; }
         location /rediroff/ { proxy_pass http://s/; proxy_redirect off; }
         location /redirown/ { proxy_pass http://s/; proxy_redirect http://up.test/ /mine/; proxy_redirect ~*^http://re\.test/(.*)$ http://$host/r/$1; proxy_redirect / /rel/; }
@@ -94,8 +94,8 @@ http {
         location /fallback/ { proxy_pass http://127.0.0.1:{{port:closed}}; error_page 502 504 = @echo; }
         location /fallbackuri/ { proxy_pass http://127.0.0.1:{{port:closed}}; error_page 502 = /plain/fb; }
         location /ignoreabort/ { proxy_pass http://s/; proxy_ignore_client_abort on; }
-        location /rate/ { proxy_pass http://s/; proxy_limit_rate 100m; }
-        location /force/ { proxy_pass http://s/; proxy_force_ranges on; }
+        location /rate/ { proxy_pass http://s/; proxy_limit_rate 100m; } #? proxy_limit_rate
+        location /force/ { proxy_pass http://s/; proxy_force_ranges on; } #? proxy_force_ranges
         location /addhdr/ { proxy_pass http://s/; add_header X-Up "$upstream_http_x_one|$upstream_status|$upstream_cookie_sid"; }
 
         location /wrr/ { proxy_pass http://wrr; }
@@ -109,7 +109,7 @@ http {
         location /next/ { proxy_pass http://two/; proxy_next_upstream error timeout invalid_header http_500 http_503 http_404; proxy_read_timeout 200ms; }
         location /nextoff/ { proxy_pass http://two/; proxy_next_upstream off; }
         location /nextidem/ { proxy_pass http://two/; proxy_next_upstream error timeout http_500 non_idempotent; }
-        location /nexttries/ { proxy_pass http://two/; proxy_next_upstream http_500; proxy_next_upstream_tries 1; }
+        location /nexttries/ { proxy_pass http://two/; proxy_next_upstream http_500; proxy_next_upstream_tries 1; } #? proxy_next_upstream_tries
         location /ka/ { proxy_pass http://ka1; }
         location /kareq/ { proxy_pass http://kareq; }
         location /kaclose/ { proxy_pass http://ka1; proxy_set_header Connection close; }
@@ -253,8 +253,9 @@ is rh(rep('/hdr/inherit/x'), 'X-Real'), '127.0.0.1', 'inherited by a location wi
 $rep = rep('/hdr/replace/x');
 is join('|', map { defined rh($rep, $_) ? $_ : () } qw(X-Real X-Inner)), 'X-Inner', 'one of its own replaces them all';
 is rh($rep, 'Host'), 'echo', 'and the default Host is back';
-$rep = rep('/nohdr/x', headers => ['X-A', 1]);
-is rh($rep, 'X-A'), undef, 'proxy_pass_request_headers off';
+$p->with('proxy_pass_request_headers', sub {
+    is rh(rep('/nohdr/x', headers => ['X-A', 1]), 'X-A'), undef, 'proxy_pass_request_headers off';
+});
 $rep = rep('/plain/x', headers => ['Keep-Alive', '5', 'Upgrade', 'foo', 'TE', 'gzip', 'Expect', '100-continue', 'Proxy-Connection', 'keep-alive']);
 is rh($rep, $_), undef, "$_ is not forwarded" for qw(Keep-Alive Upgrade Expect Connection);
 SKIP: {
@@ -289,11 +290,15 @@ $rep = Proxyd::report($p->post('/stream/', 'fixed length'));
 is "$rep->{body}|$rep->{framing}", 'fixed length|length', 'unbuffered with a length';
 $rep = Proxyd::report($p->post('/spool/x', 'q' x 50_000));
 is length $rep->{body}, 50_000, 'a body by way of a temporary file';
-$rep = Proxyd::report($p->post('/nobody/x', 'hello'));
-is "$rep->{body}|" . (rh($rep, 'Content-Length') // 'none'), '|none', 'proxy_pass_request_body off';
-is Proxyd::report($p->post('/method/x', 'hello'))->{method}, 'PUT', 'proxy_method';
-$rep = Proxyd::report($p->post('/body/x?a=1', 'hello'));
-is "$rep->{body}|" . rh($rep, 'Content-Length'), 'fixed 1|7', 'proxy_set_body';
+$p->with('proxy_pass_request_body', sub {
+    $rep = Proxyd::report($p->post('/nobody/x', 'hello'));
+    is "$rep->{body}|" . (rh($rep, 'Content-Length') // 'none'), '|none', 'proxy_pass_request_body off';
+});
+$p->with('proxy_method', sub { is Proxyd::report($p->post('/method/x', 'hello'))->{method}, 'PUT', 'proxy_method' });
+$p->with('proxy_set_body', sub {
+    $rep = Proxyd::report($p->post('/body/x?a=1', 'hello'));
+    is "$rep->{body}|" . rh($rep, 'Content-Length'), 'fixed 1|7', 'proxy_set_body';
+});
 is Proxyd::report($p->request($_, '/plain/x'))->{method}, $_, "$_ goes through" for qw(PUT DELETE PATCH OPTIONS FOO);
 $c = $p->connect;
 $c->send("POST /stream/x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc");
@@ -379,7 +384,7 @@ like $p->error_log, qr{\[error\] \S+ \*\d+ (?:recv\(\)|readv\(\)) failed \(104: 
 like $p->error_log, qr{upstream prematurely closed connection while reading upstream, client}, 'short: the log line';
 is st('/small/twok'), 502, 'proxy_buffer_size 1k';
 is get('/o/twok')->body, '2k', 'enough otherwise';
-is $p->get('/force/ranged', headers => ['Range', 'bytes=2-4'])->body, '234', 'proxy_force_ranges';
+$p->with('proxy_force_ranges', sub { is $p->get('/force/ranged', headers => ['Range', 'bytes=2-4'])->body, '234', 'proxy_force_ranges' });
 is get('/o/ranged', headers => ['Range', 'bytes=2-4'])->status, 200, 'otherwise ranges are the upstream\'s business';
 is get('/o/ranged', headers => ['If-None-Match', '"r"'])->status, 200, 'and so are conditions';
 
@@ -433,7 +438,7 @@ is join('|', map { $r->header($_) // '' } qw(Set-Cookie Cache-Control Content-Di
 is get('/xa/xa?@xa')->body, 'named:GET:/xa/xa', 'to a named location';
 is $p->post('/xa/xa?/files/file.txt', 'x')->body, 'the file', 'a POST becomes GET';
 is st('/xa/xa?/files/none'), 404, 'a file that is not there';
-is get('/ignore/xa?/files/file.txt')->body, 'body', 'proxy_ignore_headers';
+$p->with('proxy_ignore_headers', sub { is get('/ignore/xa?/files/file.txt')->body, 'body', 'proxy_ignore_headers' });
 is st('/files/file.txt'), 404, 'the location itself is internal';
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -476,7 +481,7 @@ is rh(rep('/uxlit/x'), 'Host'), 'localhost', 'its Host';
 # --- the next server ------------------------------------------------------------------------------------
 is rep("/next/$_")->{name}, 'w1', "next after $_" for qw(empty reset half 500 503 404 silent), $nginx ? () : qw(garbage flood);
 is st('/nextoff/empty'), 502, 'proxy_next_upstream off';
-is st('/nexttries/500'), 500, 'proxy_next_upstream_tries 1';
+$p->with('proxy_next_upstream_tries', sub { is st('/nexttries/500'), 500, 'proxy_next_upstream_tries 1' });
 is $p->post('/next/500', 'x')->status, 500, 'a POST is not repeated';
 is $p->post('/next/empty', 'x')->status, 502, 'not after a closed connection either';
 is Proxyd::report($p->post('/nextidem/500', 'xyz'))->{body}, 'xyz', 'unless non_idempotent';

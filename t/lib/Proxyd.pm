@@ -90,6 +90,28 @@ sub new {
 
 sub dir { $_[0]{dir} }
 
+my %has;
+
+# Whether the binary knows a directive.
+sub has {
+    my ($self, $directive) = @_;
+    my $key = $self->binary . " $directive";
+    if (!defined $has{$key}) {
+        $self->write_file('has.conf', "events {}\n");
+        my $r = $self->run(args => ['-t', '-p', "$self->{dir}/", '-c', 'has.conf', '-e', 'has.log',
+            '-g', "$directive;"]);
+        $has{$key} = $r->{err} !~ /unknown directive "\Q$directive\E"/ ? 1 : 0;
+    }
+    return $has{$key};
+}
+
+# Runs tests that need a directive, or says that they are skipped.
+sub with {
+    my ($self, $directive, $tests) = @_;
+    return $tests->() if $self->has($directive);
+    Test::More::pass("skipped: $directive is not built in");
+}
+
 # The port called NAME, allotted at first use.
 sub port {
     my ($self, $name) = @_;
@@ -98,8 +120,17 @@ sub port {
     return $self->{ports}{$name} ||= free_port();
 }
 
+# Drops lines that end in "#? NAME" where the binary does not know the directive NAME.
+sub strip {
+    my ($self, $text) = @_;
+    $text =~ s/^(.*)#\? (\w+)$/$self->has($2) ? $1 : ''/gme;
+    return $text;
+}
+
+# Fills in the placeholders.
 sub expand {
     my ($self, $text) = @_;
+    $text = $self->strip($text);
     $text =~ s/\{\{dir\}\}/$self->{dir}/g;
     $text =~ s/\{\{port\}\}/$self->port('main')/ge;
     $text =~ s/\{\{port:(\w+)\}\}/$self->port($1)/ge;
