@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of this folder share and nobody else needs. */
+#ifndef WORKERS_INTERNAL_H
+#define WORKERS_INTERNAL_H
+
+#include "core/config/config.h"
+
+/* logs.c: opens what is not open yet. 0, or -1 with the reason logged. */
+int logs_open(struct config *config);
+
+/* zones.c: makes, keeps or attaches each zone. 0, or -1 (logged) with what was made gone again. */
+int zones_open(struct config *config, const struct config *old);
+/* Ends the zones of config that other (or NULL) does not have. restore: those that it has were
+ * adopted for config, and become other's again. */
+void zones_close(struct config *config, const struct config *other, bool restore);
+/* Remembers the memfds of an older binary: "NAME:FD;…", names percent-encoded. */
+void zones_inherit(const char *text);
+struct str zones_export(struct arena *arena, const struct config *config);
+void zones_cloexec(const struct config *config, bool on);
+/* Closes what was inherited and is not used. */
+void zones_forget(void);
+
+#endif
