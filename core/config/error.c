@@ -53,7 +53,7 @@ static struct str source_line(const struct config *config, struct conf_pos pos)
         const struct conf_file *f = container_of(l, struct conf_file, link);
         struct str rest = f->content;
 
-        if (f->path != pos.file)
+        if (f->path != pos.file && strcmp(f->path, pos.file) != 0)
             continue;
         for (unsigned line = 1; line < pos.line; line++) {
             ssize_t nl = str_chr(rest, '\n');

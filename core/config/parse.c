@@ -127,6 +127,7 @@ static const char *call_setter(struct conf *cf, const struct known_row *known)
     if (!(row->args & ARG_REPEAT) && level_row_set(cf->level, known->module, known->number))
         return conf_error(cf, "\"%s\" directive is duplicate", row->name);
     field = level_field(cf, cf->level, known->module, row);
+    ASSERT(field != NULL || row->size == 0); /* a row's contexts lie where its store lives */
     level_mark(cf, cf->level, known->module, known->number);
     if (row->args & ARG_RAW_BLOCK) {
         parser->block_pending = false;
