@@ -176,6 +176,7 @@ struct location {
     enum verdict (**hooks[PHASES])(struct req *r);
     const struct filter **filters;
     /* limit_except */
+    struct conf_pos pos;
     unsigned limit_except_methods;  /* METHOD_ bits that the outer settings hold for; 0: no limit_except here */
     struct location *limit_except;  /* settings for other methods */
 };
@@ -235,6 +236,7 @@ struct types_table {
 
 enum { TOKENS_OFF, TOKENS_ON, TOKENS_BUILD, TOKENS_STRING };
 enum { SATISFY_ALL, SATISFY_ANY };
+enum { SYMLINKS_ALLOWED, SYMLINKS_REFUSED, SYMLINKS_SAME_OWNER };
 enum { IMS_OFF, IMS_EXACT, IMS_BEFORE };
 enum { LINGER_OFF, LINGER_ON, LINGER_ALWAYS };
 enum { BODY_FILE_OFF, BODY_FILE_ON, BODY_FILE_CLEAN };
@@ -255,7 +257,6 @@ struct core_loc {
     size_t alias_prefix;               /* bytes of the URI that alias replaces (location's name) */
     bool alias_regex;
     struct types_table *types;
-    struct expr *default_type_expr;
     struct str default_type;
     uint64_t client_max_body_size;
     size_t client_body_buffer_size;
@@ -298,9 +299,18 @@ struct core_loc {
     int64_t open_file_cache_min_uses;
     bool open_file_cache_errors;
     struct expr_list early_hints;
-    struct str post_action;
+    size_t send_lowat;
+    int64_t types_hash_sizes[2];
     uint64_t auth_delay_ms;
 };
+
+/* The http core's settings of a level. */
+struct core_loc *level_core(const struct level *level);
+/* NULL without an http block. */
+struct http_main *config_http(const struct config *config);
+/* Stores a match's named groups into their variables. */
+void http_store_captures(struct eval *e, struct var **captures, const struct regex_match *match,
+                         struct str subject);
 
 extern const struct module module_http_core;
 
