@@ -227,15 +227,25 @@ void client_linger(struct client *c, const struct core_loc *core)
     conn_want(c->conn, CONN_READ);
 }
 
+/*
+ * A connection at rest is closed, but not in the very moment in which its client may be sending the
+ * next request: one that was busy within the last second stays until it has been idle for that
+ * long (or for keepalive_min_timeout). A request that comes meanwhile is answered, with Connection: close.
+ */
+#define DRAIN_IDLE_MS 1000
+
 static void drain(struct client *c)
 {
-    uint64_t min_ms = c->server->core_loc->keepalive_min_timeout_ms;
+    uint64_t min_ms = MAX(c->server->core_loc->keepalive_min_timeout_ms, DRAIN_IDLE_MS);
+    uint64_t since_ms, idle_ms;
 
     c->draining = true;
-    if (c->state == CLIENT_NEW || c->state != CLIENT_IDLE || later_queued(&c->later))
+    if (c->state != CLIENT_IDLE)
         return;
-    if (min_ms > 0)
-        timer_set(&c->conn->timer, min_ms);
+    since_ms = c->conn->timer.deadline_ms - c->server_keepalive_ms;
+    idle_ms = clock_ms() - since_ms;
+    if (idle_ms < min_ms)
+        timer_set(&c->conn->timer, min_ms - idle_ms);
     else
         client_close(c);
 }

@@ -401,9 +401,9 @@ static const char *set_internal(struct conf *cf, void *field)
       .inherit = INHERIT_SCALAR, .def = (def_), .syntax = (syntax_), .doc = (doc_), .group = (group_) }
 
 /* Several members of core_loc set by one directive's setter travel with it by hidden rows. */
-#define WITH(name, member, group_) \
-    { .name = "." name, .store = STORE_LOC, .offset = offsetof(struct core_loc, member), \
-      .size = sizeof(((struct core_loc *) 0)->member), .inherit = INHERIT_SCALAR, .group = (group_) }
+#define WITH(what_, member_, group_) \
+    { .name = "." what_, .store = STORE_LOC, .offset = offsetof(struct core_loc, member_), \
+      .size = sizeof(((struct core_loc *) 0)->member_), .inherit = INHERIT_SCALAR, .group = (group_) }
 
 enum { GROUP_NONE, GROUP_ROOT, GROUP_TOKENS, GROUP_AIO, GROUP_SYMLINKS, GROUP_RESOLVER, GROUP_KEEPALIVE };
 
