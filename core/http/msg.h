@@ -47,12 +47,14 @@ struct field {
     bool deleted;       /* stays in place, is not sent and not found */
 };
 
-/* Ordered. At most 65,534 entries (max_headers is far below). */
+/* Ordered. At most FIELDS_LIMIT entries: codecs limit what comes from outside (max_headers is far below). */
+#define FIELDS_LIMIT 65534
 struct fields {
     struct field *items;
     unsigned count;
     unsigned capacity;
     uint16_t first[T_KNOWN]; /* index + 1 of the first field with that token, 0: none */
+    uint16_t last[T_KNOWN];  /* of the last one: appending costs the same however many there are */
 };
 
 struct msg {
@@ -80,6 +82,7 @@ struct msg {
 void msg_init(struct msg *m, struct arena *arena, unsigned fields_hint);
 
 enum token token_lookup(struct str name, uint32_t *hash); /* case-insensitive; also yields hash_name */
+enum token token_lookup_hashed(struct str name, uint32_t hash); /* hash: hash_name(name), known already */
 struct str token_name(enum token t);                      /* canonical spelling, "Content-Type" */
 enum method method_lookup(struct str name);               /* case-sensitive; METHOD_UNKNOWN */
 struct str status_reason(unsigned status);                /* "Not Found"; empty when unknown */
@@ -87,6 +90,9 @@ struct str status_reason(unsigned status);                /* "Not Found"; empty 
 /* Appends; strings are not copied. Returns the field, valid until the next append. */
 struct field *fields_add(struct msg *m, struct fields *f, struct str name, struct str value);
 struct field *fields_add_token(struct msg *m, struct fields *f, enum token t, struct str value);
+/* The same for codecs that have the token and hash already. */
+struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, uint32_t hash,
+                                struct str name, struct str value);
 /* The first undeleted field of that token or name, or NULL. */
 struct field *fields_get(const struct fields *f, enum token t);
 struct field *fields_find(const struct fields *f, struct str name);
@@ -103,9 +109,12 @@ unsigned fields_delete_name(struct fields *f, struct str name);
 struct field *fields_set(struct msg *m, struct fields *f, enum token t, struct str value);
 /* True if the comma-separated list value holds the member (case-insensitive). */
 bool list_has(struct str value, struct str member);
-/* Iterates members of a comma-separated list, trimmed: pos starts at 0; false at the end. */
+/*
+ * Iterates members of a comma-separated list, trimmed, empty ones left out: pos starts at 0; false
+ * at the end. A comma inside a quoted string does not separate.
+ */
 bool list_next(struct str value, size_t *pos, struct str *member);
-/* The value of a cookie in all Cookie fields. */
+/* The value of a cookie in all Cookie fields; its name is compared without case, as nginx does. */
 bool cookie_get(const struct fields *f, struct str name, struct str *out);
 
 /* Character classes, one table: token chars, field-value chars, … */
