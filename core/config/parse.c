@@ -149,6 +149,8 @@ static const struct known_row *choose_row(struct conf *cf)
         const char *s = conf_error(cf, "unknown directive \"%s\"", cf->args[0].ptr);
         const char *hint = missing_semicolon(cf);
 
+        if (hint == NULL && nginx_has_directive(cf->args[0]))
+            hint = "a directive of nginx that this build of proxyd does not have";
         error_report(cf, cf->arg_pos[0], s, hint ? hint : error_near_directive(cf, cf->args[0]));
         return NULL;
     }

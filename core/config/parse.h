@@ -98,6 +98,10 @@ int error_nearest(struct str name, const struct str *names, unsigned count);
 /* "http, server, location" for a set of CTX_ bits. */
 struct str context_names(struct arena *arena, unsigned contexts);
 
+/* nginx_names.c ----------------------------------------------------------------------------- */
+
+bool nginx_has_directive(struct str name);
+
 /* table.c ----------------------------------------------------------------------------------- */
 
 /* A row in the index by name; rows of one name hang together. */

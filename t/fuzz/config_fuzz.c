@@ -13,11 +13,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static char dir[] = "/tmp/proxyd-fuzz-XXXXXX";
 static char file[64];
 
+static void leave(void)
+{
+    unlink(file);
+    if (chdir("/") == 0)
+        rmdir(dir);
+}
+
 static void start(void)
 {
     if (mkdtemp(dir) == NULL || chdir(dir))
         abort();
     snprintf(file, sizeof(file), "%s/fuzz.conf", dir);
+    atexit(leave);
     config_modules_init();
 }
 

@@ -326,7 +326,7 @@ static void long_ones(void)
     struct toy *toy;
 
     for (int i = 0; i < 100; i++)
-        n += (size_t) sprintf(text + n, "%d$host", i);
+        n += (size_t) sprintf(text + n, "%d${host}", i);
     strcpy(text + n, "; }");
     toy = use(text);
     is_uint(expr_eval(&subject, toy->a).len, 100 * 11 + 190, "a hundred variables in one");
