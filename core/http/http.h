@@ -197,10 +197,11 @@ struct location *http_if_location(struct conf *cf, struct level **level);
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e, struct regex_match *match);
 /*
  * The location for a normalised URI, beginning at `from` (server's root): exact, longest prefix, nested, regexes. On a regex hit
- * e's captures are set. NULL: none. *redirect: the URI lacks only the slash of an auto_slash location.
+ * e's captures are set. NULL: none. *redirect: the URI lacks only the slash of an auto_slash location. *failed: the regex
+ * engine gave up (logged), so that nobody can say which location it is: 500.
  */
 const struct location *http_location_find(const struct location *from, struct str uri, struct eval *e,
-                                          struct regex_match *match, bool *redirect);
+                                          struct regex_match *match, bool *redirect, bool *failed);
 const struct location *http_location_named(const struct server *s, struct str name);
 
 /* --- http core's own settings (directives in core_directives.c) ------------------------------ */

@@ -228,10 +228,12 @@ static enum verdict auto_slash(struct req *r)
 
 static enum verdict find_location(struct req *r)
 {
-    bool redirect = false;
+    bool redirect = false, failed = false;
     const struct location *loc;
 
-    loc = http_location_find(r->server->root, r->uri, &r->eval, &r->match, &redirect);
+    loc = http_location_find(r->server->root, r->uri, &r->eval, &r->match, &redirect, &failed);
+    if (unlikely(failed))
+        return req_status(r, 500);
     if (loc == NULL)
         loc = r->server->root;
     if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)

@@ -103,12 +103,12 @@ struct regex *regex_compile(struct arena *arena, struct str pattern, bool casele
     return re;
 }
 
-static void report(struct regex_match *match, int rc)
+/* All groups of the pattern: those behind the last one that took part are unset by the library. */
+static void report(const struct regex *re, struct regex_match *match)
 {
     const PCRE2_SIZE *ovector = pcre2_get_ovector_pointer(result);
 
-    /* 0: more groups than there is room for; those that fit are there. */
-    match->count = rc > 0 ? (unsigned) rc : REGEX_CAPTURES_MAX;
+    match->count = MIN(re->groups + 1, REGEX_CAPTURES_MAX);
     for (unsigned i = 0; i < match->count * 2; i++)
         match->pos[i] = ovector[i] == PCRE2_UNSET ? -1 : (int) ovector[i];
 }
@@ -135,7 +135,7 @@ int regex_exec(const struct regex *re, struct str subject, struct regex_match *m
         return -1;
     }
     if (match)
-        report(match, rc);
+        report(re, match);
     return 1;
 }
 
