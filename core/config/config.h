@@ -9,7 +9,8 @@
  *   STORE_MAIN  once: at the http (stream) level if the module has .http (.stream), else at main
  *   STORE_SRV   http, server, upstream, and the same of stream
  *   STORE_LOC   http, server, location, if, limit_except (and stream, stream's server)
- * A block where a store does not live (events; a location, for STORE_SRV) sees that of the next level above.
+ * A block where a store does not live (events; a location, for STORE_SRV) sees that of the next
+ * level above.
  * A level that sets nothing of a module shares its parent's structure: what is not used costs
  * nothing, neither memory nor time. Only what belongs to a row is inherited: other members of a
  * structure are zero at each level that owns one, and finish fills them.
@@ -65,9 +66,10 @@ struct level {
     struct list children;   /* struct level.sibling, in file order */
     struct list sibling;
     struct conf_pos pos;
-    void **conf[STORES];    /* by module index; filled by inheritance, NULL while the file is read */
+    void **conf[STORES];    /* by module index; filled by inheritance, NULL while reading */
     struct level_own *own;  /* private: the structures made here and which rows were set */
-    struct var_space *vars; /* what $variables here refer to; the parent's unless the block's setter sets another */
+    /* What $variables here refer to: the parent's unless the block's setter sets another. */
+    struct var_space *vars;
     void *object;           /* the block's own: struct server, struct location, struct upstream … */
 };
 
@@ -94,7 +96,8 @@ enum {
     ARG_BLOCK = 1 << 11,  /* takes { … } */
     ARG_FLAG = 1 << 12,   /* one argument, "on" or "off" */
     ARG_REPEAT = 1 << 13, /* may stand several times on a level; otherwise it "is duplicate" */
-    ARG_RAW_BLOCK = 1 << 14, /* the lexer hands the block over unread (map, types … use ARG_BLOCK and conf_lines) */
+    /* With ARG_BLOCK: the lexer hands the block over unread in cf->raw. (map, types … use conf_lines.) */
+    ARG_RAW_BLOCK = 1 << 14,
 };
 
 /*
@@ -113,26 +116,29 @@ struct directive {
     size_t offset;
     size_t size;          /* bytes that inheritance copies */
     enum inherit inherit;
-    const char *def;      /* the default, as one would write it: parsed by the same setter; NULL: zero */
+    const char *def;      /* the default, as one would write it, for the same setter; NULL: zero */
     const char *doc;      /* one line */
     const void *extra;    /* for the setter: enum table, range … */
-    unsigned char group;  /* rows of one module and group (> 0) are inherited together: if one is set here, none is taken over
-                             and none gets its default. Rows that share a member always go together. */
+    /* Rows of one module and group (> 0) are inherited together: if one is set here, none is taken
+     * over and none gets its default. Rows that share a member always go together. */
+    unsigned char group;
     const char *syntax;   /* manual's syntax line without the name: "on | off" */
 };
 
 /*
- * A name that begins with "." is a member without a directive (a content handler that another module
+ * A name that begins with "." is a member without a directive (a content handler that another
+ * module
  * sets): it is inherited like any row's and set with conf_field.
  *
- * The usual row: a value in a member of the module's structure. Further members may follow as designated initialisers.
+ * The usual row: a value in a member of the module's structure. Further members may follow as
+ * designated initialisers.
  */
 #define ROW(name_, ctx_, args_, set_, store_, type_, member_, inherit_, def_, syntax_, doc_, ...) \
     { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
       .offset = offsetof(type_, member_), .size = sizeof(((type_ *) 0)->member_), \
       .inherit = (inherit_), .def = (def_), .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
-/* A row that stores nothing of its own: field is the whole structure (or NULL if the module has none there).
- * What the setter writes there is this level's alone. */
+/* A row that stores nothing of its own: field is the whole structure (or NULL if the module has
+ * none there). What the setter writes there is this level's alone. */
 #define ROW_CALL(name_, ctx_, args_, set_, store_, syntax_, doc_, ...) \
     { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = (store_), \
       .inherit = INHERIT_DONE, .syntax = (syntax_), .doc = (doc_), __VA_ARGS__ }
@@ -167,8 +173,8 @@ struct conf {
     struct config *config;
     struct arena *arena; /* config->arena */
     struct logger *log;
-    /* args[0] is the directive's name; each is NUL-terminated. The strings live as long as the config, the
-     * array until the setter returns. */
+    /* args[0] is the directive's name; each is NUL-terminated. The strings live as long as the
+     * config, the array until the setter returns. */
     struct str *args;
     unsigned nargs;
     struct conf_pos pos; /* of the directive */
@@ -177,7 +183,7 @@ struct conf {
     const struct module *module;
     const struct directive *row;
     bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
-    struct str raw;      /* of an ARG_RAW_BLOCK row: what stands between the braces, NUL-terminated */
+    struct str raw;      /* of an ARG_RAW_BLOCK row: what is between the braces, NUL-terminated */
     void *parser;        /* private */
 };
 
@@ -186,13 +192,14 @@ struct config_request {
     const char *prefix;
     const char *file;          /* absolute */
     const char *globals;       /* -g text or NULL; read before the file */
-    FILE *details;             /* stderr: errors also show the source line and a caret; NULL: they do not */
+    FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
     const struct config *old;
 };
 
 /*
- * Reads a configuration. All errors found (up to 20) are logged to log with FILE:LINE, the source line with
+ * Reads a configuration. All errors found (up to 20) are logged to log with FILE:LINE, the source
+ * line with
  * a caret and, for unknown names, the nearest known one. NULL after any error; the arena is then
  * gone. modules[] is NULL-terminated; config_modules_init must have been called.
  */
@@ -205,7 +212,9 @@ void config_free(struct config *config);
 #define CONF_BLOCK_MAX 128           /* blocks inside blocks */
 #define CONF_ERRORS_MAX 20
 
-/* Once per process: numbers the modules (*module->slot) and checks the tables for contradictions. */
+/*
+ * Once per process: numbers the modules (*module->slot) and checks the tables for contradictions.
+ */
 void config_modules_init(void);
 /* Gives back what config_modules_init made (leak checks at exit). */
 void config_modules_free(void);
@@ -229,21 +238,31 @@ void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) 
 
 /* A new level below cf->level, at cf->pos. object is the block's own structure. */
 struct level *conf_level(struct conf *cf, unsigned context, void *object);
-/* Parses the block that follows into `child`. NULL always comes back unless the file's syntax is broken
- * (then the sentence was already reported and parsing stops). */
+/* Parses the block that follows into `child`. Errors in it are reported there. What comes back is to be
+ * returned by the setter: NULL, or when the syntax is broken a mark that ends the parse. */
 const char *conf_block(struct conf *cf, struct level *child);
-/* Parses the block that follows line by line: `line` is called as a setter for each (cf->args), include is handled. */
-const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data), void *data);
 /*
- * The module's own structure at a level (or at the level above where the store lives; NULL if it lives at none), created
- * zeroed if the level had none; in finish and post, when what is inherited is already there, as a copy of it.
- * For members that are no row's: they stay this level's. Whoever sets a row's member uses conf_field.
+ * Parses the block that follows line by line: `line` is called as a setter for each (cf->args),
+ * include is handled.
+ */
+const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data),
+                       void *data);
+/*
+ * The module's own structure at a level (or at the level above where the store lives; NULL if it
+ * lives at none), created
+ * zeroed if the level had none; in finish and post, when what is inherited is already there, as a
+ * copy of it.
+ * For members that are no row's: they stay this level's. Whoever sets a row's member uses
+ * conf_field.
  */
 void *conf_own(struct conf *cf, struct level *level, const struct module *module, unsigned store);
 /* Whether the row `name` of the module was set at this very level. */
 bool conf_is_set(const struct level *level, const struct module *module, const char *name);
-/* The member of the row `name` at a level, marked as set there: for one module that sets another's. */
-void *conf_field(struct conf *cf, struct level *level, const struct module *module, const char *name);
+/*
+ * The member of the row `name` at a level, marked as set there: for one module that sets another's.
+ */
+void *conf_field(struct conf *cf, struct level *level, const struct module *module,
+                 const char *name);
 /* Sets a row as if the text had been written at this level (derived defaults). */
 const char *conf_apply(struct conf *cf, struct level *level, const struct module *module,
                        const char *name, const char *text);
@@ -262,11 +281,11 @@ conf_setter conf_set_bits;     /* [unsigned] extra: struct conf_enum[], all argu
 conf_setter conf_set_str;      /* [struct str] */
 conf_setter conf_set_list;     /* [struct str_list] all arguments appended */
 conf_setter conf_set_bufs;     /* [struct conf_bufs] NUMBER SIZE */
-conf_setter conf_set_path;     /* [struct conf_path] PATH [level1 [level2 [level3]]]; registered as a temp path, created at start */
+conf_setter conf_set_path;     /* [struct conf_path] PATH [level …]; also a res_path, made at start */
 conf_setter conf_set_file;     /* [struct str] path completed with the prefix */
 conf_setter conf_set_conf_file;/* [struct str] path completed with conf_prefix */
 conf_setter conf_set_expr;     /* [struct expr *] */
-conf_setter conf_set_exprs;    /* [struct expr_list] all arguments appended (predicates: if=, no_cache, …) */
+conf_setter conf_set_exprs;    /* [struct expr_list] all arguments appended (predicates) */
 conf_setter conf_set_expr_size;/* [struct expr_size] a size or an expression that yields one */
 conf_setter conf_ignored;      /* accepted without effect; the doc says why; notice at info level */
 

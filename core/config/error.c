@@ -223,7 +223,10 @@ int error_nearest(struct str name, const struct str *candidates, unsigned count)
 
 const char *error_near_directive(struct conf *cf, struct str name)
 {
-    /* A name that may stand here counts half a slip less; ties go to the alphabet, not to the table. */
+    /*
+     * A name that may stand here counts half a slip less; ties go to the alphabet, not to the
+     * table.
+     */
     unsigned limit = near_limit(name), i = 0, best = limit * 2 + 2;
     struct str nearest = STR_NULL;
     struct known_row include = { .row = &include_row };

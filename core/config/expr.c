@@ -202,7 +202,9 @@ static struct str part_value(struct eval *e, const struct expr_part *part)
     }
 }
 
-/* The values one behind the other, after the prefix if the first byte does not make them absolute. */
+/*
+ * The values one behind the other, after the prefix if the first byte does not make them absolute.
+ */
 static struct str join(struct eval *e, const struct expr *x, const struct str *values)
 {
     size_t len = 0;

@@ -2,7 +2,8 @@
 /*
  * Strings with $variables, compiled once and evaluated lazily, and the variables themselves.
  * Works for HTTP requests and stream sessions alike: the subject is whatever embeds a
- * `struct eval`. A variable gets an index when something refers to it; values are cached by index in
+ * `struct eval`. A variable gets an index when something refers to it; values are cached by index
+ * in
  * the subject, except for variables marked fresh.
  */
 #ifndef CORE_CONFIG_EXPR_H
@@ -24,8 +25,9 @@ enum {
     VAR_FRESH = 1,      /* never cached: always asked anew */
     VAR_CHANGEABLE = 2, /* may be defined again by set, map, geo … */
     VAR_PREFIX = 4,     /* a family: name is "arg_", data of an instance is the rest of the name */
-    VAR_WEAK = 8,       /* no error when nothing defines it: its value is then absent. A weak definition (set) takes
-                           what a built-in or a family computes, until something is stored */
+    /* No error when nothing defines it: its value is then absent. A weak definition (set) takes
+     * what a built-in or a family computes, until something is stored. */
+    VAR_WEAK = 8,
 };
 
 /* A row in a module's table of variables. */
@@ -67,7 +69,8 @@ enum { VALUE_UNKNOWN, VALUE_FOUND, VALUE_ABSENT, VALUE_BUSY };
 struct eval {
     struct arena *arena;
     const struct var_space *space;
-    struct value **values; /* *values: space->count entries, allocated on first use; shared by subrequests */
+    /* *values: space->count entries, allocated on first use; shared by subrequests. */
+    struct value **values;
     struct str match_subject;          /* what the last regex was run on */
     const struct regex_match *match;   /* its captures: $1… ; NULL: none */
     struct logger *log;
@@ -76,9 +79,13 @@ struct eval {
 void var_space_init(struct var_space *s, struct arena *arena);
 /* Adds a module's table, whose names are lower case. Duplicates are a programming error. */
 void var_space_rows(struct var_space *s, const struct var_row *rows);
-/* Defines a variable by configuration (set, map, geo …); name without "$", any case. NULL with a sentence in *error
- * if the name is taken or is none. The caller then sets get and data (set only where get is NULL). */
-struct var *var_define(struct conf *cf, struct var_space *s, struct str name, unsigned flags, const char **error);
+/*
+ * Defines a variable by configuration (set, map, geo …); name without "$", any case. NULL with a
+ * sentence in *error if the name is taken or is none. The caller then sets get and data (set only
+ * where get is NULL).
+ */
+struct var *var_define(struct conf *cf, struct var_space *s, struct str name, unsigned flags,
+                       const char **error);
 /* Refers to a variable, which may be defined later: gives it an index. */
 struct var *var_refer(struct conf *cf, struct var_space *s, struct str name);
 /* After the file is read: resolves prefixes, reports each unknown variable once. 0 or -1. */
@@ -111,7 +118,8 @@ enum {
 /* The space that strings at cf->level refer to (http's or stream's); NULL outside of both. */
 struct var_space *conf_var_space(struct conf *cf);
 /*
- * NULL with a sentence in *error ("invalid variable name"). Text without $ is a literal; outside of http and stream
+ * NULL with a sentence in *error ("invalid variable name"). Text without $ is a literal; outside of
+ * http and stream
  * everything is.
  */
 struct expr *expr_compile(struct conf *cf, struct str text, unsigned flags, const char **error);
@@ -121,8 +129,10 @@ bool expr_is_literal(const struct expr *x, struct str *text);
 bool expr_uses_captures(const struct expr *x);
 unsigned expr_max_capture(const struct expr *x); /* highest $N, 0: none */
 struct str expr_source(const struct expr *x);
-/* The result lives in the subject's arena or longer. Unknown values count as empty. A literal costs no allocation, a
- * single variable or capture none unless EXPR_Z or a prefix demands a copy. */
+/*
+ * The result lives in the subject's arena or longer. Unknown values count as empty. A literal
+ * costs no allocation, a single variable or capture none unless EXPR_Z or a prefix demands a copy.
+ */
 struct str expr_eval(struct eval *e, const struct expr *x);
 /* True if any item is neither empty nor "0" (nginx's predicate rule). */
 bool expr_any_true(struct eval *e, const struct expr_list *list);

@@ -51,7 +51,8 @@ const char *conf_include(struct conf *cf)
         else if (rc == GLOB_NOMATCH)
             error = NULL;
         else
-            error = conf_error(cf, "glob() \"%s\" failed (%d: %s)", path.ptr, errno, strerror(errno));
+            error =
+                conf_error(cf, "glob() \"%s\" failed (%d: %s)", path.ptr, errno, strerror(errno));
         if (rc == 0 || rc == GLOB_NOMATCH)
             globfree(&found);
     }

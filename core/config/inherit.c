@@ -12,7 +12,8 @@
 #include "core/config/parse.h"
 
 enum {
-    TAINT_PRIVATE = 1,  /* something of this level alone: a row of INHERIT_NONE, members without a row */
+    TAINT_PRIVATE =
+        1, /* something of this level alone: a row of INHERIT_NONE, members without a row */
     TAINT_IMPLICIT = 2, /* an INHERIT_IMPLICIT value: only if and limit_except may see it */
 };
 
@@ -126,7 +127,10 @@ static void **own_array(struct conf *cf, const struct level *level, unsigned sto
     return array;
 }
 
-/* The zeroed structure of a level where the store lives; after inheritance a copy of what is seen there. */
+/*
+ * The zeroed structure of a level where the store lives; after inheritance a copy of what is seen
+ * there.
+ */
 static void *own_struct(struct conf *cf, struct level *level, const struct module *module,
                         unsigned store)
 {
@@ -225,7 +229,8 @@ bool conf_is_set(const struct level *level, const struct module *module, const c
     return level_row_set(level, module, number);
 }
 
-void *conf_field(struct conf *cf, struct level *level, const struct module *module, const char *name)
+void *conf_field(struct conf *cf, struct level *level, const struct module *module,
+                 const char *name)
 {
     unsigned number = 0;
     const struct directive *row = module_row(module, name, level->context, &number);
@@ -292,7 +297,10 @@ static void apply_default(struct conf *cf, struct level *level, const struct mod
                 error), NULL);
 }
 
-/* One member of a structure that the level owns and where the row's group is not set. Returns the taint that comes along. */
+/*
+ * One member of a structure that the level owns and where the row's group is not set. Returns the
+ * taint that comes along.
+ */
 static unsigned take_member(struct conf *cf, struct level *level, const struct module *module,
                             const struct directive *row, char *conf, char *above)
 {

@@ -3,7 +3,8 @@
  * The lexer: nginx's words. A word ends at a blank, ";" or "{" (but not at the "{" of "${"); quotes
  * count only at its start; a backslash takes the next byte along and is dropped before quotes
  * and itself, while \t \r \n become what they mean; everything else keeps its backslash. Behind
- * a closing quote only a blank, ";", "{" or ")" may stand. Called by the parser alone; reports nothing itself.
+ * a closing quote only a blank, ";", "{" or ")" may stand. Called by the parser alone; reports
+ * nothing itself.
  */
 #include "core/config/parse.h"
 
@@ -136,7 +137,10 @@ static enum lex_kind lex_quoted(struct lexer *lx, struct token *t)
     lx->p++;
     if (lx->p < lx->end && !is_blank(*lx->p) && strchr(";{)", *lx->p) == NULL)
         return bad_byte(lx, t, lx->p);
-    /* out is at most the closing quote, so that the NUL overwrites nothing that is still to be read. */
+    /*
+     * out is at most the closing quote, so that the NUL overwrites nothing that is still to be
+     * read.
+     */
     take(t, start, out);
     return LEX_WORD;
 }

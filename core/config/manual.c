@@ -27,7 +27,8 @@ static void print_row(struct arena *arena, const struct directive *row, FILE *ou
     fputc('\n', out);
 }
 
-static void print_module(struct arena *arena, const char *name, const struct directive *rows, FILE *out)
+static void print_module(struct arena *arena, const char *name, const struct directive *rows,
+                         FILE *out)
 {
     bool any = false;
 

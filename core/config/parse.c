@@ -64,8 +64,10 @@ static void skip_block(struct conf *cf)
         case LEX_OPEN: depth++; break;
         case LEX_CLOSE: depth--; break;
         case LEX_END:
-            error_report(cf, t.pos, "unexpected end of file, expecting \"}\"",
-                str_printf(cf->arena, "the block that begins in line %u is not closed", open.line).ptr);
+            error_report(
+                cf, t.pos, "unexpected end of file, expecting \"}\"",
+                str_printf(cf->arena, "the block that begins in line %u is not closed", open.line)
+                    .ptr);
             parser->stop = true;
             return;
         default: break;
@@ -287,9 +289,11 @@ static void report_end(struct conf *cf, const struct token *t, bool top, struct 
     const char *hint = NULL;
 
     if (t->opened)
-        hint = str_printf(cf->arena, "the quote that opens in line %u is not closed", t->opened).ptr;
+        hint =
+            str_printf(cf->arena, "the quote that opens in line %u is not closed", t->opened).ptr;
     else if (!top && parser->words.count == 0)
-        hint = str_printf(cf->arena, "the block that begins in line %u is not closed", open.line).ptr;
+        hint =
+            str_printf(cf->arena, "the block that begins in line %u is not closed", open.line).ptr;
     if (parser->words.count == 0 && t->opened == 0) {
         if (top)
             return;
@@ -387,7 +391,8 @@ const char *conf_block(struct conf *cf, struct level *child)
     return parser->stop ? conf_stopped : NULL;
 }
 
-const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data), void *data)
+const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, void *data),
+                       void *data)
 {
     struct parser *parser = conf_parser(cf);
     struct conf saved = *cf;

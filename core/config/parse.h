@@ -91,7 +91,9 @@ const char *conf_include(struct conf *cf);
 
 /* Reports a sentence at a place: the log line, then the source line with a caret and the hint. */
 void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, const char *hint);
-/* `did you mean "x"?` for the nearest known directive, those of the current context first; or NULL. */
+/*
+ * `did you mean "x"?` for the nearest known directive, those of the current context first; or NULL.
+ */
 const char *error_near_directive(struct conf *cf, struct str name);
 /* The nearest of `count` names within the distance that a typing mistake makes, or -1. */
 int error_nearest(struct str name, const struct str *names, unsigned count);
@@ -137,7 +139,10 @@ const struct directive *module_row(const struct module *module, const char *name
 
 /* inherit.c --------------------------------------------------------------------------------- */
 
-/* The structures a level made for one module, and which rows were set: a bit per row, then a bit per key. */
+/*
+ * The structures a level made for one module, and which rows were set: a bit per row, then a bit
+ * per key.
+ */
 struct level_own {
     struct level_own *next;
     const struct module *module;
@@ -149,7 +154,10 @@ struct level_own {
 struct level *level_home(struct level *level, const struct module *module, unsigned store);
 bool level_row_set(const struct level *level, const struct module *module, unsigned number);
 void level_mark(struct conf *cf, struct level *level, const struct module *module, unsigned number);
-/* Where the row's setter writes when called for this level: NULL if the module has no structure there. */
+/*
+ * Where the row's setter writes when called for this level: NULL if the module has no structure
+ * there.
+ */
 void *level_field(struct conf *cf, struct level *level, const struct module *module,
                   const struct directive *row);
 /* Inheritance and finish for all levels, from main down. Errors are counted in the config. */

@@ -59,20 +59,27 @@ struct res_pool {
 
 struct resources {
     struct list files, listens, zones, paths, pools; /* in the order first named */
-    struct table by_path, by_addr, by_zone;          /* private: what the lists hold, for the search */
+    struct table by_path, by_addr, by_zone; /* private: for the search */
     uint64_t capabilities;          /* bits of CAP_…: what workers keep of the super-user's rights */
 };
 
 struct resources *resources_new(struct config *config);
 /* The file of that absolute path (found or new). */
 struct res_file *res_file(struct config *config, struct str path);
-/* error_log's target, shared by all who name it: file path, "stderr", "syslog:…", "memory:…". NULL with a sentence in *error. */
+/*
+ * error_log's target, shared by all who name it: file path, "stderr", "syslog:…", "memory:…". NULL
+ * with a sentence in *error.
+ */
 struct log_file *res_log_file(struct conf *cf, struct str spec, const char **error);
-/* The listening address, found or new (port included in the comparison). text is set, owner is not. */
+/*
+ * The listening address, found or new (port included in the comparison). text is set, owner is not.
+ */
 struct res_listen *res_listen(struct config *config, const struct addr *addr);
 /*
- * A zone by name. First mention with a size defines it; a mention with size 0 refers to it (before or after).
- * Another size, or another kind, is an error: NULL with a sentence in *error. The same size again is not
+ * A zone by name. First mention with a size defines it; a mention with size 0 refers to it (before
+ * or after).
+ * Another size, or another kind, is an error: NULL with a sentence in *error. The same size again
+ * is not
  * (several upstream groups may share a zone): a kind that allows one definition looks at spec.data.
  * spec.size is 0 as long as nothing defined it: res_zones_check.
  */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: any bytes as a configuration file, read as -t does. The build's own modules are there
- * if it has any, so their setters are reached too. Slashes are taken out, so that no file of the system
+ * Fuzz target: any bytes as a configuration file, read as -t does. The build's own modules are
+ * there
+ * if it has any, so their setters are reached too. Slashes are taken out, so that no file of the
+ * system
  * is included or named.
  */
 #include <unistd.h>

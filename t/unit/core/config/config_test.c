@@ -67,9 +67,11 @@ static const struct conf_range range = { 1, 9 };
 #define BLOCK(name_, in_, makes_, ...) \
     { .name = name_, .contexts = in_, .args = ARGS_ANY | ARG_BLOCK, .set = open_block, \
       .inherit = INHERIT_DONE, .extra = (const void *) (uintptr_t) (makes_) }
-#define REPEATED(name_, in_, makes_) \
-    { .name = name_, .contexts = in_, .args = ARGS_ANY | ARG_BLOCK | ARG_REPEAT, .set = open_block, \
-      .inherit = INHERIT_DONE, .extra = (const void *) (uintptr_t) (makes_) }
+#define REPEATED(name_, in_, makes_)                                                             \
+    {                                                                                            \
+        .name = name_, .contexts = in_, .args = ARGS_ANY | ARG_BLOCK | ARG_REPEAT,               \
+        .set = open_block, .inherit = INHERIT_DONE, .extra = (const void *) (uintptr_t) (makes_) \
+    }
 #define HSL_ROW(name_, args_, set_, member_, ...) \
     ROW(name_, CTX_HSL, args_, set_, STORE_LOC, struct toy, member_, INHERIT_SCALAR, NULL, \
         "value", "A toy.", __VA_ARGS__)
@@ -135,30 +137,31 @@ static void sentences(void)
         { "http {\n", "unexpected end of file, expecting \"}\"", 2, NULL },
         { "http", "unexpected end of file, expecting \";\" or \"}\"", 1, NULL },
         { "http {\n str \"a;\n}\n", "unexpected end of file, expecting \";\" or \"}\"", 4,
-            "\n^ the quote that opens in line 2 is not closed\n" },
+          "\n^ the quote that opens in line 2 is not closed\n" },
         { "http { str a }", "unexpected \"}\"", 1, NULL },
         { "http { str a { } }", "directive \"str\" is not terminated by \";\"", 1, NULL },
         { "http ;", "directive \"http\" has no opening \"{\"", 1, "http ;\n^\n" },
         { "http {\n\tproxy_pas x;\n}", "unknown directive \"proxy_pas\"", 2,
-            "\tproxy_pas x;\n\t^ did you mean \"proxy_pass\"?\n" },
+          "\tproxy_pas x;\n\t^ did you mean \"proxy_pass\"?\n" },
         { "http { serevr { { } \"}\" } }", "unknown directive \"serevr\"", 1, NULL },
         { "ssl_alpn x;", "unknown directive \"ssl_alpn\"", 1,
-            "ssl_alpn x;\n^ a directive of nginx that this build of proxyd does not have\n" },
+          "ssl_alpn x;\n^ a directive of nginx that this build of proxyd does not have\n" },
         { "pcre_ji on;", "unknown directive \"pcre_ji\"", 1, "pcre_ji on;\n^\n" },
         { "zzz;", "unknown directive \"zzz\"", 1, "zzz;\n^\n" },
-        { "inclde x;", "unknown directive \"inclde\"", 1, "inclde x;\n^ did you mean \"include\"?\n" },
+        { "inclde x;", "unknown directive \"inclde\"", 1,
+          "inclde x;\n^ did you mean \"include\"?\n" },
         { "server { }", "\"server\" directive is not allowed here", 1,
-            "server { }\n^ it may stand in: http\n" },
+          "server { }\n^ it may stand in: http\n" },
         { "http { size 1 2; }", "invalid number of arguments in \"size\" directive", 1,
-            "http { size 1 2; }\n       ^ its syntax: size value\n" },
+          "http { size 1 2; }\n       ^ its syntax: size value\n" },
         { "http {\nsize 1\nstr 2;\n}", "invalid number of arguments in \"size\" directive", 2,
-            "size 1\n^ is a \";\" missing before \"str\" in line 3?\n" },
+          "size 1\n^ is a \";\" missing before \"str\" in line 3?\n" },
         { "http { size 1; size 2; }", "\"size\" directive is duplicate", 1,
-            "http { size 1; size 2; }\n               ^\n" },
+          "http { size 1; size 2; }\n               ^\n" },
         { "http { } http { }", "\"http\" directive is duplicate", 1, NULL },
         { "http { flag yes; }",
-            "invalid value \"yes\" in \"flag\" directive, it must be \"on\" or \"off\"", 1,
-            "http { flag yes; }\n            ^\n" },
+          "invalid value \"yes\" in \"flag\" directive, it must be \"on\" or \"off\"", 1,
+          "http { flag yes; }\n            ^\n" },
         { "http { flag; }", "invalid number of arguments in \"flag\" directive", 1, NULL },
         { "http { num x; }", "\"num\" directive invalid number", 1, NULL },
         { "http { num -1; }", "\"num\" directive invalid number", 1, NULL },
@@ -171,7 +174,7 @@ static void sentences(void)
         { "http { ms 1x; }", "\"ms\" directive invalid value", 1, NULL },
         { "http { sec 1ms; }", "\"sec\" directive invalid value", 1, NULL },
         { "http { choice x; }", "invalid value \"x\"", 1,
-            "http { choice x; }\n              ^ one of: any, all\n" },
+          "http { choice x; }\n              ^ one of: any, all\n" },
         { "http { bits any x; }", "invalid value \"x\"", 1, NULL },
         { "http { bufs 0 1k; }", "\"bufs\" directive invalid value", 1, NULL },
         { "http { bufs 4 xk; }", "\"bufs\" directive invalid value", 1, NULL },
@@ -184,14 +187,14 @@ static void sentences(void)
         { "http { raw { { } }", "unexpected end of file, expecting \"}\"", 1, NULL },
         { "http { str \"a\"b; }", "unexpected \"b\"", 1, NULL },
         { "http { server refuse { wrong; } }", "refused \"refuse\"", 1,
-            "http { server refuse { wrong; } }\n              ^\n" },
+          "http { server refuse { wrong; } }\n              ^\n" },
         { "\xef\xbb\xbfhttp { }", "unexpected UTF-8 byte order mark", 1, NULL },
         { "include none.conf;", "failed (2: No such file or directory)", 1, NULL },
         { "include;", "invalid number of arguments in \"include\" directive", 1, NULL },
         { "include {}", "directive \"include\" is not terminated by \";\"", 1, NULL },
         { "include a b;", "invalid number of arguments in \"include\" directive", 1, NULL },
         { "http {\n \xc3\xa4\xc3\xb6 x; }", "unknown directive \"\xc3\xa4\xc3\xb6\"", 2,
-            " \xc3\xa4\xc3\xb6 x; }\n ^\n" },
+          " \xc3\xa4\xc3\xb6 x; }\n ^\n" },
         { "http { str \xc3\xa4 b; }", "invalid number of arguments in \"str\" directive", 1, NULL },
     };
 
@@ -211,13 +214,19 @@ static void sentences(void)
 
 static void several(void)
 {
-    struct config *config = toy_read("http {\n proxy_pas x;\n server {\n  flag maybe;\n  location / {\n"
-                                     "   unknown_block { listen 80; ; } size 1; size 2; }\n"
-                                     "  str \"a\"b c; num x }\n server { off z; }\n}\nfoo;\n");
+    struct config *config =
+        toy_read("http {\n proxy_pas x;\n server {\n  flag maybe;\n  location / {\n"
+                 "   unknown_block { listen 80; ; } size 1; size 2; }\n"
+                 "  str \"a\"b c; num x }\n server { off z; }\n}\nfoo;\n");
     static const char *const expected[] = {
-        "unknown directive \"proxy_pas\"", "invalid value \"maybe\"",
-        "unknown directive \"unknown_block\"", "\"size\" directive is duplicate", "unexpected \"b\"",
-        "unexpected \"}\"", "\"off\" directive invalid value", "unknown directive \"foo\"",
+        "unknown directive \"proxy_pas\"",
+        "invalid value \"maybe\"",
+        "unknown directive \"unknown_block\"",
+        "\"size\" directive is duplicate",
+        "unexpected \"b\"",
+        "unexpected \"}\"",
+        "\"off\" directive invalid value",
+        "unknown directive \"foo\"",
     };
     const char *p = toy_logged;
 
@@ -268,7 +277,8 @@ static void values(void)
     is_uint(toy->list.count, 4, "lists add up");
     ok(toy->bufs.count == 4 && toy->bufs.size == 8192, "number and size");
     is_str(toy->path.path.ptr, toy_path("spool"), "a path below the prefix");
-    ok(toy->path.levels[0] == 1 && toy->path.levels[1] == 2 && toy->path.levels[2] == 0, "its levels");
+    ok(toy->path.levels[0] == 1 && toy->path.levels[1] == 2 && toy->path.levels[2] == 0,
+       "its levels");
     ok(!list_empty(&config->resources->paths), "which will be made at the start");
     is_str(toy->file.ptr, toy_path("logs/x"), "a file below the prefix");
     is_str(toy->conf_file.ptr, toy_path("k"), "a file below the configuration's directory");
@@ -287,7 +297,8 @@ static void includes(void)
 
     toy_put("b.inc", "str b;", 6);
     toy_put("a.inc", "num 1", 5);
-    ok(toy_read("http { include a.inc; }") == NULL, "an included file must end its directives itself");
+    ok(toy_read("http { include a.inc; }") == NULL,
+       "an included file must end its directives itself");
     toy_put("a.inc", "server { num 1; } ", 18);
     config = toy_read("http { include *.inc; include none*.inc; map { include m.map; } }");
     ok(config == NULL, "a missing file inside a map");

@@ -113,12 +113,14 @@ static const char *set_outside(struct conf *cf, void *field)
     struct str text;
 
     ok(field == NULL, "a module has no location structure at main");
-    ok(x && expr_is_literal(x, &text) && str_eq(text, STR("a$b")), "outside of http a dollar is a dollar");
+    ok(x && expr_is_literal(x, &text) && str_eq(text, STR("a$b")),
+       "outside of http a dollar is a dollar");
     return NULL;
 }
 
-#define TOY(name_, args_, set_, member_) \
-    ROW(name_, CTX_HTTP, args_, set_, STORE_LOC, struct toy, member_, INHERIT_SCALAR, NULL, "x", "A toy.")
+#define TOY(name_, args_, set_, member_)                                                         \
+    ROW(name_, CTX_HTTP, args_, set_, STORE_LOC, struct toy, member_, INHERIT_SCALAR, NULL, "x", \
+        "A toy.")
 
 static const struct directive toy_rows[] = {
     { .name = "http", .contexts = CTX_MAIN, .args = ARGS0 | ARG_BLOCK, .set = set_http,
@@ -161,7 +163,8 @@ static struct toy *use(const char *text)
         return NULL;
     values = NULL;
     asked = 0;
-    subject = (struct eval){ .arena = arena_new(), .space = space, .values = &values, .log = &toy_log };
+    subject =
+        (struct eval){ .arena = arena_new(), .space = space, .values = &values, .log = &toy_log };
     return level_conf(container_of(config->main->children.next, struct level, sibling), STORE_LOC,
         toy_slot);
 }
@@ -181,7 +184,8 @@ static void is_value(const struct expr *x, const char *expected, const char *nam
 
 static void evaluating(void)
 {
-    struct toy *toy = use("http { a plain; b x-${host}-$arg_foo$none.$HOST; any $host $none 0; rate 10k; z $host; }");
+    struct toy *toy = use(
+        "http { a plain; b x-${host}-$arg_foo$none.$HOST; any $host $none 0; rate 10k; z $host; }");
     struct regex_match match = { .count = 3, .pos = { 0, 5, 1, 3, -1, -1 } };
     struct str s;
     size_t used;
@@ -230,11 +234,13 @@ static void paths(void)
 {
     struct toy *toy = use("http { path logs/x; def d /abs; a $d; z \"\"; }");
 
-    is_str(expr_eval(&subject, toy->path).ptr, toy_path("logs/x"), "a literal path is completed once");
+    is_str(expr_eval(&subject, toy->path).ptr, toy_path("logs/x"),
+           "a literal path is completed once");
     is_value(toy->z, "", "an empty literal");
     done();
     toy = use("http { def d /abs; def e \"\"; path $e$d/x; }");
-    is_str(expr_eval(&subject, toy->path).ptr, "/abs/x", "an absolute one stays, whatever made it so");
+    is_str(expr_eval(&subject, toy->path).ptr, "/abs/x",
+           "an absolute one stays, whatever made it so");
     done();
 }
 
@@ -275,7 +281,8 @@ static void cycles(void)
 
 static void defining(void)
 {
-    struct toy *toy = use("http { a $maybe; b $arg_q; def arg_q set; def args 1; def x 1; def x 2; z $x; }");
+    struct toy *toy =
+        use("http { a $maybe; b $arg_q; def arg_q set; def args 1; def x 1; def x 2; z $x; }");
 
     if (!ok(toy != NULL, "definitions"))
         return;

@@ -47,7 +47,8 @@ static const char *open_block(struct conf *cf, void *field)
 
 static const char *set_rule(struct conf *cf, void *field)
 {
-    str_list_add(cf->arena, field, str_printf(cf->arena, "%s %s", cf->args[0].ptr, cf->args[1].ptr));
+    str_list_add(cf->arena, field,
+                 str_printf(cf->arena, "%s %s", cf->args[0].ptr, cf->args[1].ptr));
     return NULL;
 }
 
@@ -76,9 +77,11 @@ static const char *set_private(struct conf *cf, void *field)
     return NULL;
 }
 
-#define BLOCK(name_, in_, makes_) \
-    { .name = name_, .contexts = in_, .args = ARGS_ANY | ARG_BLOCK | ARG_REPEAT, .set = open_block, \
-      .inherit = INHERIT_DONE, .extra = (const void *) (uintptr_t) (makes_) }
+#define BLOCK(name_, in_, makes_)                                                                \
+    {                                                                                            \
+        .name = name_, .contexts = in_, .args = ARGS_ANY | ARG_BLOCK | ARG_REPEAT,               \
+        .set = open_block, .inherit = INHERIT_DONE, .extra = (const void *) (uintptr_t) (makes_) \
+    }
 #define HSL_ROW(name_, args_, set_, member_, inherit_, def_, ...) \
     ROW(name_, CTX_HSLI | CTX_LIMIT_EXCEPT, args_, set_, STORE_LOC, struct toy_loc, member_, \
         inherit_, def_, "value", "A toy.", __VA_ARGS__)
@@ -91,10 +94,10 @@ static const struct directive toy_rows[] = {
     BLOCK("if", CTX_SERVER | CTX_LOCATION, CTX_IF_LOCATION),
     BLOCK("limit_except", CTX_LOCATION, CTX_LIMIT_EXCEPT),
     BLOCK("upstream", CTX_HTTP, CTX_UPSTREAM),
-    ROW("limit", CTX_EVENTS, ARGS1, conf_set_size, STORE_MAIN, struct toy_main, limit, INHERIT_SCALAR,
-        "512", "n", "A main row in events."),
-    ROW("name", CTX_SERVER, ARGS1, conf_set_str, STORE_SRV, struct toy_srv, name, INHERIT_NONE, NULL,
-        "n", "A server row."),
+    ROW("limit", CTX_EVENTS, ARGS1, conf_set_size, STORE_MAIN, struct toy_main, limit,
+        INHERIT_SCALAR, "512", "n", "A main row in events."),
+    ROW("name", CTX_SERVER, ARGS1, conf_set_str, STORE_SRV, struct toy_srv, name, INHERIT_NONE,
+        NULL, "n", "A server row."),
     ROW("buffer", CTX_HTTP | CTX_SERVER, ARGS1, conf_set_size, STORE_SRV, struct toy_srv, buffer,
         INHERIT_SCALAR, "1k", "n", "A server row that http may give."),
     HSL_ROW("scalar", ARGS1, conf_set_size, scalar, INHERIT_SCALAR, "8k"),
@@ -107,12 +110,13 @@ static const struct directive toy_rows[] = {
         INHERIT_SCALAR, NULL, "p", "The other of the group.", .group = 1),
     HSL_ROW("header", ARGS2 | ARG_REPEAT, set_header, headers, INHERIT_WHOLE, NULL, .group = 2),
     HSL_ROW(".default_headers", ARG_FLAG, conf_set_flag, default_headers, INHERIT_SCALAR, "on",
-        .group = 2),
+            .group = 2),
     HSL_ROW("try", ARGS1_MORE, conf_set_list, try, INHERIT_NONE, NULL),
     HSL_ROW("never", ARGS1, conf_set_size, never, INHERIT_NONE, "7"),
     HSL_ROW("pass", ARGS1, set_pass, pass, INHERIT_IMPLICIT, NULL),
     HSL_ROW(".handler", ARGS1, NULL, handler, INHERIT_IMPLICIT, NULL),
-    ROW_CALL("private", CTX_HSLI, ARGS0 | ARG_REPEAT, set_private, STORE_LOC, "", "Writes where no row is."),
+    ROW_CALL("private", CTX_HSLI, ARGS0 | ARG_REPEAT, set_private, STORE_LOC, "",
+             "Writes where no row is."),
     ROW_END,
 };
 
@@ -229,16 +233,18 @@ static void defaults(void)
 
 static void shared(void)
 {
-    struct config *config = toy_read("http { server { location / { location /a { } } }\n"
-                                     "server { location / { scalar 1; } location /b { plain 4; } } }");
+    struct config *config =
+        toy_read("http { server { location / { location /a { } } }\n"
+                 "server { location / { scalar 1; } location /b { plain 4; } } }");
 
     if (!ok(config != NULL, "levels that set nothing"))
         return;
     ok(LOC(0, 0, 0, -1) == LOC(-1), "share the structure of http, four levels up");
     ok(LEVEL(0, 0, 0, -1)->conf[STORE_LOC] == LEVEL(-1)->conf[STORE_LOC], "and the whole array");
     ok(LOC(1, 0, -1) != LOC(-1), "a level that sets something has its own");
-    ok(level_conf(LEVEL(1, 0, -1), STORE_LOC, plain_slot) == level_conf(LEVEL(-1), STORE_LOC, plain_slot),
-        "of that module only");
+    ok(level_conf(LEVEL(1, 0, -1), STORE_LOC, plain_slot) ==
+           level_conf(LEVEL(-1), STORE_LOC, plain_slot),
+       "of that module only");
     ok(LOC(1, 1, -1) == LOC(1, -1), "and shares the others");
     ok(SRV(1, 0, -1) == SRV(1, -1), "a location sees the server's structures");
     ok(level_conf(LEVEL(1, 0, -1), STORE_MAIN, toy_slot) != NULL, "and the main ones");
@@ -316,7 +322,8 @@ static void groups(void)
     ok(LOC(0, 1, 1, -1)->alias.ptr == NULL, "takes alias away");
     is_str(LOC(0, 0, -1)->root.ptr, "/h", "elsewhere root is inherited");
     is_str(joined(&LOC(0, 2, -1)->headers), "header B", "headers are replaced");
-    is_str(joined(&LOC(0, 2, 0, -1)->headers), "header B", "and inherited by a level that owns a structure");
+    is_str(joined(&LOC(0, 2, 0, -1)->headers), "header B",
+           "and inherited by a level that owns a structure");
     ok(!LOC(0, 2, 0, -1)->default_headers, "without the defaults coming back");
     config_free(config);
     config = toy_read("http { server { location / { scalar 1; } } }");

@@ -7,7 +7,10 @@ const struct module *const modules[] = { NULL };
 
 static struct arena *arena;
 
-/* All tokens of a text as one string: words in <>, the rest as it is, "!SENTENCE@LINE:COLUMN" for an error. */
+/*
+ * All tokens of a text as one string: words in <>, the rest as it is, "!SENTENCE@LINE:COLUMN" for
+ * an error.
+ */
 static const char *lex(const char *text)
 {
     struct str copy = str_dup(arena, str_cstr(text)), out = STR("");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * For the tests of core/config: writes files into a directory of its own, reads them as a
- * configuration, and keeps what was logged and what was shown of the source. The test defines modules[].
+ * configuration, and keeps what was logged and what was shown of the source. The test defines
+ * modules[].
  */
 #ifndef T_UNIT_CORE_CONFIG_TOY_H
 #define T_UNIT_CORE_CONFIG_TOY_H
