@@ -240,7 +240,7 @@ static int serve(struct config *config, const struct config_request *request, bo
 static int run(const struct options *o)
 {
     struct config_request request = { .prefix = prefix, .file = conf_file, .globals = o->globals,
-                                      .testing = o->test };
+                                      .details = stderr, .testing = o->test };
     struct config *config;
     bool inherited = false;
 
