@@ -88,7 +88,7 @@ enum verdict req_status(struct req *r, unsigned status)
     return V_STATUS;
 }
 
-static void set_exten(struct req *r)
+void req_set_exten(struct req *r)
 {
     ssize_t dot = str_rchr(r->uri, '.');
     ssize_t slash = str_rchr(r->uri, '/');
@@ -100,7 +100,7 @@ enum verdict req_restart_uri(struct req *r, struct str uri, struct str args)
 {
     r->uri = uri;
     r->args = args.ptr ? args : STR("");
-    set_exten(r);
+    req_set_exten(r);
     r->restart = RESTART_URI;
     return V_RESTART;
 }
@@ -665,7 +665,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->host = parent->host;
     r->uri = uri;
     r->args = args.ptr ? args : STR("");
-    set_exten(r);
+    req_set_exten(r);
     r->internal = true;
     r->start_ms = parent->start_ms;
     r->log = parent->log;

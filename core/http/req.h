@@ -183,6 +183,8 @@ enum verdict req_status(struct req *r, unsigned status);
 /* V_RESTART: internal redirect to a URI (args STR_NULL: none) or a named location ("@name"). Strings must be in r's arena. */
 enum verdict req_restart_uri(struct req *r, struct str uri, struct str args);
 enum verdict req_restart_named(struct req *r, struct str name);
+/* r->uri has been changed in place: the extension anew. */
+void req_set_exten(struct req *r);
 /* A 301…308 with an absolute or server-relative Location. */
 enum verdict req_redirect(struct req *r, unsigned status, struct str location);
 
