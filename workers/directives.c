@@ -141,26 +141,20 @@ static const char *set_rlimit_core(struct conf *cf, void *field)
     return NULL;
 }
 
-const char *cpu_mask_parse(struct conf *cf, struct str text, struct cpu_mask *out)
+static const char *set_mask(struct conf *cf, unsigned arg, struct cpu_mask *out)
 {
-    unsigned n = 0;
+    char bad;
 
-    *out = (struct cpu_mask){ { 0 } };
-    for (size_t i = text.len; i-- > 0;) {
-        char c = text.ptr[i];
-
-        if (c == ' ')
-            continue;
-        if (c != '0' && c != '1')
-            return conf_error(cf, "invalid character \"%c\" in \"worker_cpu_affinity\"", c);
-        if (n == CPU_MASK_WORDS * 64)
-            return conf_error(cf, "\"worker_cpu_affinity\" supports up to %d CPUs only",
+    switch (cpu_mask_parse(cf->args[arg], out, &bad)) {
+    case 0:
+        return NULL;
+    case -1:
+        return conf_error_arg(cf, arg, "invalid character \"%c\" in \"worker_cpu_affinity\"",
+                              bad);
+    default:
+        return conf_error_arg(cf, arg, "\"worker_cpu_affinity\" supports up to %d CPUs only",
                               CPU_MASK_WORDS * 64);
-        if (c == '1')
-            out->words[n / 64] |= 1ull << (n % 64);
-        n++;
     }
-    return NULL;
 }
 
 static const char *set_affinity(struct conf *cf, void *field)
@@ -180,7 +174,7 @@ static const char *set_affinity(struct conf *cf, void *field)
     if (cf->nargs == first)
         memset(core->cpus, 0xff, sizeof(*core->cpus));
     for (unsigned i = first; i < cf->nargs; i++) {
-        const char *error = cpu_mask_parse(cf, cf->args[i], &core->cpus[i - first]);
+        const char *error = set_mask(cf, i, &core->cpus[i - first]);
 
         if (error)
             return error;
@@ -477,37 +471,6 @@ static int events_finish(struct conf *cf, struct level *level, struct level *par
     return 0;
 }
 
-/* The single processors of a set, in turn; never one that is not there. */
-static bool auto_cpu(const struct cpu_mask *set, unsigned index, struct cpu_mask *out)
-{
-    unsigned last = MIN((unsigned) MAX(sysconf(_SC_NPROCESSORS_CONF), 1), CPU_MASK_WORDS * 64u);
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < last; i++)
-        count += set->words[i / 64] >> (i % 64) & 1;
-    if (count == 0)
-        return false;
-    index %= count;
-    for (unsigned i = 0; i < last; i++) {
-        if (!(set->words[i / 64] >> (i % 64) & 1) || index-- != 0)
-            continue;
-        *out = (struct cpu_mask){ { 0 } };
-        out->words[i / 64] = 1ull << (i % 64);
-        return true;
-    }
-    return false;
-}
-
-bool core_worker_cpus(const struct core_conf *core, unsigned index, struct cpu_mask *out)
-{
-    if (core->cpu_count == 0)
-        return false;
-    if (core->cpu_auto)
-        return auto_cpu(&core->cpus[0], index, out);
-    *out = core->cpus[MIN(index, core->cpu_count - 1)];
-    return true;
-}
-
 /* Tables ----------------------------------------------------------------------------------- */
 
 #define MAIN_ROW(name, args, set, member, def, syntax, doc, ...) \
@@ -558,7 +521,7 @@ static const struct directive core_rows[] = {
               "file | stderr | syslog:server=address[,parameter=value] | memory:size [level]",
               "Where errors are logged, and from which level on."),
     MAIN_ROW("debug_points", ARGS1, conf_set_enum, debug_points, NULL, "abort | stop",
-             "What happens on an internal error, for debugging.", .extra = debug_points),
+             "Accepted: a process whose own state is wrong always ends with a core file.", .extra = debug_points),
     MAIN_ROW("timer_resolution", ARGS1, conf_set_ms, timer_resolution_ms, NULL, "interval",
              "Accepted: the clock is read once per turn of the event loop."),
     MAIN_ROW("pcre_jit", ARG_FLAG, set_pcre_jit, pcre_jit, "off", "on | off",

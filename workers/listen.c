@@ -72,7 +72,7 @@ static bool is_inet(const struct socket_group *group)
 /* Selection ------------------------------------------------------------------------------- */
 
 /* Makes the kernel choose among the first `active` sockets; all of them: its own way, by hash. */
-static void select_active(const struct socket_group *group)
+static void select_active(const struct socket_group *group, bool only_ours)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t) (SKF_AD_OFF + SKF_AD_RANDOM)),
@@ -84,7 +84,7 @@ static void select_active(const struct socket_group *group)
 
     if (!is_inet(group) || group->count == 0)
         return;
-    if (group->count <= MAX(group->active, 1)) {
+    if (group->count <= MAX(group->active, 1) && !only_ours) {
         /* ENOENT when there was no program. */
         setsockopt(group->fds[0], SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
         return;
@@ -94,12 +94,12 @@ static void select_active(const struct socket_group *group)
         log_info(log_main, errno, "setsockopt(SO_ATTACH_REUSEPORT_CBPF) %s failed", group->text);
 }
 
-void listen_select(void)
+void listen_select(bool only_ours)
 {
     struct socket_group *group;
 
     EACH_GROUP(group)
-        select_active(group);
+        select_active(group, only_ours);
 }
 
 /* Groups ---------------------------------------------------------------------------------- */
@@ -384,7 +384,7 @@ void listen_commit(void)
             group->surplus_until_ms = 0;
         }
         group->active = group->wanted;
-        select_active(group);
+        select_active(group, false);
     }
     /* What nobody asked for. */
     while ((l = list_pop_front(&heirlooms)) != NULL) {
@@ -411,7 +411,7 @@ uint64_t listen_tick(void)
         }
         group_cut(group, group->active);
         group->surplus_until_ms = 0;
-        select_active(group);
+        select_active(group, false);
     }
     return next;
 }

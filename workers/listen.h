@@ -38,8 +38,8 @@ void listen_rollback(void);
 /* Closes surplus whose time is over. Milliseconds until there is more to do; UINT64_MAX: never. */
 uint64_t listen_tick(void);
 /* Says again to the kernel which sockets of each address get connections: another binary may have
- * said otherwise. */
-void listen_select(void);
+ * said otherwise. only_ours: none but those that we know of, as when that binary still has more. */
+void listen_select(bool only_ours);
 
 /* In a new worker: closes all sockets but those of worker `index` and the surplus it has to drain. */
 void listen_keep(unsigned index);

@@ -110,7 +110,7 @@ static void hang_up(void)
     if (!self.no_workers)
         return;
     self.no_workers = false;
-    listen_select();
+    listen_select(true);
     children_start(children_config());
 }
 
@@ -145,7 +145,7 @@ static void new_binary_ended(int status)
     pidfile_from_old(self.pid_path);
     snprintf(text, sizeof(text), "MAINPID=%d\nREADY=1", (int) getpid());
     process_notify(text);
-    listen_select();
+    listen_select(false);
     if (self.no_workers && !self.quitting && !self.terminating) {
         self.no_workers = false;
         children_start(children_config());

@@ -76,7 +76,7 @@ bool events_debug_peer(const struct events_conf *events, const struct sockaddr *
 extern const char *core_error_log_path;
 /* The mask that worker number `index` is bound to; false: none. */
 bool core_worker_cpus(const struct core_conf *core, unsigned index, struct cpu_mask *out);
-/* The right-most digit is processor 0. NULL or the sentence's first part ("invalid character …"). */
-const char *cpu_mask_parse(struct conf *cf, struct str text, struct cpu_mask *out);
+/* "0101": the right-most digit is processor 0. 0; -1: *bad is none of 0 and 1; -2: too many digits. */
+int cpu_mask_parse(struct str text, struct cpu_mask *out, char *bad);
 
 #endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The command line: letters together, values beside and behind, and nginx's words for what is wrong. */
+#include "workers/options.h"
+
+#include <signal.h>
+
+#include "t/unit/tap.h"
+
+static char error[200];
+
+/* Parses up to six arguments, NULL-terminated. */
+static int parse(struct options *o, const char *a, const char *b, const char *c, const char *d)
+{
+    const char *argv[] = { "proxyd", a, b, c, d, NULL };
+    int argc = 1;
+
+    while (argv[argc])
+        argc++;
+    error[0] = '\0';
+    return options_parse(o, argc, (char *const *) (uintptr_t) argv, error, sizeof(error));
+}
+
+int main(void)
+{
+    struct options o;
+
+    ok(parse(&o, "-tq", "-c", "a.conf", NULL) == 0 && o.test && o.quiet, "letters together");
+    is_str(o.file, "a.conf", "a value as the next argument");
+    ok(parse(&o, "-tca.conf", "-p/x", NULL, NULL) == 0 && o.test, "a value behind its letter");
+    is_str(o.file, "a.conf", "which ends the word");
+    is_str(o.prefix, "/x", "another");
+    ok(parse(&o, "-T", "-e", "", "-gdaemon off;") == 0 && o.test && o.dump, "-T tests and dumps");
+    is_str(o.error_log, "", "an empty value");
+    is_str(o.globals, "daemon off;", "directives");
+    ok(parse(&o, "-V", NULL, NULL, NULL) == 0 && o.version && o.configure && !o.help, "-V");
+    ok(parse(&o, "-?", NULL, NULL, NULL) == 0 && o.version && o.help && !o.configure, "-?");
+    ok(parse(&o, "-", NULL, NULL, NULL) == 0, "a lone dash says nothing");
+    ok(parse(&o, "-s", "reload", NULL, NULL) == 0, "-s");
+    is_int(o.signal_number, SIGHUP, "reload is SIGHUP");
+    parse(&o, "-sstop", NULL, NULL, NULL);
+    is_int(o.signal_number, SIGTERM, "stop is SIGTERM");
+
+    is_int(parse(&o, "-z", NULL, NULL, NULL), -1, "an unknown letter");
+    is_str(error, "invalid option: \"z\"", "is named");
+    is_int(parse(&o, "-tz", NULL, NULL, NULL), -1, "in the midst of others");
+    is_str(error, "invalid option: \"z\"", "too");
+    is_int(parse(&o, "stop", NULL, NULL, NULL), -1, "a word without a dash");
+    is_str(error, "invalid option: \"stop\"", "is named");
+    is_int(parse(&o, "-tqc", NULL, NULL, NULL), -1, "-c at the end");
+    is_str(error, "option \"-c\" requires file name", "lacks its value");
+    parse(&o, "-p", NULL, NULL, NULL);
+    is_str(error, "option \"-p\" requires directory name", "-p");
+    parse(&o, "-e", NULL, NULL, NULL);
+    is_str(error, "option \"-e\" requires file name", "-e");
+    parse(&o, "-g", NULL, NULL, NULL);
+    is_str(error, "option \"-g\" requires parameter", "-g");
+    is_int(parse(&o, "-s", "dance", NULL, NULL), -1, "an unknown word for -s");
+    is_str(error, "invalid option: \"-s dance\"", "is named");
+    is_int(parse(&o, "-x", "variables", NULL, NULL), -1, "an unknown word for -x");
+    is_str(error, "invalid option: \"-x variables\"", "is named");
+    return done_testing();
+}
