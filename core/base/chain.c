@@ -77,6 +77,17 @@ void block_unref(struct block *b)
     MEM_POISON(b->data, b->size);
 }
 
+struct block *block_new_exact(size_t size)
+{
+    struct block *b = mem_alloc(size > SIZE_MAX - sizeof(*b) ? SIZE_MAX : sizeof(*b) + size);
+
+    b->refs = 1;
+    b->class_ = CLASS_OTHER;
+    b->size = size;
+    b->next = NULL;
+    return b;
+}
+
 static struct piece *piece_new(enum piece_kind kind, uint64_t len)
 {
     struct piece *p = free_pieces;

@@ -28,6 +28,8 @@ struct block {
 
 /* A block with one reference and at least size bytes. Never NULL. */
 struct block *block_new(size_t size);
+/* The same with no byte to spare, and not recycled: for contents that are kept. */
+struct block *block_new_exact(size_t size);
 static inline struct block *block_ref(struct block *b)
 {
     b->refs++;
