@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/base/hash.h"
 #include "core/os/file.h"
 #include "core/os/process.h"
 #include "core/version.h"
@@ -279,6 +280,7 @@ int main(int argc, char **argv)
     clock_update();
     upgrade_remember(argc, argv);
     process_title_init(argc, argv);
+    hash_seed(random_u64()); /* before any table is filled: workers look up what the master put in */
     /* The strings moved. */
     options_parse(&o, argc, argv, error, sizeof(error));
     config_modules_init();

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
-#include "core/base/hash.h"
 #include "core/config/resource.h"
 #include "core/os/process.h"
 #include "workers/cycle.h"
@@ -246,7 +245,6 @@ static int worker_start(const struct worker *worker)
     self.limit = (unsigned) self.events->connections;
     self.shutdown = (struct timer){ .deadline_ms = TIMER_OFF, .fire = shutdown_overdue };
     zone_set_worker(worker->slot);
-    hash_seed(random_u64());
     signal_fd = signals_init();
     if (signal_fd < 0)
         return -1;

@@ -9,7 +9,10 @@
 
 #include "core/base/str.h"
 
-/* A fast 64-bit hash, seeded per process (hash_seed), for tables that a peer can fill. */
+/*
+ * A fast 64-bit hash, seeded (hash_seed) once in the master before any table is filled, for tables
+ * that a peer can fill. Not for memory shared with another binary, whose seed is another.
+ */
 uint64_t hash_bytes(const void *ptr, size_t len);
 void hash_seed(uint64_t seed);
 /* FNV-1a of the lower-cased name, 32 bit, without seed: the hash of field names and variables. */
