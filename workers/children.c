@@ -24,8 +24,9 @@
 #include "workers/worker.h"
 
 #define YOUNG_MS 1000   /* who dies younger than this died young */
-#define YOUNG_DEATHS 3  /* in a row, before there is a pause */
-#define PAUSE_MS 1000
+#define YOUNG_DEATHS 5  /* in a row, before there is a pause, the longer the more follow */
+#define PAUSE_MIN_MS 100
+#define PAUSE_MAX_MS 1000
 
 #define SLOTS (ZONE_WORKERS / 2)
 
@@ -167,7 +168,7 @@ static void place_start(struct generation *g, unsigned index)
 {
     g->places[index].start_at_ms = UINT64_MAX;
     if (child_start(g, index))
-        g->places[index].start_at_ms = clock_ms() + PAUSE_MS;
+        g->places[index].start_at_ms = clock_ms() + PAUSE_MAX_MS;
 }
 
 void children_start(struct config *config)
@@ -238,14 +239,17 @@ static void succeed(const struct child *child)
 {
     struct generation *g = child->generation;
     bool young = clock_ms() - child->started_ms < YOUNG_MS;
+    unsigned deaths, pause;
 
     if (!respawn || child->told || g != current)
         return;
-    g->places[child->index].young_deaths = young ? g->places[child->index].young_deaths + 1 : 0;
-    if (g->places[child->index].young_deaths >= YOUNG_DEATHS) {
+    deaths = young ? g->places[child->index].young_deaths + 1 : 0;
+    g->places[child->index].young_deaths = deaths;
+    if (deaths >= YOUNG_DEATHS) {
+        pause = MIN(PAUSE_MIN_MS << MIN(deaths - YOUNG_DEATHS, 10u), PAUSE_MAX_MS);
         log_error(log_main, 0, "worker process %d died soon after its start, as others before "
-                  "it: the next one starts in %d ms", (int) child->pid, PAUSE_MS);
-        g->places[child->index].start_at_ms = clock_ms() + PAUSE_MS;
+                  "it: the next one starts in %u ms", (int) child->pid, pause);
+        g->places[child->index].start_at_ms = clock_ms() + pause;
         return;
     }
     place_start(g, child->index);

@@ -16,6 +16,9 @@
 
 extern char **environ;
 
+/* Strings of it live on in the new one. */
+static char **starters_environment;
+
 static void set_limit(int what, const char *name, const struct core_limit *limit)
 {
     struct rlimit rlimit = { (rlim_t) limit->n, (rlim_t) limit->n };
@@ -89,6 +92,7 @@ int privileges_apply(const struct config *config, unsigned index)
     set_limit(RLIMIT_NOFILE, "RLIMIT_NOFILE", &core->rlimit_nofile);
     set_limit(RLIMIT_CORE, "RLIMIT_CORE", &core->rlimit_core);
     set_scheduling(core, index);
+    starters_environment = environ;
     environ = environment_make(config, NULL);
     if (geteuid() == 0 && core->user) {
         if (process_drop(log_main, core->user, core->uid, core->gid,

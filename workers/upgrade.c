@@ -7,6 +7,8 @@
  * Slots in zones must be unlike among all living workers, and for a while both binaries have some. So
  * each binary uses one half, the new one the other: there are never more than two, since a
  * binary that was itself started by a living master refuses to start another.
+ *
+ * The variables stay in our own environment: what we start gets an environment made anew.
  */
 #include "workers/upgrade.h"
 
@@ -119,9 +121,6 @@ static void inherit_systemd(void)
         for (unsigned i = 0; i < n; i++)
             listen_inherit(SYSTEMD_FIRST_FD + (int) i);
     }
-    unsetenv("LISTEN_PID");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
 }
 
 bool upgrade_inherit(void)
@@ -139,9 +138,6 @@ bool upgrade_inherit(void)
     if (zones)
         zones_inherit(zones);
     half = which && strcmp(which, "1") == 0;
-    unsetenv(UPGRADE_SOCKETS);
-    unsetenv(UPGRADE_ZONES);
-    unsetenv(UPGRADE_HALF);
     return true;
 }
 
