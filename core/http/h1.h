@@ -33,8 +33,13 @@ struct h1_parser {
     size_t line_max;        /* bytes of the start line */
     size_t field_max;       /* bytes of one field line */
     unsigned fields_max;
-    bool ignore_invalid;    /* skip field lines with invalid names instead of refusing (nginx: ignore_invalid_headers) */
-    bool underscores;       /* "_" is valid in names */
+    /*
+     * nginx's ignore_invalid_headers. On: field lines whose name holds more than letters, digits and
+     * hyphens are skipped. Off: names that are tokens (RFC 9110, 5.6.2) are taken, others refused. What
+     * could smuggle (no name, blanks or controls in it, folded lines) is refused either way.
+     */
+    bool ignore_invalid;
+    bool underscores;       /* "_" is valid in names (requests; responses may use any token) */
     bool response;          /* role: parse a response head */
     bool allow_connect;     /* CONNECT and TRACE are handed on instead of refused */
     bool head_request;      /* the response answers a HEAD: no body whatever its fields say */
@@ -51,6 +56,7 @@ struct h1_parser {
     struct str scheme, path; /* of the target: path begins at '/', incl. query; "*" for OPTIONS * */
     struct str upgrade_http2; /* unused by HTTP/1 */
     size_t scanned;         /* bytes behind the last complete line already searched for LF */
+    unsigned lines;         /* field lines so far, skipped ones included */
     enum h1_error error;
     struct str bad;         /* the offending line or value, for the log */
 };
@@ -63,12 +69,16 @@ void h1_parser_init(struct h1_parser *p, struct msg *m, bool response);
  * HTTP/0.9 requests are complete with their line (msg.version HTTP_09).
  */
 enum h1_result h1_parse(struct h1_parser *p, const char *ptr, size_t len, size_t *used);
-/* Bytes at ptr cannot be the start of any acceptable line although it is incomplete: too long. Sets error. */
+/*
+ * True if `have` bytes of an incomplete line are more than any acceptable line has. Sets error. h1_parse
+ * asks this itself whenever it returns; callers need not.
+ */
 bool h1_line_too_long(struct h1_parser *p, size_t have);
 
 /* A validated host: lower case, without port and final dot, brackets kept. -1: malformed (RFC 3986 3.2.2, no
  * control, no '/', no NUL, no ".."). *port 0 when absent. out may point into host. */
 int h1_host_normalize(struct arena *arena, struct str host, struct str *out, unsigned *port);
+bool h1_host_valid(struct str host);
 
 /*
  * A request path as nginx normalises it: percent-decoding, "." and ".." resolved, repeated slashes
