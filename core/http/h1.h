@@ -91,19 +91,27 @@ struct uri_parts {
     bool has_args; /* a '?' was there, even with nothing behind */
 };
 int uri_normalize(struct arena *arena, struct str target, bool merge_slashes, struct uri_parts *out);
-/* For internal redirects from configuration: unsafe (climbs above the root) is -1. */
+/*
+ * For URIs that an internal redirect takes from outside (X-Accel-Redirect and the like): -1 if any segment
+ * of the path is "..", plain or escaped, or there is a NUL: nginx refuses these rather than resolve them.
+ */
 int uri_check_unsafe(struct str uri);
 
-/* A body being decoded. */
+/*
+ * A body being decoded. Chunked framing is taken strictly: CRLF only, lines and trailers limited, no blanks
+ * where there need not be any (responses may pad a chunk's size, as old servers do). Trailers are copied to
+ * the msg's arena; those that RFC 9110, 6.5.1, does not allow (framing, routing, authentication …) are dropped.
+ */
 enum h1_body_kind { H1_BODY_NONE, H1_BODY_LENGTH, H1_BODY_CHUNKED, H1_BODY_CLOSE };
 struct h1_body {
     enum h1_body_kind kind;
     uint64_t left;          /* of the body (LENGTH) or the current chunk */
     unsigned char state;
+    bool lenient;           /* private: a response */
     unsigned line;          /* bytes in the current chunk-size or trailer line, limited */
-    unsigned trailer_bytes;
+    unsigned trailer_bytes; /* of all trailers, limited */
     struct msg *msg;        /* where trailers go; NULL: dropped */
-    struct block *carry;    /* private: an incomplete trailer line */
+    struct block *carry;    /* private: the trailer line under way */
     enum h1_error error;
     uint64_t received;      /* bytes of content decoded so far */
 };
