@@ -62,6 +62,7 @@ const char *set_server_block(struct conf *cf, void *field)
 {
     struct http_main *http = conf_http(cf);
     struct server *server = ARENA_NEW(cf->arena, struct server);
+    const char *error;
 
     (void) field;
     server->http = http;
@@ -73,7 +74,10 @@ const char *set_server_block(struct conf *cf, void *field)
     http->servers = arena_grow(cf->arena, http->servers, http->server_count, &http->server_capacity,
                                sizeof(struct server *));
     http->servers[http->server_count++] = server;
-    return conf_block(cf, server->level);
+    error = conf_block(cf, server->level);
+    if (error == NULL && !server->listens)
+        error = listen_default(cf, server);
+    return error;
 }
 
 struct server *conf_server(const struct conf *cf)
@@ -443,6 +447,8 @@ static int http_core_post(struct conf *cf)
         s->core_loc = level_core(s->level);
         if (s->name_count > 0)
             s->name = s->names[0].name;
+        if (s->name.len > 1 && s->name.ptr[0] == '.')
+            s->name = str_skip(s->name, 1);
         complete_tree(cf, &plan, s->root);
     }
     if (http_listens_finish(cf, http) != 0 || var_space_check(cf, &http->vars) != 0)

@@ -108,6 +108,7 @@ struct http_main {
     struct server **servers;
     unsigned server_count, server_capacity;
     struct list listens;           /* struct http_listen.link */
+    struct table listen_by_text;   /* private to listen.c */
     struct table upstreams;        /* name -> struct upstream (modules/upstream) */
     struct core_main *core;
 };
@@ -123,6 +124,7 @@ struct http_listen {
     struct str text;               /* as `listen` said, normalised: "0.0.0.0:80" */
     struct res_listen *socket;     /* NULL: shares the wildcard's socket (chosen by local address) */
     struct http_listen **specific; /* addresses without a socket of their own on this wildcard, NULL-terminated; or NULL */
+    unsigned specific_count, specific_capacity;
     struct server *default_server;
     struct server **servers;       /* all servers of the address, in file order */
     unsigned server_count, server_capacity;

@@ -16,6 +16,8 @@ const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool c
                        struct regex **re, struct var ***captures);
 /* listen.c */
 conf_setter set_listen;
+/* The address of a server that has no listen directive, once its block has been read. NULL or a sentence. */
+const char *listen_default(struct conf *cf, struct server *server);
 /* Completes the addresses after the file is read: default servers, names, sockets. 0 or -1. */
 int http_listens_finish(struct conf *cf, struct http_main *http);
 /* names.c */

@@ -388,6 +388,9 @@ static int apply_options(int fd, const struct addr *a, const struct listen_optio
     *step = "setsockopt(TCP_DEFER_ACCEPT)";
     if (set_deferred(fd, o->deferred))
         return -1;
+    *step = "setsockopt(TCP_NODELAY)";
+    if (set_option(fd, IPPROTO_TCP, TCP_NODELAY, o->nodelay))
+        return -1;
     *step = "setsockopt(TCP_FASTOPEN)";
     if (o->fastopen >= 0 && set_option(fd, IPPROTO_TCP, TCP_FASTOPEN, o->fastopen))
         return -1;
@@ -440,8 +443,8 @@ static int bind_and_listen(int fd, const struct addr *a, const struct listen_opt
 int socket_listen(const struct addr *a, const struct listen_options *o, bool first,
                   const char **step)
 {
-    int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
+    int protocol = o->multipath && a->sa.sa_family != AF_UNIX ? IPPROTO_MPTCP : 0;
+    int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     bool bound = false;
 
     *step = "socket()";

@@ -58,7 +58,8 @@ struct listen_options {
     int backlog, rcvbuf, sndbuf, fastopen, setfib;
     int keepalive; /* -1 unset, 0 off, 1 on */
     int keepidle, keepintvl, keepcnt; /* seconds, seconds, count; 0: system's */
-    bool ipv6only, deferred, reuseport;
+    bool ipv6only, deferred, reuseport, nodelay /* accepted sockets inherit it */;
+    bool multipath; /* MPTCP; fixed when the socket is made */
     unsigned char ipv6only_set;
     const char *accept_filter;
 };
