@@ -153,5 +153,8 @@ void h1_write_last_chunk(const struct fields *trailers, struct chain *out);
 enum scan_class { SCAN_TOKEN, SCAN_FIELD_VALUE, SCAN_URI };
 size_t scan_span(enum scan_class c, const char *ptr, size_t len);
 void scan_force_portable(bool on);
+/* The best that the processor has, but no better than `kind`. For tests. */
+enum scan_kind { SCAN_PORTABLE, SCAN_SSE42, SCAN_AVX2, SCAN_BEST = SCAN_AVX2 };
+void scan_use(enum scan_kind kind);
 
 #endif
