@@ -7,6 +7,7 @@ package Load;
 
 use strict;
 use warnings;
+no warnings 'exec';
 use File::Basename qw(dirname);
 use IO::Handle;
 use POSIX ();

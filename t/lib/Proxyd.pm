@@ -29,6 +29,9 @@ use Proxyd::Origin;
 
 my $owner = $$;
 my %live;     # objects whose servers run, to be cleaned up when a test dies
+# Ended from outside, it still goes through END.
+$SIG{$_} = sub { exit 143 if $$ == $owner; POSIX::_exit(143) } for qw(TERM INT HUP);
+
 my @locks;    # held until the process ends
 
 # Ports below the ephemeral range; a lock file per port keeps parallel tests apart.
@@ -268,6 +271,8 @@ sub start {
         Test::More::BAIL_OUT("no binary: " . binary()) unless -x binary();
         die "server did not start: $why";
     }
+    my $alone = ($self->read_file('proxyd.conf') || '') =~ /^\s*master_process\s+off/m;
+    wait_for(sub { scalar $self->workers }) unless $alone;
     return $self;
 }
 
