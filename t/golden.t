@@ -22,7 +22,7 @@ sub slurp { open my $fh, '<', $_[0] or return undef; local $/; return scalar <$f
 for my $name (@cases) {
     my $base = "$FindBin::Bin/golden/$name";
     my $text = slurp("$base.conf");
-    my $p = Proxyd->new;
+    my $p    = Proxyd->new;
     if ($text =~ /^# files: (.*)/) {
         for (split ' ', $1) {
             $p->write_file($_, $p->expand(slurp("$FindBin::Bin/golden/files/$_")));
@@ -32,13 +32,14 @@ for my $name (@cases) {
     my ($globals, $body) = $text =~ /^# bare/ ? ('', $text) : $p->complete_parts($text);
     $globals =~ s/\n/ /g;
     $p->write_file('proxyd.conf', $p->expand("$globals$body"));
-    my $r = $p->run(add => ['-t']);
+    my $r       = $p->run(add => ['-t']);
     my $program = Proxyd::program();
-    my $dir = $p->dir;
-    my @lines = grep { s/^$program: // } split /\n/, $r->{err};
-    my $port = $p->port;
+    my $dir     = $p->dir;
+    my @lines   = grep { s/^$program: // } split /\n/, $r->{err};
+    my $port    = $p->port;
     for (@lines) { s/\Q$dir\E/{{dir}}/g; s/\b$port\b/{{port}}/g }
     my $got = join "\n", "status $r->{status}", @lines, '';
+
     if (!-e "$base.expect" && $ENV{PROXYD_GOLDEN_WRITE}) {
         open my $fh, '>', "$base.expect" or die $!;
         print $fh $got;
@@ -46,7 +47,8 @@ for my $name (@cases) {
     my $want = slurp("$base.expect");
     # nginx names no line where a variable turns out to be unknown; doing so is welcome
     $got =~ s/(unknown "\w+" variable) in \S+:\d+/$1/g if $want !~ /variable in /;
-    if ($got =~ /unknown directive "(\w+)"/ && $1 !~ /^frobnicate/ && $want !~ /unknown directive/) {
+    if ($got =~ /unknown directive "(\w+)"/ && $1 !~ /^frobnicate/ && $want !~ /unknown directive/)
+    {
         pass("$name: skipped, $1 is not built in");
         $p->discard;
         next;

@@ -29,7 +29,8 @@ http {
         root {{dir}}/html;
         location /ok { return 200 "ok\n"; }
         location /app/ { proxy_pass http://app; }
-        location /stream/ { proxy_pass http://app; proxy_request_buffering off; proxy_buffering off; }
+        location /stream/ { proxy_pass http://app; proxy_request_buffering off; proxy_buffering off;
+            }
         location /cut/ { proxy_pass http://cut; proxy_read_timeout 5s; }
         location /cutun/ { proxy_pass http://cut; proxy_read_timeout 5s; proxy_buffering off; }
         location /file { sendfile on; }
@@ -42,25 +43,34 @@ my $app = $p->echo_origin('app');
 # Sends the first N bytes of an answer (N is in the URI), then closes or resets.
 my %answers = (
     l => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\n0123456789",
-    c => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5;x=y\r\n56789\r\n0\r\nA: b\r\n\r\n",
+    c =>
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5;x=y\r\n56789\r\n0\r\nA: b\r\n\r\n",
     i => "HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno",
 );
-my $cut = $p->origin('cut', sub {
-    my ($c) = @_;
-    while (my $r = $c->request) {
-        my ($kind, $how, $n) = $r->{uri} =~ m{/(\w)/(\w)/(\d+)} or last;
-        my $all = $answers{$kind};
-        if ($how eq 't') { $c->write($_) for split //, $all }
-        else { $c->write(substr $all, 0, $n) }
-        last if $how eq 'c';
-        if ($how eq 'r') { $c->abort; last }
+my $cut = $p->origin(
+    'cut',
+    sub {
+        my ($c) = @_;
+        while (my $r = $c->request) {
+            my ($kind, $how, $n) = $r->{uri} =~ m{/(\w)/(\w)/(\d+)} or last;
+            my $all = $answers{$kind};
+            if ($how eq 't') { $c->write($_) for split //, $all }
+            else             { $c->write(substr $all, 0, $n) }
+            last if $how eq 'c';
+            if ($how eq 'r') { $c->abort; last }
+        }
     }
-});
+);
 $p->start;
 my ($worker) = $p->workers;
 
 sub fds { my @f = glob "/proc/$worker/fd/*"; return scalar @f }
-sub rss { open my $fh, '<', "/proc/$worker/status" or return 0; return join('', <$fh>) =~ /VmHWM:\s*(\d+)/ ? $1 : 0 }
+
+sub rss {
+    open my $fh, '<', "/proc/$worker/status" or return 0;
+    return join('', <$fh>) =~ /VmHWM:\s*(\d+)/ ? $1 : 0;
+}
+
 sub healthy {
     my ($what) = @_;
     my $r = $p->get('/ok');
@@ -70,12 +80,14 @@ $p->get($_) for '/ok', '/app/x', '/file';
 $p->wait_for(sub { 1 });
 my $fds = fds();
 
-# --- requests cut at every byte -------------------------------------------------------------------------
+# --- requests cut at every byte -------------------------------------------------------------------
 my %requests = (
-    get => "GET /ok?a=%41 HTTP/1.1\r\nHost: a.b\r\nX-Y: z\r\n\r\n",
-    post => "POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345",
-    chunked => "POST /app/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;e\r\nabc\r\n2\r\nde\r\n0\r\nT: u\r\n\r\n",
-    stream => "POST /stream/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    get     => "GET /ok?a=%41 HTTP/1.1\r\nHost: a.b\r\nX-Y: z\r\n\r\n",
+    post    => "POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345",
+    chunked =>
+        "POST /app/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;e\r\nabc\r\n2\r\nde\r\n0\r\nT: u\r\n\r\n",
+    stream =>
+        "POST /stream/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
     pipelined => "GET /ok HTTP/1.1\r\nHost: a\r\n\r\nGET /app/x HTTP/1.1\r\nHost: a\r\n\r\n",
 );
 for my $name (sort keys %requests) {
@@ -100,20 +112,30 @@ for my $name (sort keys %requests) {
     is $finished, length($bytes) - 1, "$name split at every byte is answered";
 }
 
-# --- answers cut at every byte --------------------------------------------------------------------------
+# --- answers cut at every byte --------------------------------------------------------------------
 for my $loc ('cut', 'cutun') {
     for my $kind (sort keys %answers) {
-        my $len = length $answers{$kind};
+        my $len  = length $answers{$kind};
         my $head = rindex($answers{$kind}, "\r\n\r\n") + 4;
         $head = index($answers{$kind}, "\r\n\r\n") + 4 if $kind eq 'c';
         for my $how ('c', 'r') {
             my @wrong;
             for my $n (0 .. $len - 1) {
                 my $r = $p->get("/$loc/$kind/$how/$n");
-                if ($n < $head) { push @wrong, "$n: " . $r->status if $r->status != 502 && !($kind eq 'i' && Proxyd::is_nginx()) }
-                else { push @wrong, "$n: complete" if $r->{complete} && $r->status == 200 && $r->body eq '0123456789' && $n < $len - 10 }
+                if ($n < $head) {
+                    push @wrong, "$n: " . $r->status
+                        if $r->status != 502 && !($kind eq 'i' && Proxyd::is_nginx());
+                }
+                else {
+                    push @wrong, "$n: complete"
+                        if $r->{complete}
+                        && $r->status == 200
+                        && $r->body eq '0123456789'
+                        && $n < $len - 10;
+                }
             }
-            is "@wrong", '', "$loc: answer $kind " . ($how eq 'c' ? 'closed' : 'reset') . ' at every byte';
+            is "@wrong", '',
+                "$loc: answer $kind " . ($how eq 'c' ? 'closed' : 'reset') . ' at every byte';
         }
         next if $kind eq 'i' && Proxyd::is_nginx();
         my $r = $p->get("/$loc/$kind/t/0");
@@ -122,24 +144,28 @@ for my $loc ('cut', 'cutun') {
 }
 healthy('answers cut');
 
-# --- slow heads, slow bodies ----------------------------------------------------------------------------
+# --- slow heads, slow bodies ----------------------------------------------------------------------
 my @slow;
 for (1 .. 500) {
     my $c = $p->connect;
-    $c->send($_ % 2 ? "GET /ok HTTP/1.1\r\nHost: a\r\nX: " : "POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
+    $c->send($_ % 2
+        ? "GET /ok HTTP/1.1\r\nHost: a\r\nX: "
+        : "POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
     push @slow, $c;
 }
 healthy('500 slow heads and bodies');
 my $closed = 0;
-for (@slow) { $closed++ if $p->wait_for(sub { $_->wait_input(0.5); $_->eof }, 10) }
+for (@slow) {
+    $closed++ if $p->wait_for(sub { $_->wait_input(0.5); $_->eof }, 10);
+}
 is $closed, 500, 'all of them are closed in time';
 $_->close for @slow;
 
-# --- floods ---------------------------------------------------------------------------------------------
+# --- floods ---------------------------------------------------------------------------------------
 my $limit = $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/ ? 400_000 : 60_000;
 {
     # thousands of requests whose answers nobody reads
-    my $c = $p->connect;
+    my $c     = $p->connect;
     my $bytes = "GET /file HTTP/1.1\r\nHost: a\r\n\r\n" x 50;
     for (1 .. 200) {
         local $SIG{PIPE} = 'IGNORE';
@@ -149,7 +175,10 @@ my $limit = $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/ 
     healthy('pipelined requests, answers unread');
     $c->abort;
     $c = $p->connect;
-    for (1 .. 200) { my $n = syswrite $c->sock, "GET /app/x HTTP/1.1\r\nHost: a\r\n\r\n" x 100; last unless $n }
+    for (1 .. 200) {
+        my $n = syswrite $c->sock, "GET /app/x HTTP/1.1\r\nHost: a\r\n\r\n" x 100;
+        last unless $n;
+    }
     healthy('the same, proxied');
     $c->abort;
 }
@@ -172,14 +201,18 @@ my $limit = $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/ 
     $r = $c->response(timeout => 3);
     ok !$r || $r->status =~ /^(?:200|400)$/, 'empty lines without end';
     $c->close;
-    $r = $p->post('/app/x', join('', map { "1\r\na\r\n" } 1 .. 50_000) . "0\r\n\r\n", headers => ['Transfer-Encoding', 'chunked'], no_length => 1);
+    $r = $p->post(
+        '/app/x', join('', map { "1\r\na\r\n" } 1 .. 50_000) . "0\r\n\r\n",
+        headers   => ['Transfer-Encoding', 'chunked'],
+        no_length => 1
+    );
     is length(Proxyd::report($r)->{body} // ''), 50_000, '50,000 chunks of one byte';
     $r = $p->get('/file', headers => ['Range', 'bytes=' . join ',', map { "$_-$_" } 1 .. 500]);
     ok $r->status =~ /^(?:200|206|416|400)$/, '500 ranges';
     healthy('floods');
 }
 
-# --- a client that reads slowly -------------------------------------------------------------------------
+# --- a client that reads slowly -------------------------------------------------------------------
 {
     my $c = $p->connect;
     $c->send("GET /file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -196,7 +229,8 @@ my $limit = $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/ 
 }
 
 cmp_ok rss(), '<', $limit, 'memory stayed bounded';
-ok $p->wait_for(sub { fds() <= $fds + 2 }, 10), 'no descriptor is left' or diag "$fds, then " . fds();
+ok $p->wait_for(sub { fds() <= $fds + 2 }, 10), 'no descriptor is left'
+    or diag "$fds, then " . fds();
 unlike $p->error_log // '', qr/\[(?:alert|emerg|crit)\]/, 'nothing at crit or above';
 $p->stop;
 done_testing;
