@@ -210,6 +210,8 @@ void client_close(struct client *c)
     loop_later_cancel(&c->later);
     list_remove(&c->link);
     conn_close(c->conn);
+    if (c->extra != NULL)
+        free((char *) c->extra->proxy_tlvs.ptr);
     free(c->extra);
     c->extra = NULL;
     loop_destroy_later(&c->doomed);

@@ -47,6 +47,7 @@ struct client_extra {
     bool proxy_seen;                /* the PROXY header has been read */
     bool have_proxy;                /* and gave these two */
     struct addr proxy_source, proxy_dest;
+    struct str proxy_tlvs;          /* what followed the addresses (version 2), in malloc'd memory */
     bool have_realip;               /* the realip module's verdict replaces the peer for the request */
     struct addr realip;
 };

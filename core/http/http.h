@@ -315,6 +315,13 @@ struct http_main *config_http(const struct config *config);
 void http_store_captures(struct eval *e, struct var **captures, const struct regex_match *match,
                          struct str subject);
 
+/*
+ * $http_NAME and its like: the field whose name, in lower case and with "_" for "-", is `variable`. Several are
+ * joined with ", " (cookies with "; ") in the arena. False: there is none.
+ */
+bool fields_variable(const struct fields *f, struct str variable, struct arena *arena,
+                     struct str *out);
+
 extern const struct module module_http_core;
 
 #endif

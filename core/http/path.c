@@ -24,6 +24,13 @@ static int base_path(struct req *r, const struct expr *x, struct str *out)
     return 0;
 }
 
+int req_root_path(struct req *r, struct str *out)
+{
+    const struct core_loc *core = r->loc->core;
+
+    return base_path(r, core->alias != NULL ? core->alias : core->root, out);
+}
+
 int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra)
 {
     const struct core_loc *core = r->loc->core;
@@ -41,7 +48,7 @@ int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra
         }
         rest = str_skip(r->uri, core->alias_prefix);
     }
-    if (base_path(r, core->alias != NULL ? core->alias : core->root, &base) != 0)
+    if (req_root_path(r, &base) != 0)
         return -1;
     p = arena_bytes(r->arena, base.len + rest.len + 1 + extra);
     if (base.len > 0)

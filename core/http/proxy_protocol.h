@@ -12,5 +12,13 @@
  */
 ssize_t proxy_protocol_parse(const char *ptr, size_t len, struct addr *source, struct addr *dest,
                              bool *known);
+/* What stands behind the addresses of a version 2 header of len bytes that was accepted: a copy from malloc, or nothing. */
+struct str proxy_protocol_tlvs(const char *header, size_t len);
+/*
+ * A field of those by the name that $proxy_protocol_tlv_NAME has: alpn, authority, unique_id, ssl, netns, ssl_verify,
+ * ssl_version, ssl_cn, ssl_cipher, ssl_sig_alg, ssl_key_alg, or its type in hexadecimal: 0xe0. out points into tlvs;
+ * ssl_verify is a number as text, in buf. 0; -1: not there.
+ */
+int proxy_protocol_tlv(struct str tlvs, struct str name, char buf[16], struct str *out);
 
 #endif

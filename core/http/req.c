@@ -53,7 +53,7 @@ static void req_init(struct req *r, struct arena *arena)
     r->eval.arena = arena;
     r->eval.log = &r->log;
     r->restarts_left = RESTARTS;
-    r->limit_rate = UINT64_MAX;
+    r->limit_rate = r->limit_rate_after = UINT64_MAX;
     r->last_modified = -1;
     r->run_later.run = run_later;
     r->doomed.destroy = destroy;

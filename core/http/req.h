@@ -37,6 +37,7 @@ struct body {
     struct chain chain;          /* in memory, not yet consumed (MEM), and, when spooled, the file as a FILE piece */
     int64_t length;              /* declared; -1: chunked */
     uint64_t received;           /* content bytes so far */
+    uint64_t wire;               /* bytes of the connection they took, chunk framing included: $request_length */
     uint64_t spooled;            /* of them in the temporary file */
     struct chain_file *file;
     struct str file_name;        /* client_body_in_file_only; else empty */
@@ -82,6 +83,7 @@ struct req {
     struct str args;
     struct str exten;
     struct str host;             /* lower case, no port, no final dot; empty: none given */
+    unsigned host_port;          /* the port that came with it; 0: none */
     uint64_t start_ms;
     time_t start_s;
     unsigned start_msec;
@@ -100,7 +102,7 @@ struct req {
     bool aborted;
     bool answer_started;
     uint64_t limit_rate;         /* 0: none; UINT64_MAX: not decided yet (read at the first write) */
-    uint64_t limit_rate_after;
+    uint64_t limit_rate_after;   /* UINT64_MAX: not decided yet */
     /* The producer of the body, told when output has drained below the mark (answer_full turned false). NULL: none. */
     void (*on_drain)(struct req *r);
     /* Told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
@@ -133,6 +135,7 @@ struct req {
     bool background;             /* mirror, cache update: not tied to the client's output */
     bool limits_taken;           /* limit_req/limit_conn ran for this main request */
     bool keep_alive;             /* after this answer */
+    bool pipelined;              /* its first bytes had come before the answer to the request before was out */
     bool lingering;
     bool logged;
     bool discard_body;
@@ -260,6 +263,8 @@ void body_release(struct req *r);
 /* The file path for r->uri under root or alias: NUL-terminated, in the arena. root_len: bytes of the root part. extra bytes of
  * room are reserved behind the NUL. 0, or -1 with the reason logged. */
 int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra);
+/* What root or alias amounts to for this request. 0, or -1, logged. */
+int req_root_path(struct req *r, struct str *out);
 /* Content-Type by extension or default_type. */
 struct str req_content_type(struct req *r);
 

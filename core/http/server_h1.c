@@ -107,9 +107,8 @@ static void host_seen(struct h1_parser *p, struct str host)
 {
     struct req *r = p->data;
     struct client *c = r->client;
-    unsigned port;
 
-    if (h1_host_normalize(r->arena, host, &r->host, &port) != 0) {
+    if (h1_host_normalize(r->arena, host, &r->host, &r->host_port) != 0) {
         p->error = H1_BAD_HOST;
         p->bad = host;
         return;
@@ -372,6 +371,7 @@ static bool take_proxy_header(struct client *c)
         c->extra->have_proxy = true;
         c->extra->proxy_source = source;
         c->extra->proxy_dest = dest;
+        c->extra->proxy_tlvs = proxy_protocol_tlvs(st->in->data + st->start, (size_t) n);
     }
     st->start += (size_t) n;
     return true;
@@ -524,6 +524,7 @@ static bool feed_buffered(struct client *c)
     result = h1_body_decode(&st->body, st->in, st->in->data + st->start, st->end - st->start,
                             UINT64_MAX, r->body.discarding ? NULL : &got, &used);
     st->start += used;
+    r->body.wire += used;
     if (result == H1_ERROR) {
         chain_clear(&got);
         log_info(&r->log, 0, "client sent invalid chunked body");
@@ -633,7 +634,7 @@ static enum verdict h1_head(struct req *r)
         r->keep_alive = false;
     w.server = server_field(r);
     w.date = fields_get(&r->out.fields, T_DATE) ? STR_NULL : clock_http_date();
-    w.chunked = st->chunked;
+    r->out.chunked = w.chunked = st->chunked;
     w.keep_alive = r->keep_alive;
     w.upgrade = r->out.status == 101;
     w.keep_alive_s = r->keep_alive ? core->keepalive_header_s : 0;
@@ -741,10 +742,10 @@ static uint64_t rate_allows(struct req *r, struct h1_state *st)
     const struct core_loc *core = r->loc->core;
     uint64_t elapsed_ms, allowed, sent = r->sent_bytes;
 
-    if (r->limit_rate == UINT64_MAX) {
+    if (r->limit_rate == UINT64_MAX)
         r->limit_rate = expr_size(&r->eval, &core->limit_rate);
+    if (r->limit_rate_after == UINT64_MAX)
         r->limit_rate_after = expr_size(&r->eval, &core->limit_rate_after);
-    }
     if (r->limit_rate == 0)
         return UINT64_MAX;
     elapsed_ms = clock_ms() - r->start_ms;
@@ -857,6 +858,7 @@ static void next_request(struct client *c, struct h1_state *old)
     }
     begin(c, in, start, end);
     c->h1->old_body = rest;
+    c->h1->req->pipelined = !discard;
     c->pipelined = true;
     if (discard) {
         c->h1->old_body.msg = NULL;
