@@ -26,7 +26,7 @@ static const struct conf_range keepalive_range = { 0, INT32_MAX };
 /* keepalive_timeout TIME [HEADER_TIME] */
 static const char *set_keepalive_timeout(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, keepalive_timeout_ms);
 
     if (str_to_ms(cf->args[1], false, &loc->keepalive_timeout_ms) != 0)
         return conf_error_arg(cf, 1, "\"keepalive_timeout\" directive invalid value");
@@ -52,7 +52,7 @@ static const char *compile(struct conf *cf, unsigned arg, struct expr **out)
 /* root PATH: with variables in it, a relative path is completed when it is evaluated (path.c). */
 static const char *set_root(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, root);
     struct str *path = &cf->args[1];
 
     if (conf_is_set(cf->level, cf->module, "alias"))
@@ -69,7 +69,7 @@ static const char *set_root(struct conf *cf, void *field)
 
 static const char *set_alias(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, alias);
     struct location *at = conf_location(cf);
 
     if (conf_is_set(cf->level, cf->module, "root"))
@@ -163,7 +163,7 @@ static const char *set_error_page(struct conf *cf, void *field)
 
 static const char *set_server_tokens(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, server_tokens);
     struct str v = cf->args[1];
 
     if (str_eq(v, STR("on")))
@@ -181,7 +181,7 @@ static const char *set_server_tokens(struct conf *cf, void *field)
 
 static const char *set_aio(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, aio);
     struct str v = cf->args[1];
 
     if (str_eq(v, STR("off"))) {
@@ -220,7 +220,7 @@ static const char *set_directio(struct conf *cf, void *field)
 /* off | on [from=PART] | if_not_owner [from=PART] */
 static const char *set_disable_symlinks(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, disable_symlinks);
     bool mode = false;
 
     for (unsigned i = 1; i < cf->nargs; i++) {
@@ -345,7 +345,7 @@ const char *conf_set_resolver(struct conf *cf, void *field)
 
 static const char *set_resolver(struct conf *cf, void *field)
 {
-    struct core_loc *loc = field;
+    struct core_loc *loc = container_of(field, struct core_loc, resolver);
 
     loc->resolver_instance = ARENA_NEW(cf->arena, struct resolver *);
     return conf_set_resolver(cf, &loc->resolver);
@@ -395,12 +395,10 @@ static const char *set_internal(struct conf *cf, void *field)
     ROW(name, ctx, ARGS1, conf_set_num, STORE_MAIN, struct core_main, hash_sizes[n], \
         INHERIT_SCALAR, NULL, "size", doc " Accepted; tables here grow by themselves.")
 
-/* field is the whole structure; the members it sets travel by the hidden rows of the same group. */
-#define LOC_CALL(name_, ctx_, args_, set_, def_, syntax_, doc_, group_) \
-    { .name = name_, .contexts = (ctx_), .args = (args_), .set = (set_), .store = STORE_LOC, \
-      .inherit = INHERIT_SCALAR, .def = (def_), .syntax = (syntax_), .doc = (doc_), .group = (group_) }
-
-/* Several members of core_loc set by one directive's setter travel with it by hidden rows. */
+/*
+ * Further members that a directive's setter writes travel with it: hidden rows of the same group. Such
+ * setters reach the structure from the row's own member.
+ */
 #define WITH(what_, member_, group_) \
     { .name = "." what_, .store = STORE_LOC, .offset = offsetof(struct core_loc, member_), \
       .size = sizeof(((struct core_loc *) 0)->member_), .inherit = INHERIT_SCALAR, .group = (group_) }
@@ -423,11 +421,10 @@ const struct directive http_core_directives[] = {
     ROW_CALL("server_name", CTX_SERVER, ARGS1_MORE | ARG_REPEAT, set_server_name, STORE_SRV,
              "name ...", "Names of a virtual server: exact, wildcard, or ~regex."),
 
-    LOC_CALL("root", CTX_HSLI, ARGS1, set_root, "html", "path",
-             "Directory under which files are looked up.", GROUP_ROOT),
-    LOC_CALL("alias", CTX_LOCATION, ARGS1, set_alias, NULL, "path",
-             "Replaces the location's part of the URI by a path.", GROUP_ROOT),
-    WITH("root_expr", root, GROUP_ROOT), WITH("alias_expr", alias, GROUP_ROOT),
+    LOC_ROW("root", CTX_HSLI, ARGS1, set_root, root, "html", "path",
+             "Directory under which files are looked up.", .group = GROUP_ROOT),
+    LOC_ROW("alias", CTX_LOCATION, ARGS1, set_alias, alias, NULL, "path",
+             "Replaces the location's part of the URI by a path.", .group = GROUP_ROOT),
     WITH("alias_prefix", alias_prefix, GROUP_ROOT), WITH("alias_regex", alias_regex, GROUP_ROOT),
     LOC_ROW("types", CTX_HSL, ARGS0 | ARG_BLOCK | ARG_REPEAT, set_types, types, NULL, "{ ... }",
             "Maps file name extensions to media types."),
@@ -438,9 +435,8 @@ const struct directive http_core_directives[] = {
         "The URI shown for the given error codes."),
     ROW("error_log", CTX_HSL, ARGS12 | ARG_REPEAT, set_error_log, STORE_LOC, struct core_loc,
         error_log, INHERIT_WHOLE, NULL, "file [level]", "Where errors of this scope are logged."),
-    LOC_CALL("server_tokens", CTX_HSL, ARGS1, set_server_tokens, "on", "on | off | build | string",
-             "What the Server field and error pages say.", GROUP_TOKENS),
-    WITH("server_tokens", server_tokens, GROUP_TOKENS),
+    LOC_ROW("server_tokens", CTX_HSL, ARGS1, set_server_tokens, server_tokens, "on", "on | off | build | string",
+             "What the Server field and error pages say.", .group = GROUP_TOKENS),
     WITH("server_tokens_text", server_tokens_text, GROUP_TOKENS),
     LOC_ROW("internal", CTX_LOCATION, ARGS0, set_internal, internal, NULL, "",
             "The location answers internal requests only; others get 404."),
@@ -485,9 +481,8 @@ const struct directive http_core_directives[] = {
             "Makes one slash of several adjacent ones in the URI."),
 
     /* the connection */
-    LOC_CALL("keepalive_timeout", CTX_HSL, ARGS12, set_keepalive_timeout, "75s", "timeout [header_timeout]",
-             "How long an idle connection stays open; 0 closes after each answer.", GROUP_KEEPALIVE),
-    WITH("keepalive_timeout", keepalive_timeout_ms, GROUP_KEEPALIVE),
+    LOC_ROW("keepalive_timeout", CTX_HSL, ARGS12, set_keepalive_timeout, keepalive_timeout_ms, "75s", "timeout [header_timeout]",
+             "How long an idle connection stays open; 0 closes after each answer.", .group = GROUP_KEEPALIVE),
     WITH("keepalive_header", keepalive_header_s, GROUP_KEEPALIVE),
     LOC_ROW("keepalive_requests", CTX_HSL, ARGS1, conf_set_num, keepalive_requests, "1000", "number",
             "Most requests over one connection.", .extra = &keepalive_range),
@@ -525,17 +520,16 @@ const struct directive http_core_directives[] = {
             "Buffers for reading a file."),
     LOC_ROW("read_ahead", CTX_HSL, ARGS1, conf_set_size, read_ahead, "0", "size",
             "Accepted; the kernel decides how far it reads ahead."),
-    LOC_CALL("aio", CTX_HSL, ARGS1, set_aio, "off", "on | off | threads[=pool]",
-             "Reads files without blocking the worker.", GROUP_AIO),
-    WITH("aio", aio, GROUP_AIO), WITH("aio_pool", aio_pool, GROUP_AIO),
+    LOC_ROW("aio", CTX_HSL, ARGS1, set_aio, aio, "off", "on | off | threads[=pool]",
+             "Reads files without blocking the worker.", .group = GROUP_AIO),
+    WITH("aio_pool", aio_pool, GROUP_AIO),
     LOC_FLAG("aio_write", aio_write, "off", "Writes temporary files with the aio method too."),
     LOC_ROW("directio", CTX_HSL, ARGS1, set_directio, directio, "off", "size | off",
             "Reads files of at least that size past the page cache."),
     LOC_ROW("directio_alignment", CTX_HSL, ARGS1, conf_set_off, directio_alignment, "512", "size",
             "Alignment for directio."),
-    LOC_CALL("disable_symlinks", CTX_HSL, ARGS12, set_disable_symlinks, "off", "off | on | if_not_owner [from=part]",
-             "How symbolic links are treated in paths.", GROUP_SYMLINKS),
-    WITH("disable_symlinks", disable_symlinks, GROUP_SYMLINKS),
+    LOC_ROW("disable_symlinks", CTX_HSL, ARGS12, set_disable_symlinks, disable_symlinks, "off", "off | on | if_not_owner [from=part]",
+             "How symbolic links are treated in paths.", .group = GROUP_SYMLINKS),
     WITH("disable_symlinks_from", disable_symlinks_from, GROUP_SYMLINKS),
     ROW("open_file_cache", CTX_HSL, ARGS12, set_open_file_cache, STORE_LOC, struct core_loc,
         open_file_cache, INHERIT_SCALAR, "off", "off | max=N [inactive=time]",
@@ -568,9 +562,8 @@ const struct directive http_core_directives[] = {
             subrequest_output_buffer_size, "4k", "size", "Bounds a subrequest kept in memory."),
     LOC_ROW("resolver_timeout", CTX_HSL, ARGS1, conf_set_ms, resolver_timeout_ms, "30s", "time",
             "How long a name may take to resolve."),
-    LOC_CALL("resolver", CTX_HSL, ARGS1_MORE, set_resolver, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",
-             "Name servers for names met at run time.", GROUP_RESOLVER),
-    WITH("resolver", resolver, GROUP_RESOLVER),
+    LOC_ROW("resolver", CTX_HSL, ARGS1_MORE, set_resolver, resolver, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",
+             "Name servers for names met at run time.", .group = GROUP_RESOLVER),
     WITH("resolver_instance", resolver_instance, GROUP_RESOLVER),
     ROW("early_hints", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_exprs, STORE_LOC, struct core_loc,
         early_hints, INHERIT_WHOLE, NULL, "string ...",
