@@ -286,6 +286,8 @@ static void worker_end(void)
     }
     loop_free();
     conn_trim();
+    arena_trim();
+    block_trim();
 }
 
 static bool serving(void)
