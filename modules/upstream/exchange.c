@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The exchange: a server is chosen, a connection taken from the pool or made, the request sent,
+ * the answer read and decoded by the backend; when that fails, another attempt. What the answer's
+ * head means is head.c's, its body's way to the client flow.c's. Everything here runs from the
+ * loop, except exchange_start and the end of a request (the wait's cancel).
+ */
+#include <errno.h>
+
+#include "core/base/clock.h"
+#include "modules/upstream/internal.h"
+
+#define READS_PER_EVENT 8 /* then others have their turn */
+#define BODY_ROOM 8192    /* less left in a block: a new one */
+
+static void next_peer(struct exchange *x);
+static void send_request(struct exchange *x);
+static void pump_body(struct exchange *x);
+
+struct exchange *exchange_of(const struct req *r)
+{
+    return req_ctx(r, upstream_slot);
+}
+
+struct upstream_record *exchange_record(struct exchange *x)
+{
+    return &x->req->upstream.items[x->record - 1];
+}
+
+/* ", upstream: "http://127.0.0.1:80/uri"" of the log line. */
+static size_t describe(const struct req *r, char *buf, size_t size)
+{
+    const struct exchange *x = exchange_of(r);
+    int n;
+
+    if (x == NULL || x->record == 0)
+        return 0;
+    n = snprintf(buf, size, "%s%.*s%s%.*s", x->backend->scheme,
+                 STR_ARG(r->upstream.items[x->record - 1].peer),
+                 str_starts(r->upstream.items[x->record - 1].peer, STR("unix:")) ? ":" : "",
+                 STR_ARG(x->uri));
+    return n < 0 ? 0 : MIN((size_t) n, size - 1);
+}
+
+/* Records ------------------------------------------------------------------------------------ */
+
+static void record_begin(struct exchange *x, struct str peer)
+{
+    struct upstream_records *all = &x->req->upstream;
+    struct upstream_record *rec;
+
+    all->items = arena_grow(x->req->arena, all->items, all->count, &all->capacity,
+                            sizeof(*all->items));
+    rec = &all->items[all->count];
+    *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
+                                     .response_us = -1, .new_exchange = x->record == 0 };
+    x->record = ++all->count;
+    x->started_us = clock_us();
+}
+
+static void record_end(struct exchange *x)
+{
+    struct upstream_record *rec;
+
+    if (x->record == 0)
+        return;
+    rec = exchange_record(x);
+    if (rec->response_us < 0)
+        rec->response_us = (int64_t) (clock_us() - x->started_us);
+    rec->response_length = x->received;
+}
+
+/* The end ------------------------------------------------------------------------------------ */
+
+/* The connection of the attempt goes; complete: it may be kept. */
+void exchange_detach(struct exchange *x, bool complete)
+{
+    struct upconn *u = x->up;
+
+    if (u == NULL)
+        return;
+    x->up = NULL;
+    record_end(x);
+    x->group->balancer->free(&x->choice, PEER_OK);
+    timer_stop(&u->conn->timer);
+    if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
+        && x->backend->reusable(x))
+        pool_give(u);
+    else
+        pool_close(u);
+}
+
+/* Everything but the wait: what the exchange holds is given back. */
+static void let_go(struct exchange *x)
+{
+    struct req *r = x->req;
+
+    if (x->state == X_OVER)
+        return;
+    if (x->state == X_RESOLVE)
+        resolve_cancel(&x->query);
+    tunnel_free(x);
+    exchange_detach(x, false);
+    if (x->choice.peer != NULL)
+        x->group->balancer->free(&x->choice, PEER_OK);
+    record_end(x);
+    x->state = X_OVER;
+    chain_clear(&x->out);
+    flow_free(x);
+    if (x->watches_hup)
+        r->main->on_hup = NULL;
+    if (r->on_drain == flow_drained)
+        r->on_drain = NULL;
+    if (x->stream_body && r->body.streaming)
+        r->body.on_data = NULL;
+    r->log.action = NULL;
+}
+
+static void cancel(struct wait *w)
+{
+    let_go(container_of(w, struct exchange, wait));
+}
+
+void exchange_over(struct exchange *x)
+{
+    let_go(x);
+    wait_end(&x->wait);
+}
+
+void exchange_finish(struct exchange *x, enum verdict v)
+{
+    if (x->state == X_OVER)
+        return;
+    exchange_over(x);
+    if (x->starting)
+        x->verdict = v;
+    else
+        req_deliver(x->req, v);
+}
+
+/* Blocks that x->head's fields lie in live until the request's memory goes. */
+static void free_blocks(void *arg)
+{
+    struct exchange *x = arg;
+
+    block_unref(x->in);
+    x->in = NULL;
+    x->backend->free(x);
+}
+
+/* Failed attempts ---------------------------------------------------------------------------- */
+
+static unsigned status_of(unsigned why)
+{
+    switch (why) {
+    case NEXT_TIMEOUT:
+    case NEXT_HTTP_504: return 504;
+    case NEXT_HTTP_500: return 500;
+    case NEXT_HTTP_503: return 503;
+    case NEXT_HTTP_403: return 403;
+    case NEXT_HTTP_404: return 404;
+    case NEXT_HTTP_429: return 429;
+    default: return 502;
+    }
+}
+
+/* Conditions on another attempt that hold whatever went wrong. */
+static bool may_repeat(const struct exchange *x, unsigned why)
+{
+    const struct upstream_conf *conf = x->conf;
+
+    if (x->request_sent && (x->req->method & (METHOD_POST | METHOD_LOCK | METHOD_PATCH)))
+        why |= NEXT_NON_IDEMPOTENT;
+    if ((conf->next_upstream & why) != why)
+        return false;
+    if (x->request_sent && x->stream_body && x->req->body.streaming)
+        return false;
+    return conf->next_upstream_timeout_ms == 0
+           || clock_ms() - x->first_ms < conf->next_upstream_timeout_ms;
+}
+
+/* Ends the attempt. stale: a kept-alive connection that had died is not the server's failure. */
+static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool stale)
+{
+    enum peer_outcome outcome = PEER_FAILED;
+
+    if (stale)
+        outcome = PEER_STALE;
+    else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
+        outcome = PEER_NEXT;
+    if (x->choice.peer != NULL)
+        x->group->balancer->free(&x->choice, outcome);
+    if (x->record != 0) {
+        record_end(x);
+        exchange_record(x)->status = status;
+    }
+    if (x->up != NULL) {
+        struct upconn *u = x->up;
+
+        x->up = NULL;
+        pool_close(u);
+    }
+    chain_clear(&x->out);
+}
+
+void exchange_attempt_failed(struct exchange *x, unsigned why)
+{
+    unsigned status = status_of(why);
+    bool stale = x->up != NULL && x->up->reused && why == NEXT_ERROR && x->head_bytes == 0;
+
+    if (x->choice.peer == NULL)
+        why |= NEXT_NO_LIVE;
+    end_attempt(x, why, status, stale);
+    if (x->choice.tries > 0 && may_repeat(x, why)) {
+        next_peer(x);
+        return;
+    }
+    exchange_finish(x, req_status(x->req, status));
+}
+
+bool exchange_try_next(struct exchange *x, unsigned status)
+{
+    static const struct {
+        unsigned status, bit;
+    } bits[] = {
+        { 500, NEXT_HTTP_500 }, { 502, NEXT_HTTP_502 }, { 503, NEXT_HTTP_503 },
+        { 504, NEXT_HTTP_504 }, { 403, NEXT_HTTP_403 }, { 404, NEXT_HTTP_404 },
+        { 429, NEXT_HTTP_429 },
+    };
+    unsigned why = 0;
+
+    if (likely(status < 400))
+        return false;
+    for (unsigned i = 0; i < ARRAY_LEN(bits); i++) {
+        if (bits[i].status == status)
+            why = bits[i].bit;
+    }
+    if (why == 0 || x->choice.tries < 2 || !may_repeat(x, why))
+        return false;
+    end_attempt(x, why, status, false);
+    next_peer(x);
+    return true;
+}
+
+/* Reading ------------------------------------------------------------------------------------ */
+
+/* Room for the next read. The head stays in one block, which is large enough for the largest. */
+static void make_room(struct exchange *x)
+{
+    struct block *b = x->in;
+
+    if (b != NULL && x->state == X_HEAD)
+        return;
+    if (b != NULL && b->refs == 1)
+        x->start = x->end = 0;
+    else if (b != NULL && b->size - x->end < BODY_ROOM) {
+        block_unref(b);
+        b = x->in = NULL;
+    }
+    if (b == NULL) {
+        x->in = block_new(x->state == X_HEAD ? MAX(BLOCK_LARGE, x->conf->buffer_size + 1)
+                                             : BLOCK_LARGE);
+        x->start = x->end = x->head_start = 0;
+    }
+}
+
+/* The server's side is at its end or broken in the midst of the body. */
+static void cut(struct exchange *x)
+{
+    x->cut = x->ended = true;
+    exchange_detach(x, false);
+    flow(x);
+}
+
+static void too_big(struct exchange *x)
+{
+    log_error(&x->req->log, 0, "upstream sent too big header");
+    exchange_attempt_failed(x, NEXT_INVALID_HEADER);
+}
+
+/* False: the exchange or the attempt is over. */
+static bool process_head(struct exchange *x)
+{
+    for (;;) {
+        size_t used = 0;
+        enum backend_result result;
+
+        result = x->backend->head(x, x->in->data + x->start, x->end - x->start, &used);
+        x->start += used;
+        if (result == BACKEND_INVALID) {
+            log_error(&x->req->log, 0, "%s", x->error);
+            exchange_attempt_failed(x, NEXT_INVALID_HEADER);
+            return false;
+        }
+        if (unlikely((result == BACKEND_MORE ? x->end : x->start) > x->conf->buffer_size)) {
+            too_big(x);
+            return false;
+        }
+        if (result == BACKEND_MORE)
+            return true;
+        if (result == BACKEND_DONE)
+            return answer_head_received(x);
+        answer_interim(x);
+        if (x->state != X_HEAD)
+            return false;
+        x->backend->reset(x);
+        x->head_start = x->start;
+    }
+}
+
+void exchange_decode(struct exchange *x)
+{
+    size_t used = 0;
+    uint64_t before = x->body.bytes;
+    enum backend_result result;
+
+    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, &x->body, &used);
+    x->start += used;
+    x->received += x->body.bytes - before;
+    if (result == BACKEND_INVALID) {
+        log_error(&x->req->log, 0, "%s", x->error);
+        x->cut = x->ended = true;
+        exchange_detach(x, false);
+    } else if (result == BACKEND_DONE) {
+        bool rest = x->start < x->end;
+
+        if (rest)
+            log_warn(&x->req->log, 0,
+                     "upstream sent more data than specified in \"Content-Length\" header");
+        x->ended = true;
+        exchange_detach(x, !rest);
+    }
+}
+
+/* Bytes of the answer lie in x->in. False: the exchange, or this attempt, is over. */
+static bool process(struct exchange *x)
+{
+    if (x->state == X_HEAD)
+        return process_head(x);
+    exchange_decode(x);
+    flow(x);
+    return x->state == X_BODY && !x->ended;
+}
+
+static void read_failed(struct exchange *x, ssize_t n, int error)
+{
+    bool head = x->state == X_HEAD;
+
+    if (n == 0 && !head && x->backend->eof(x)) {
+        x->ended = true;
+        exchange_detach(x, false);
+        flow(x);
+        return;
+    }
+    if (n == 0)
+        log_error(&x->req->log, 0, "upstream prematurely closed connection");
+    else
+        log_error(&x->req->log, error, "recv() failed");
+    if (head)
+        exchange_attempt_failed(x, NEXT_ERROR);
+    else
+        cut(x);
+}
+
+/* proxy_limit_rate: how much may be read now. 0: the timer has been set. */
+static size_t rate_allows(struct exchange *x, size_t room)
+{
+    uint64_t rate, elapsed_ms, allowed;
+
+    if (likely(x->conf->limit_rate.value == 0 && x->conf->limit_rate.expr == NULL)
+        || !x->buffering || x->state != X_BODY)
+        return room;
+    rate = expr_size(&x->req->eval, &x->conf->limit_rate);
+    if (rate == 0)
+        return room;
+    elapsed_ms = (clock_us() - x->started_us) / 1000;
+    allowed = rate * (elapsed_ms + 1000) / 1000;
+    if (allowed > x->received)
+        return (size_t) MIN((uint64_t) room, allowed - x->received);
+    x->delayed = true;
+    conn_want(x->up->conn, 0);
+    timer_set(&x->up->conn->timer, (x->received - allowed) * 1000 / rate + 1);
+    return 0;
+}
+
+static void read_answer(struct exchange *x)
+{
+    struct upconn *u = x->up;
+    struct conn *conn = u->conn;
+
+    for (unsigned i = 0; i < READS_PER_EVENT && (conn->ready & CONN_READ); i++) {
+        ssize_t n;
+        size_t room;
+
+        if (x->paused || x->delayed)
+            return;
+        make_room(x);
+        room = rate_allows(x, x->in->size - x->end);
+        if (room == 0)
+            return;
+        n = conn_read(conn, x->in->data + x->end, room);
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n <= 0) {
+            read_failed(x, n, errno);
+            return;
+        }
+        x->end += (size_t) n;
+        x->head_bytes += (size_t) n;
+        exchange_record(x)->bytes_received += (uint64_t) n;
+        if (x->sent_all)
+            timer_set(&conn->timer, x->conf->read_timeout_ms);
+        if (!process(x) || x->up != u)
+            return;
+    }
+    if (x->in != NULL && x->state == X_BODY && x->in->refs == 1 && x->start == x->end) {
+        /* While the server is silent, nothing is held. */
+        block_unref(x->in);
+        x->in = NULL;
+    }
+    if (!x->paused && !x->delayed)
+        conn_want(conn, CONN_READ | (x->sent_all ? 0 : CONN_WRITE));
+}
+
+void exchange_resume_reading(struct exchange *x)
+{
+    x->paused = false;
+    if (x->up == NULL)
+        return;
+    timer_set(&x->up->conn->timer, x->conf->read_timeout_ms);
+    conn_want(x->up->conn, CONN_READ);
+}
+
+/* Sending ------------------------------------------------------------------------------------ */
+
+static void send_failed(struct exchange *x, int error)
+{
+    struct conn *conn = x->up->conn;
+
+    /* A server may answer without reading all of a request: what it said is worth reading. */
+    if (!x->up->reused && x->request_sent && (conn->ready & CONN_READ)) {
+        chain_clear(&x->out);
+        x->send_broken = true;
+        x->sent_all = true;
+        log_info(&x->req->log, error, "writev() failed");
+        x->req->log.action = "reading response header from upstream";
+        conn_want(conn, CONN_READ);
+        return;
+    }
+    log_error(&x->req->log, error, "writev() failed");
+    exchange_attempt_failed(x, NEXT_ERROR);
+}
+
+static void send_request(struct exchange *x)
+{
+    struct upconn *u = x->up;
+    struct conn *conn = u->conn;
+    ssize_t n;
+
+    if (x->sent_all)
+        return;
+    n = conn_send(conn, &x->out, 0, false);
+    if (n < 0) {
+        send_failed(x, errno);
+        return;
+    }
+    exchange_record(x)->bytes_sent += (uint64_t) n;
+    x->request_sent = true;
+    if (!chain_empty(&x->out)) {
+        if (!u->nodelay && !conn->unix_peer) {
+            socket_nodelay(conn->watch.fd, true);
+            u->nodelay = true;
+        }
+        timer_set(&conn->timer, x->conf->send_timeout_ms);
+        conn_want(conn, CONN_READ | CONN_WRITE);
+        return;
+    }
+    if (x->stream_body && !x->body_end) {
+        timer_stop(&conn->timer);
+        conn_want(conn, CONN_READ);
+        pump_body(x);
+        return;
+    }
+    x->sent_all = true;
+    if (x->state == X_HEAD)
+        x->req->log.action = "reading response header from upstream";
+    timer_set(&conn->timer, x->conf->read_timeout_ms);
+    if (!x->paused && !x->delayed)
+        conn_want(conn, CONN_READ);
+}
+
+/* Moves what has come of a streamed body on, as long as the server takes it. */
+static void pump_body(struct exchange *x)
+{
+    struct req *main = x->req->main;
+
+    if (x->pumping)
+        return;
+    x->pumping = true;
+    while (x->up != NULL && !x->sent_all && !x->body_end && chain_empty(&x->out)) {
+        bool end = main->body.complete;
+
+        if (main->body.failed || (chain_empty(&main->body.chain) && !end))
+            break;
+        x->backend->encode_body(x, &main->body.chain, end, &x->out);
+        x->body_end = end;
+        send_request(x);
+        if (!end && x->up != NULL)
+            body_consumed(x->req);
+    }
+    x->pumping = false;
+}
+
+/* More of a streamed body, its end, or its failure. */
+static void body_came(struct req *main)
+{
+    struct exchange *x = exchange_of(main);
+
+    if (x == NULL || x->state == X_OVER)
+        return;
+    if (main->body.failed) {
+        /* The client's fault: no server is to blame. After a timeout nobody is there to be answered. */
+        if (main->body.failed == 408)
+            req_abort(main, 408);
+        else
+            exchange_finish(x, x->answering ? V_ABORT : req_status(main, main->body.failed));
+        return;
+    }
+    if (x->state == X_HEAD || x->state == X_BODY)
+        pump_body(x);
+}
+
+/* Connecting --------------------------------------------------------------------------------- */
+
+static void connected(struct exchange *x)
+{
+    struct conn *conn = x->up->conn;
+    int error = conn->ready & CONN_HUP ? socket_error(conn->watch.fd) : 0;
+
+    if (error != 0) {
+        log_error(&x->req->log, error, "connect() failed");
+        exchange_attempt_failed(x, NEXT_ERROR);
+        return;
+    }
+    exchange_record(x)->connect_us = (int64_t) (clock_us() - x->started_us);
+    x->state = X_HEAD;
+    x->req->log.action = "sending request to upstream";
+    send_request(x);
+}
+
+static void up_event(struct conn *conn, unsigned ready)
+{
+    struct upconn *u = conn->owner;
+    struct exchange *x = u->x;
+
+    if (x->state == X_CONNECT) {
+        connected(x);
+        return;
+    }
+    if (unlikely(x->state == X_TUNNEL)) {
+        tunnel_upstream_event(x, ready);
+        return;
+    }
+    if ((ready & CONN_WRITE) && !x->sent_all) {
+        send_request(x);
+        if (x->up != u)
+            return;
+    }
+    if (ready & (CONN_READ | CONN_HUP))
+        read_answer(x);
+}
+
+static void up_timeout(struct timer *timer)
+{
+    struct upconn *u = container_of(timer, struct conn, timer)->owner;
+    struct exchange *x = u->x;
+
+    if (unlikely(x->state == X_TUNNEL)) {
+        tunnel_timeout(x);
+        return;
+    }
+    if (x->delayed) {
+        x->delayed = false;
+        exchange_resume_reading(x);
+        return;
+    }
+    log_error(&x->req->log, ETIMEDOUT, "upstream timed out");
+    if (x->state == X_BODY)
+        cut(x);
+    else
+        exchange_attempt_failed(x, NEXT_TIMEOUT);
+}
+
+/* Empties what the attempt before left, and encodes the request. 0 or -1. */
+static int prepare(struct exchange *x)
+{
+    struct req *r = x->req;
+
+    chain_clear(&x->out);
+    chain_clear(&x->body);
+    if (x->in != NULL && x->in->refs > 1) {
+        block_unref(x->in);
+        x->in = NULL;
+    }
+    x->start = x->end = x->head_start = x->head_bytes = 0;
+    x->received = 0;
+    x->sent_all = x->send_broken = x->body_end = false;
+    x->paused = x->delayed = false;
+    x->backend->reset(x);
+    r->upstream.head = NULL;
+    return x->backend->encode(x, &x->out);
+}
+
+static void no_live(struct exchange *x)
+{
+    record_begin(x, x->group->name);
+    x->req->log.action = "connecting to upstream";
+    log_error(&x->req->log, 0, "no live upstreams");
+    exchange_attempt_failed(x, NEXT_NO_LIVE);
+}
+
+/* Chooses a server and gets through to it. */
+static void next_peer(struct exchange *x)
+{
+    struct upstream *g = x->group;
+    struct upconn *u;
+
+    if (g->balancer->get(&x->choice) != 0) {
+        no_live(x);
+        return;
+    }
+    record_begin(x, x->choice.peer->name);
+    x->req->log.action = "connecting to upstream";
+    if (prepare(x) != 0) {
+        exchange_finish(x, req_status(x->req, 500));
+        return;
+    }
+    u = pool_take(g, x->choice.peer, x->tag);
+    if (u == NULL)
+        u = pool_connect(x, x->choice.peer);
+    if (u == NULL) {
+        log_error(&x->req->log, errno, "connect() failed");
+        exchange_attempt_failed(x, NEXT_ERROR);
+        return;
+    }
+    u->x = x;
+    x->up = u;
+    u->conn->handler = up_event;
+    u->conn->timer.fire = up_timeout;
+    if (u->conn->ready & CONN_WRITE) {
+        exchange_record(x)->connect_us = 0;
+        x->state = X_HEAD;
+        x->req->log.action = "sending request to upstream";
+        send_request(x);
+        return;
+    }
+    x->state = X_CONNECT;
+    timer_set(&u->conn->timer, x->conf->connect_timeout_ms);
+    conn_want(u->conn, CONN_WRITE);
+}
+
+static void begin(struct exchange *x)
+{
+    x->choice.group = x->group;
+    x->choice.req = x->req;
+    x->group->balancer->start(&x->choice);
+    if (x->conf->next_upstream_tries > 0)
+        x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
+    x->first_ms = clock_ms();
+    next_peer(x);
+}
+
+/* Names at run time -------------------------------------------------------------------------- */
+
+static void resolved(struct resolve_query *q)
+{
+    struct exchange *x = container_of(q, struct exchange, query);
+    struct req *r = x->req;
+    struct addr *addrs;
+    struct str name = str_printf(r->arena, "%.*s:%u", STR_ARG(x->resolve_name), x->resolve_port);
+
+    x->state = X_START;
+    if (q->status != RESOLVE_OK || q->addr_count == 0) {
+        log_error(&r->log, 0, "%.*s could not be resolved (%d: %s)", STR_ARG(x->resolve_name),
+                  (int) q->status, resolve_status_text(q->status));
+        exchange_finish(x, req_status(r, 502));
+        return;
+    }
+    addrs = ARENA_ARRAY(r->arena, struct addr, q->addr_count);
+    for (unsigned i = 0; i < q->addr_count; i++) {
+        addrs[i] = q->addrs[i].addr;
+        addr_set_port(&addrs[i], x->resolve_port);
+    }
+    x->group = upstream_temporary(r->arena, name, addrs, q->addr_count);
+    begin(x);
+}
+
+static void resolve(struct exchange *x)
+{
+    struct req *r = x->req;
+    const struct core_loc *core = r->loc->core;
+
+    if (core->resolver == NULL) {
+        log_error(&r->log, 0, "no resolver defined to resolve %.*s", STR_ARG(x->resolve_name));
+        exchange_finish(x, req_status(r, 502));
+        return;
+    }
+    if (*core->resolver_instance == NULL)
+        *core->resolver_instance = resolver_new(core->resolver, log_main);
+    x->query.name = x->resolve_name;
+    x->query.timeout_ms = core->resolver_timeout_ms;
+    x->query.done = resolved;
+    if (resolve_cached(*core->resolver_instance, &x->query)) {
+        resolved(&x->query);
+        return;
+    }
+    x->state = X_RESOLVE;
+    resolve_start(*core->resolver_instance, &x->query);
+}
+
+/* The start ---------------------------------------------------------------------------------- */
+
+/* The client has closed or half-closed its connection. */
+static void client_gone(struct req *main)
+{
+    struct exchange *x = exchange_of(main);
+
+    main->on_hup = NULL;
+    if (x != NULL && x->ended)
+        return; /* all that is left is to send what is here */
+    log_info(&main->log, 0,
+             "client prematurely closed connection, so upstream connection is closed too");
+    req_abort(main, 499);
+}
+
+enum verdict exchange_start(struct exchange *x)
+{
+    struct req *r = x->req;
+
+    x->starting = true;
+    x->verdict = V_WAIT;
+    x->buffering = x->conf->buffering;
+    req_ctx_set(r, upstream_slot, x, CTX_REQUEST);
+    r->describe_upstream = describe;
+    arena_defer(r->arena, free_blocks, x);
+    wait_begin(r, &x->wait, cancel);
+    if (!x->conf->ignore_client_abort && !r->background && r->main->on_hup == NULL) {
+        r->main->on_hup = client_gone;
+        x->watches_hup = true;
+    }
+    if (x->stream_body)
+        body_stream(r, body_came);
+    if (r->main->body.failed)
+        exchange_finish(x, r->main->body.failed == 408 ? V_ABORT
+                                                       : req_status(r, r->main->body.failed));
+    else if (x->group == NULL)
+        resolve(x);
+    else
+        begin(x);
+    x->starting = false;
+    return x->verdict;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the head of a server's answer means: another attempt, an error page, an internal redirect, or
+ * an answer for the client; and which of its fields go there. Called by exchange.c when the
+ * backend has decoded a head.
+ */
+#include "core/base/clock.h"
+#include "core/http/h1.h"
+#include "modules/upstream/internal.h"
+
+/* X-Accel-Redirect ---------------------------------------------------------------------------- */
+
+/* What an internal redirect takes along (semantics: nothing else). */
+static const enum token redirect_fields[] = {
+    T_CONTENT_TYPE, T_CONTENT_DISPOSITION, T_SET_COOKIE, T_CACHE_CONTROL, T_EXPIRES, T_ACCEPT_RANGES,
+};
+
+/* The target of a redirect: a named location, or a URI that may not climb. */
+static enum verdict redirect_to(struct req *r, struct str target)
+{
+    struct uri_parts parts;
+    ssize_t mark;
+    struct str args = STR_NULL;
+
+    if (target.ptr[0] == '@')
+        return req_restart_named(r, target);
+    mark = str_chr(target, '?');
+    if (mark >= 0) {
+        args = str_skip(target, (size_t) mark + 1);
+        target.len = (size_t) mark;
+    }
+    if (target.ptr[0] != '/' || uri_normalize(r->arena, target, true, &parts) != 0) {
+        log_error(&r->log, 0, "upstream sent unsafe \"X-Accel-Redirect\" header: \"%.*s\"",
+                  STR_ARG(target));
+        return req_status(r, 404);
+    }
+    if (r->method != METHOD_HEAD) {
+        r->method = METHOD_GET;
+        r->method_name = STR("GET");
+    }
+    return req_restart_uri(r, parts.uri, args);
+}
+
+/* True: the answer asked for an internal redirect; the exchange is over. */
+static bool redirected(struct exchange *x)
+{
+    struct req *r = x->req;
+    struct str target;
+
+    if (x->conf->ignore_headers & IGNORE_XA_REDIRECT)
+        return false;
+    target = fields_value(&x->head.fields, T_X_ACCEL_REDIRECT);
+    if (target.len == 0)
+        return false;
+    answer_head_move(x);
+    target = fields_value(&x->head.fields, T_X_ACCEL_REDIRECT);
+    for (unsigned i = 0; i < ARRAY_LEN(redirect_fields); i++) {
+        enum token t = redirect_fields[i];
+        struct field *f = fields_get(&x->head.fields, t);
+
+        if (f != NULL)
+            fields_delete(&r->out.fields, t);
+        for (; f != NULL; f = fields_next(&x->head.fields, f))
+            fields_add_hashed(&r->out, &r->out.fields, t, f->hash, f->name, f->value);
+    }
+    exchange_finish(x, redirect_to(r, target));
+    return true;
+}
+
+/* proxy_intercept_errors ---------------------------------------------------------------------- */
+
+static bool has_error_page(const struct core_loc *core, unsigned status)
+{
+    for (unsigned i = 0; i < core->error_page.count; i++) {
+        const struct error_page *p = &core->error_page.items[i];
+
+        for (unsigned k = 0; k < p->code_count; k++) {
+            if (p->codes[k] == status)
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool intercepted(struct exchange *x, unsigned status)
+{
+    struct req *r = x->req;
+    struct field *f;
+
+    if (status < 300 || !x->conf->intercept_errors || r->sub_head_only
+        || !has_error_page(r->loc->core, status))
+        return false;
+    answer_head_move(x);
+    if (status == 401) {
+        fields_delete(&r->out.fields, T_WWW_AUTHENTICATE);
+        for (f = fields_get(&x->head.fields, T_WWW_AUTHENTICATE); f != NULL;
+             f = fields_next(&x->head.fields, f))
+            fields_add_hashed(&r->out, &r->out.fields, T_WWW_AUTHENTICATE, f->hash, f->name,
+                              f->value);
+    }
+    exchange_finish(x, req_status(r, status));
+    return true;
+}
+
+/* Fields -------------------------------------------------------------------------------------- */
+
+static struct str moved(struct str s, const char *from, size_t len, const char *to)
+{
+    if (s.ptr >= from && s.ptr <= from + len && s.ptr + s.len <= from + len)
+        s.ptr = to + (s.ptr - from);
+    return s;
+}
+
+void answer_head_move(struct exchange *x)
+{
+    const char *from;
+    size_t len = x->start - x->head_start;
+    char *to;
+
+    if (x->in == NULL)
+        return;
+    from = x->in->data + x->head_start;
+    to = arena_bytes(x->req->arena, len);
+    memcpy(to, from, len);
+    for (unsigned i = 0; i < x->head.fields.count; i++) {
+        struct field *f = &x->head.fields.items[i];
+
+        f->name = moved(f->name, from, len, to);
+        f->value = moved(f->value, from, len, to);
+    }
+    x->head.reason = moved(x->head.reason, from, len, to);
+    x->head.line = moved(x->head.line, from, len, to);
+    x->head_start = x->start;
+}
+
+/* Whether the answer's Connection names this field. */
+static bool is_named_hop(struct str connection, struct str name)
+{
+    return connection.len > 0 && list_has(connection, name);
+}
+
+static bool is_hidden(const struct hidden_fields *h, const struct field *f)
+{
+    if (f->token != T_NONE)
+        return h->token[f->token];
+    for (unsigned i = 0; i < h->count; i++) {
+        if (h->hashes[i] == f->hash && str_caseeq(h->names[i], f->name))
+            return true;
+    }
+    return false;
+}
+
+/* True: the field concerns only this connection, or is sent in another way. */
+static bool is_dropped(const struct exchange *x, const struct field *f)
+{
+    switch ((enum token) f->token) {
+    case T_CONNECTION:
+    case T_KEEP_ALIVE:
+    case T_PROXY_CONNECTION:
+    case T_TE:
+    case T_TRANSFER_ENCODING:
+    case T_CONTENT_LENGTH:
+        return true;
+    case T_UPGRADE:
+        return x->head.status != 101;
+    case T_TRAILER:
+        return !x->pass_trailers;
+    case T_ACCEPT_RANGES:
+        return x->conf->force_ranges;
+    default:
+        return false;
+    }
+}
+
+/* Of a value "keep-alive, x": only names other than the usual ones make a search of all fields worth it. */
+static struct str hop_names(const struct exchange *x)
+{
+    struct str v = fields_value(&x->head.fields, T_CONNECTION);
+
+    if (v.ptr == NULL || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
+        || str_caseeq(v, STR("upgrade")))
+        return STR_NULL;
+    return fields_joined(&x->head.fields, STR("Connection"), STR(", "), x->req->arena);
+}
+
+/* Fields that steer the server. */
+static void obey(struct exchange *x)
+{
+    struct req *r = x->req;
+    const struct fields *f = &x->head.fields;
+    unsigned ignored = x->conf->ignore_headers;
+    struct str v;
+    uint64_t n;
+
+    v = fields_value(f, T_X_ACCEL_BUFFERING);
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_BUFFERING)) {
+        if (str_caseeq(v, STR("no")))
+            x->buffering = false;
+        else if (str_caseeq(v, STR("yes")))
+            x->buffering = true;
+    }
+    v = fields_value(f, T_X_ACCEL_LIMIT_RATE);
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_LIMIT_RATE) && str_to_size(v, &n) == 0) {
+        r->main->limit_rate = n;
+        r->main->limit_rate_after = 0;
+    }
+    v = fields_value(f, T_X_ACCEL_CHARSET);
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET))
+        r->charset = v;
+    if (!x->buffering)
+        r->main->limit_rate = 0;
+}
+
+static int64_t length_for_client(const struct exchange *x)
+{
+    const struct msg *m = &x->head;
+    struct str v;
+    uint64_t n;
+
+    if (m->status == 204 || m->status < 200)
+        return -1;
+    if (x->req->method != METHOD_HEAD && m->status != 304)
+        return m->content_length;
+    /* There is no body; what its length would be is passed on. */
+    v = fields_value(&m->fields, T_CONTENT_LENGTH);
+    return v.len > 0 && str_to_u64(v, &n) == 0 && n <= INT64_MAX ? (int64_t) n : -1;
+}
+
+void answer_fields(struct exchange *x)
+{
+    struct req *r = x->req;
+    const struct fields *from = &x->head.fields;
+    const struct hidden_fields *hidden = x->conf->hidden;
+    struct str hops = hop_names(x);
+
+    r->out.status = x->head.status;
+    r->out.reason = x->head.reason;
+    r->out.content_length = length_for_client(x);
+    r->location_as_is = true;
+    obey(x);
+    for (unsigned i = 0; i < from->count; i++) {
+        const struct field *f = &from->items[i];
+        struct str value = f->value;
+
+        if (f->deleted || is_dropped(x, f) || is_hidden(hidden, f) || is_named_hop(hops, f->name))
+            continue;
+        if (x->backend->field != NULL
+            && (f->token == T_LOCATION || f->token == T_REFRESH || f->token == T_SET_COOKIE)
+            && x->backend->field(x, f, &value) && f->token == T_LOCATION)
+            r->location_as_is = false;
+        if (f->token == T_CONTENT_TYPE)
+            fields_delete(&r->out.fields, T_CONTENT_TYPE);
+        fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name, value);
+    }
+    if (x->conf->force_ranges && x->head.status == 200)
+        r->allow_ranges = true;
+}
+
+/* Heads --------------------------------------------------------------------------------------- */
+
+void answer_interim(struct exchange *x)
+{
+    struct req *r = x->req;
+    const struct core_loc *core = r->loc->core;
+
+    /* 100 answers our own request; others are hints for the client. */
+    if (x->head.status == 103 && core->early_hints.count > 0
+        && expr_any_true(&r->eval, &core->early_hints)) {
+        fields_delete(&x->head.fields, T_CONNECTION);
+        answer_informational(r, 103, &x->head.fields);
+    }
+}
+
+bool answer_head_received(struct exchange *x)
+{
+    struct req *r = x->req;
+    struct upstream_record *rec = exchange_record(x);
+    unsigned status = x->head.status;
+    bool upgrade = status == 101;
+    enum verdict v;
+
+    rec->header_us = (int64_t) (clock_us() - x->started_us);
+    rec->status = status;
+    r->upstream.head = &x->head;
+    if (exchange_try_next(x, status) || intercepted(x, status) || redirected(x))
+        return false;
+    x->state = X_BODY;
+    r->log.action = "reading upstream";
+    if (!upgrade)
+        exchange_decode(x);
+    if (!x->ended)
+        answer_head_move(x);
+    answer_fields(x);
+    if (r->main->body.length != 0 && !r->main->body.complete && !r->main->body.started)
+        body_discard(r);
+    v = answer_head(r);
+    if (r->finished || x->state == X_OVER)
+        return false;
+    if (v != V_NEXT) {
+        exchange_finish(x, v);
+        return false;
+    }
+    x->answering = true;
+    r->on_drain = flow_drained;
+    req_deliver(r, V_ANSWER);
+    if (upgrade) {
+        tunnel_start(x);
+        return false;
+    }
+    flow(x);
+    return x->state == X_BODY && !x->ended;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Connections to servers: making them, and keeping idle ones for the next request, youngest
+ * first. An idle connection holds no buffer; one that becomes readable is closed, since a server
+ * that speaks unasked has nothing to say but goodbye. Called by the exchange.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "modules/upstream/internal.h"
+
+static struct list free_upconns = { &free_upconns, &free_upconns };
+
+static struct upconn *upconn_new(void)
+{
+    struct list *n = list_pop_front(&free_upconns);
+    struct upconn *u = n != NULL ? container_of(n, struct upconn, link)
+                                 : mem_alloc(sizeof(struct upconn));
+
+    memset(u, 0, sizeof(*u));
+    list_init(&u->link);
+    list_init(&u->peer_link);
+    return u;
+}
+
+void pool_trim(void)
+{
+    struct list *n;
+
+    while ((n = list_pop_front(&free_upconns)) != NULL)
+        free(container_of(n, struct upconn, link));
+}
+
+static void unlink_idle(struct upconn *u)
+{
+    list_remove(&u->link);
+    list_remove(&u->peer_link);
+    u->group->idle_count--;
+}
+
+void pool_close(struct upconn *u)
+{
+    if (u->x == NULL)
+        unlink_idle(u);
+    conn_close(u->conn);
+    list_push_front(&free_upconns, &u->link);
+}
+
+static void idle_event(struct conn *conn, unsigned ready)
+{
+    (void) ready;
+    pool_close(conn->owner);
+}
+
+static void idle_timeout(struct timer *timer)
+{
+    pool_close(container_of(timer, struct conn, timer)->owner);
+}
+
+struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag)
+{
+    for (struct list *n = peer->idle.next, *next; n != &peer->idle; n = next) {
+        struct upconn *u = container_of(n, struct upconn, peer_link);
+
+        next = n->next;
+        if (group->keepalive.local && u->tag != tag)
+            continue;
+        if (unlikely(u->conn->ready & (CONN_READ | CONN_HUP))) {
+            /* Closed by the server in this very turn: its event has not been delivered yet. */
+            pool_close(u);
+            continue;
+        }
+        unlink_idle(u);
+        u->reused = true;
+        return u;
+    }
+    return NULL;
+}
+
+/* True if the socket has nothing to read, in spite of what the ready bits allow. */
+static bool is_quiet(struct conn *conn)
+{
+    char byte;
+
+    if (conn->ready & CONN_HUP)
+        return false;
+    if (likely(!(conn->ready & CONN_READ)))
+        return true;
+    return conn_read(conn, &byte, 1) < 0 && errno == EAGAIN;
+}
+
+void pool_give(struct upconn *u)
+{
+    struct upstream *g = u->group;
+
+    u->requests++;
+    if (g->keepalive.connections == 0 || (int64_t) u->requests >= g->keepalive_requests
+        || clock_ms() - u->opened_ms > g->keepalive_time_ms || !is_quiet(u->conn)) {
+        pool_close(u);
+        return;
+    }
+    if (g->idle_count >= g->keepalive.connections)
+        pool_close(container_of(g->idle.prev, struct upconn, link));
+    u->x = NULL;
+    list_push_front(&g->idle, &u->link);
+    list_push_front(&u->peer->idle, &u->peer_link);
+    g->idle_count++;
+    u->conn->handler = idle_event;
+    u->conn->timer.fire = idle_timeout;
+    timer_set(&u->conn->timer, g->keepalive_timeout_ms);
+    conn_want(u->conn, CONN_READ);
+}
+
+void pool_drain(struct upstream *group)
+{
+    while (!list_empty(&group->idle))
+        pool_close(container_of(group->idle.next, struct upconn, link));
+}
+
+/* proxy_bind. 0: none, 1: *local is set, -1: errno. */
+static int local_address(struct exchange *x, struct addr *local)
+{
+    const struct upstream_bind *b = &x->conf->bind;
+    struct str text;
+
+    if (likely(b->addr == NULL))
+        return 0;
+    text = expr_eval(&x->req->eval, b->addr);
+    if (text.len == 0)
+        return 0;
+    if (addr_parse(local, text, 0, false) == 0)
+        return 1;
+    /* Without a port: any. */
+    if (addr_parse(local, text, 1, false) == 0) {
+        addr_set_port(local, 0);
+        return 1;
+    }
+    log_error(&x->req->log, 0, "invalid local address \"%.*s\"", STR_ARG(text));
+    return 0;
+}
+
+struct upconn *pool_connect(struct exchange *x, struct peer *peer)
+{
+    struct addr local;
+    bool connected, has_local = local_address(x, &local) > 0;
+    int fd = socket_connect(&peer->addr, has_local ? &local : NULL, x->conf->bind.transparent,
+                            &connected);
+    struct upconn *u;
+    struct conn *conn;
+
+    if (fd < 0)
+        return NULL;
+    if (x->conf->socket_keepalive) {
+        int on = 1;
+
+        if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0)
+            log_alert(&x->req->log, errno, "setsockopt(SO_KEEPALIVE) failed");
+    }
+    conn = conn_tcp(fd, &peer->addr.sa, peer->addr.len);
+    if (conn == NULL) {
+        int error = errno;
+
+        close(fd);
+        errno = error;
+        return NULL;
+    }
+    if (connected)
+        conn->ready |= CONN_WRITE;
+    u = upconn_new();
+    u->conn = conn;
+    u->group = x->group;
+    u->peer = peer;
+    u->tag = x->tag;
+    u->x = x;
+    u->opened_ms = clock_ms();
+    conn->owner = u;
+    return u;
+}

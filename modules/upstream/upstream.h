@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Upstreams: groups of servers, the choice among them, kept-alive connections, and the exchange:
+ * attempts to get an answer for a request from one of them. The one public header of the module:
+ * modules that pass requests on (proxy and its kin) fill in a struct exchange, name a backend that
+ * speaks the protocol, and call exchange_start from their content handler.
+ */
+#ifndef MODULES_UPSTREAM_UPSTREAM_H
+#define MODULES_UPSTREAM_UPSTREAM_H
+
+#include "core/event/conn.h"
+#include "core/http/answer.h"
+#include "core/http/req.h"
+
+struct exchange;
+struct upstream;
+struct upconn;
+
+/* Groups ------------------------------------------------------------------------------------- */
+
+/* What changes about a server at run time: no pointers, so that it can stand in shared memory. */
+struct peer_state {
+    int64_t current_weight, effective_weight;
+    uint64_t accessed_s, checked_s; /* monotonic: of the last failure, and of the last look */
+    uint32_t conns, fails;
+};
+
+/* One address of a server. */
+struct peer {
+    struct addr addr;
+    struct str name;         /* "127.0.0.1:80" */
+    struct str server;       /* as `server` said */
+    struct peer_state *state;
+    struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
+    int64_t weight, max_fails;
+    uint64_t fail_timeout_s;
+    uint32_t max_conns;      /* 0: no limit */
+    bool down, backup;
+};
+
+/* A request's way through a group. */
+struct choice {
+    struct upstream *group;
+    struct req *req;
+    struct peer *peer;       /* chosen; NULL between attempts */
+    unsigned tries;          /* left, this one included */
+    bool on_backup;          /* the primary servers are exhausted */
+    uint64_t tried[2];       /* by index; more servers than bits share them */
+    uint64_t *tried_more;    /* instead of tried, for large groups */
+};
+
+enum peer_outcome {
+    PEER_OK,
+    PEER_FAILED, /* counts against the server */
+    PEER_NEXT,   /* another one is asked, but this one is not to blame */
+    PEER_STALE,  /* a kept-alive connection turned out to be dead: as if it had not been tried */
+};
+
+/* A way of choosing. */
+struct balancer {
+    const char *name;
+    /* A new request. Sets c->tries. */
+    void (*start)(struct choice *c);
+    /* Sets c->peer and counts the connection. 0, or -1: none is live. */
+    int (*get)(struct choice *c);
+    /* The attempt at c->peer is over; clears it. */
+    void (*free)(struct choice *c, enum peer_outcome outcome);
+};
+extern const struct balancer balancer_round_robin;
+
+struct keepalive_conf {
+    unsigned connections; /* idle ones kept per worker; 0: none */
+    bool local;           /* each is used again only by the location that opened it */
+};
+
+struct upstream {
+    struct str name;          /* of the group; "host:port" of an implicit one */
+    struct level *level;      /* of the block; NULL: implicit */
+    struct conf_pos pos;
+    const struct balancer *balancer;
+    struct peer *peers;       /* primary ones first */
+    struct peer_state *states;
+    unsigned count, capacity, primary;
+    unsigned live, live_backup; /* not marked `down` */
+    int64_t weight, weight_backup;
+    bool weighted;
+    /* implicit: what is to be resolved */
+    struct str host;
+    unsigned port;
+    /* kept-alive connections */
+    struct list idle;         /* struct upconn.link: youngest first */
+    unsigned idle_count;
+    struct keepalive_conf keepalive;
+    int64_t keepalive_requests;
+    uint64_t keepalive_time_ms, keepalive_timeout_ms;
+    struct list link;         /* among all groups of the configuration */
+};
+
+/* An address as `server` and *_pass write it: "host", "host:port", "[v6]:port", "unix:path". */
+struct upstream_address {
+    struct str host;      /* without port; with brackets as written; "unix:/path" */
+    unsigned port;        /* the default one if none was given; 0 for unix */
+    bool has_port, is_unix;
+};
+/* NULL or a sentence. text is the whole address. */
+const char *upstream_address_parse(struct upstream_address *a, struct str text,
+                                   unsigned default_port);
+/* The group of that name, or an implicit one resolved after the file is read. */
+struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *a);
+/* A group defined by an upstream block (run-time names). NULL: none. */
+struct upstream *upstream_find(const struct http_main *http, struct str name);
+/* A group for one request: addresses that a name resolved to, or one literal address. */
+struct upstream *upstream_temporary(struct arena *arena, struct str name, const struct addr *addrs,
+                                    unsigned count);
+
+/* Settings of a family ------------------------------------------------------------------------ */
+
+enum {
+    NEXT_ERROR = 1 << 0, NEXT_TIMEOUT = 1 << 1, NEXT_INVALID_HEADER = 1 << 2,
+    NEXT_HTTP_500 = 1 << 3, NEXT_HTTP_502 = 1 << 4, NEXT_HTTP_503 = 1 << 5, NEXT_HTTP_504 = 1 << 6,
+    NEXT_HTTP_403 = 1 << 7, NEXT_HTTP_404 = 1 << 8, NEXT_HTTP_429 = 1 << 9,
+    NEXT_NON_IDEMPOTENT = 1 << 10, NEXT_OFF = 1 << 11,
+    NEXT_NO_LIVE = 1 << 12, /* no server could be asked: never in a setting */
+};
+enum {
+    IGNORE_XA_REDIRECT = 1, IGNORE_XA_EXPIRES = 2, IGNORE_XA_LIMIT_RATE = 4,
+    IGNORE_XA_BUFFERING = 8, IGNORE_XA_CHARSET = 16, IGNORE_EXPIRES = 32,
+    IGNORE_CACHE_CONTROL = 64, IGNORE_SET_COOKIE = 128, IGNORE_VARY = 256,
+};
+
+struct upstream_bind {
+    struct expr *addr;    /* NULL: off */
+    bool transparent;
+};
+
+/* Response fields that do not go to the client. Computed by upstream_conf_finish. */
+struct hidden_fields {
+    unsigned char token[T_KNOWN];
+    struct str *names;    /* not well-known ones */
+    uint32_t *hashes;
+    unsigned count;
+};
+
+/* What UPSTREAM_ROWS are the rows of. */
+struct upstream_conf {
+    bool buffering, request_buffering, ignore_client_abort, intercept_errors;
+    bool pass_request_headers, pass_request_body, force_ranges, socket_keepalive;
+    size_t buffer_size, busy_buffers_size, temp_file_write_size;
+    struct conf_bufs buffers;
+    uint64_t max_temp_file_size;
+    struct conf_path temp_path;
+    uint64_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, next_upstream_timeout_ms;
+    int64_t next_upstream_tries;
+    unsigned next_upstream, ignore_headers;
+    struct str_list hide_headers, pass_headers;
+    struct upstream_bind bind;
+    struct expr_size limit_rate;
+    /* computed by upstream_conf_finish */
+    const struct hidden_fields *hidden;
+    size_t busy, write_size; /* busy_buffers_size and temp_file_write_size, or what follows from the others */
+    size_t memory;           /* of the body, at most */
+};
+
+conf_setter upstream_set_bind;
+extern const struct conf_enum upstream_next_names[], upstream_ignore_names[];
+
+/* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
+ * the module's finish. `hide` is the family's own list of what is not passed, NULL-terminated. */
+int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_conf *uc,
+                         const char *family, const char *const *hide);
+
+/*
+ * The rows of a family: UPSTREAM_ROWS("proxy_", struct proxy_loc, up), in a table of directives of a module whose
+ * STORE_LOC structure has a struct upstream_conf as that member.
+ */
+#define UP_ROW(name_, args_, set_, type_, member_, def_, syntax_, doc_, ...) \
+    ROW(name_, CTX_HSL, args_, set_, STORE_LOC, type_, member_, INHERIT_SCALAR, def_, syntax_, \
+        doc_, __VA_ARGS__)
+#define UP_LIST(name_, args_, set_, type_, member_, syntax_, doc_) \
+    ROW(name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, type_, member_, INHERIT_WHOLE, NULL, \
+        syntax_, doc_, )
+#define UPSTREAM_ROWS(p, t, m) \
+    UP_ROW(p "buffering", ARG_FLAG, conf_set_flag, t, m.buffering, "on", "on | off", \
+           "Takes the answer from the server as fast as it comes, into memory and a temporary file.", ), \
+    UP_ROW(p "request_buffering", ARG_FLAG, conf_set_flag, t, m.request_buffering, "on", "on | off", \
+           "Reads the whole request body before a server is asked.", ), \
+    UP_ROW(p "ignore_client_abort", ARG_FLAG, conf_set_flag, t, m.ignore_client_abort, "off", \
+           "on | off", "Goes on with the exchange when the client has closed its connection.", ), \
+    UP_ROW(p "intercept_errors", ARG_FLAG, conf_set_flag, t, m.intercept_errors, "off", "on | off", \
+           "Lets error_page see answers with status 300 and above.", ), \
+    UP_ROW(p "pass_request_headers", ARG_FLAG, conf_set_flag, t, m.pass_request_headers, "on", \
+           "on | off", "Passes the client's request fields to the server.", ), \
+    UP_ROW(p "pass_request_body", ARG_FLAG, conf_set_flag, t, m.pass_request_body, "on", \
+           "on | off", "Passes the request's body to the server.", ), \
+    UP_ROW(p "force_ranges", ARG_FLAG, conf_set_flag, t, m.force_ranges, "off", "on | off", \
+           "Serves byte ranges whatever the server's Accept-Ranges says.", ), \
+    UP_ROW(p "socket_keepalive", ARG_FLAG, conf_set_flag, t, m.socket_keepalive, "off", "on | off", \
+           "SO_KEEPALIVE on connections to servers.", ), \
+    UP_ROW(p "buffer_size", ARGS1, conf_set_size, t, m.buffer_size, "4k", "size", \
+           "The largest head of an answer.", ), \
+    UP_ROW(p "buffers", ARGS2, conf_set_bufs, t, m.buffers, "8 4k", "number size", \
+           "Memory for the body of an answer; what exceeds it waits in a temporary file.", ), \
+    UP_ROW(p "busy_buffers_size", ARGS1, conf_set_size, t, m.busy_buffers_size, NULL, "size", \
+           "How much of an answer may wait for the client's connection (8k unless set).", ), \
+    UP_ROW(p "max_temp_file_size", ARGS1, conf_set_off, t, m.max_temp_file_size, "1024m", "size", \
+           "The largest temporary file of an answer; 0: none.", ), \
+    UP_ROW(p "temp_file_write_size", ARGS1, conf_set_size, t, m.temp_file_write_size, NULL, "size", \
+           "How much is written to the temporary file at a time (8k unless set).", ), \
+    UP_ROW(p "connect_timeout", ARGS1, conf_set_ms, t, m.connect_timeout_ms, "60s", "time", \
+           "How long a connection to a server may take to establish.", ), \
+    UP_ROW(p "send_timeout", ARGS1, conf_set_ms, t, m.send_timeout_ms, "60s", "time", \
+           "Between two successful writes of the request.", ), \
+    UP_ROW(p "read_timeout", ARGS1, conf_set_ms, t, m.read_timeout_ms, "60s", "time", \
+           "Between two successful reads of the answer.", ), \
+    UP_ROW(p "next_upstream", ARGS1_MORE, conf_set_bits, t, m.next_upstream, "error timeout", \
+           "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
+           "http_403 | http_404 | http_429 | non_idempotent | off ...", \
+           "When the next server is asked.", .extra = upstream_next_names), \
+    UP_ROW(p "next_upstream_tries", ARGS1, conf_set_num, t, m.next_upstream_tries, "0", "number", \
+           "How many servers may be asked; 0: each once.", ), \
+    UP_ROW(p "next_upstream_timeout", ARGS1, conf_set_ms, t, m.next_upstream_timeout_ms, "0", \
+           "time", "For how long next servers may be asked; 0: no limit.", ), \
+    UP_ROW(p "ignore_headers", ARGS1_MORE, conf_set_bits, t, m.ignore_headers, NULL, "field ...", \
+           "Fields of the answer that steer the server and are not to be heeded.", \
+           .extra = upstream_ignore_names), \
+    UP_LIST(p "hide_header", ARGS1, conf_set_list, t, m.hide_headers, "field", \
+            "A field of the answer that is not passed to the client."), \
+    UP_LIST(p "pass_header", ARGS1, conf_set_list, t, m.pass_headers, "field", \
+            "A field of the answer that is passed although it would be hidden."), \
+    UP_ROW(p "bind", ARGS12, upstream_set_bind, t, m.bind, NULL, "address [transparent] | off", \
+           "The local address of connections to servers.", ), \
+    UP_ROW(p "limit_rate", ARGS1, conf_set_expr_size, t, m.limit_rate, "0", "rate", \
+           "Bytes a second that are read of an answer while buffering; 0: no limit.", )
+
+/* The exchange ------------------------------------------------------------------------------- */
+
+enum backend_result {
+    BACKEND_MORE,    /* all bytes were taken */
+    BACKEND_DONE,    /* the head, or the body, is complete */
+    BACKEND_INTERIM, /* an informational head: x->head holds it, another one follows */
+    BACKEND_INVALID, /* x->error says why, for the log */
+};
+
+/* A protocol spoken with servers. Functions are given the exchange; they do no I/O. */
+struct backend {
+    const char *scheme; /* "http://": for the log */
+    /* Appends the request's head, and its body as far as it is there, to out. For each attempt. 0, or -1: logged. */
+    int (*encode)(struct exchange *x, struct chain *out);
+    /* A streamed body: takes all of `in`; end: that was the last of it. */
+    void (*encode_body)(struct exchange *x, struct chain *in, bool end, struct chain *out);
+    /* An attempt begins: forgets what was decoded. Fills in x->head. */
+    void (*reset)(struct exchange *x);
+    /* Decodes the answer's head. The bytes stay where they are until x->head is no longer needed. */
+    enum backend_result (*head)(struct exchange *x, const char *ptr, size_t len, size_t *used);
+    /* Decodes body bytes into out, by reference to block. What is left over after DONE does not belong to the answer. */
+    enum backend_result (*body)(struct exchange *x, struct block *block, const char *ptr, size_t len,
+                                struct chain *out, size_t *used);
+    /* The server has closed: whether the body was complete by that. */
+    bool (*eof)(struct exchange *x);
+    /* The answer is complete: whether the connection may serve another request. */
+    bool (*reusable)(const struct exchange *x);
+    /* A field on its way to the client may be changed. True: *value is new. NULL: never. */
+    bool (*field)(struct exchange *x, const struct field *f, struct str *value);
+    /* The exchange is over. */
+    void (*free)(struct exchange *x);
+};
+
+enum exchange_state { X_START, X_RESOLVE, X_CONNECT, X_HEAD, X_BODY, X_TUNNEL, X_OVER };
+
+struct exchange {
+    /* Set by the caller, before exchange_start. */
+    struct req *req;
+    const struct upstream_conf *conf;
+    const struct backend *backend;
+    void *data;                    /* the backend's */
+    struct upstream *group;        /* NULL: the name below is resolved first */
+    struct str resolve_name;
+    unsigned resolve_port;
+    struct str uri;                /* as sent, for the log */
+    const void *tag;               /* of kept-alive connections: the location */
+    bool stream_body;              /* the request's body is passed on as it comes */
+    bool http_upgrade;             /* a 101 is acceptable */
+    bool pass_trailers;
+
+    /* The rest is the exchange's own; backends may read it. */
+    enum exchange_state state;
+    struct wait wait;
+    struct choice choice;
+    struct upconn *up;
+    struct msg head;               /* of the answer */
+    const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
+    struct chain out;              /* of the request, not yet sent */
+    struct block *in;
+    size_t start, end;             /* of what is read and not decoded */
+    size_t head_start;             /* where the current head began */
+    size_t head_bytes;             /* read so far, informational heads included */
+    struct chain body;             /* decoded, not yet handed on */
+    uint64_t received;             /* of the body */
+    struct resolve_query query;
+    uint64_t started_us;           /* the attempt */
+    uint64_t first_ms;             /* the first attempt */
+    unsigned record;               /* index + 1 into req->upstream.items; 0: none */
+    struct chain_file *file;       /* the spool */
+    uint64_t file_written, file_sent;
+    bool starting;                 /* inside the handler: */
+    enum verdict verdict;          /* what it returns */
+    bool request_sent, sent_all, body_end, pumping;
+    bool buffering;
+    bool paused, delayed;          /* not reading: the client is slow; proxy_limit_rate */
+    bool ended;                    /* the answer is complete */
+    bool cut;                      /* the answer broke off: the client is to see that */
+    bool answering;                /* the head was handed on */
+    bool watches_hup;
+    bool send_broken;              /* the server takes no more of the request; its answer may be there */
+};
+
+/*
+ * From a content handler: asks a server. x lies in the request's arena, zeroed but for what the caller sets.
+ * V_WAIT, or what the handler is to return at once.
+ */
+enum verdict exchange_start(struct exchange *x);
+/* The request's exchange of late, or NULL. */
+struct exchange *exchange_of(const struct req *r);
+struct upstream_record *exchange_record(struct exchange *x);
+
+extern const struct module module_upstream;
+
+#endif
