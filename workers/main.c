@@ -242,7 +242,7 @@ static int run(const struct options *o)
 {
     struct config_request request = { .prefix = prefix, .file = conf_file, .globals = o->globals,
                                       .details = stderr, .testing = o->test };
-    static struct config *config; /* lives as long as the process: log_main writes to its targets */
+    static struct config *config __attribute__((used)); /* lives as long as the process: log_main writes to its targets */
     bool inherited = false;
 
     if (!o->test && !o->signal)
