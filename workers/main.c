@@ -30,7 +30,7 @@
 /* The log before there is a configuration. Without a file, only the copy on standard error is left. */
 static struct log_file first_file = { .fd = -1 };
 static struct log_target first_target = { LOG_NOTICE_LEVEL, &first_file, NULL };
-static struct log_scope first_scope = { LOG_STDERR_LEVEL, NULL };
+static struct log_scope first_scope = { LOG_WARN_LEVEL, NULL };
 
 static char *prefix;    /* absolute, with a final slash */
 static char *conf_file; /* absolute */
