@@ -27,7 +27,6 @@ static const struct error_row {
     [H1_DUPLICATE_CONTENT_LENGTH] = { 400, "client sent duplicate header line" },
     [H1_BOTH_LENGTH_AND_ENCODING] = { 400, "client sent \"Content-Length\" and "
                                            "\"Transfer-Encoding\" headers at the same time" },
-    [H1_BAD_TRANSFER_ENCODING] = { 400, "client sent invalid \"Transfer-Encoding\" header" },
     [H1_UNKNOWN_TRANSFER_ENCODING] = { 501, "client sent unknown \"Transfer-Encoding\"" },
     [H1_ENCODING_IN_10] = { 400, "client sent HTTP/1.0 request with \"Transfer-Encoding\" header" },
     [H1_DUPLICATE_FIELD] = { 400, "client sent duplicate header line" },
