@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//
+// An application such as people put behind a reverse proxy, for t/real.t: routes, JSON, cookies,
+// uploads, redirects, an answer compressed by itself, server-sent events, streaming, and a page
+// with a hundred assets.  node node_app.js PORT; prints "ready" when it listens.
+'use strict';
+const http = require('http');
+const crypto = require('crypto');
+const zlib = require('zlib');
+const { URL } = require('url');
+
+const ASSETS = 100;
+const log = [];
+let pageReport = null;
+
+function send(res, status, type, body, headers = {}) {
+    res.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body), ...headers });
+    res.end(body);
+}
+
+function json(res, value, headers) { send(res, 200, 'application/json', JSON.stringify(value), headers); }
+
+function cookies(req) {
+    const all = {};
+    for (const pair of (req.headers.cookie || '').split(/;\s*/)) {
+        const at = pair.indexOf('=');
+        if (at > 0) all[pair.slice(0, at)] = decodeURIComponent(pair.slice(at + 1));
+    }
+    return all;
+}
+
+function body(req, done) {
+    const hash = crypto.createHash('sha256');
+    const pieces = [];
+    let size = 0;
+    req.on('data', (d) => { hash.update(d); size += d.length; if (size <= 65536) pieces.push(d); });
+    req.on('end', () => done(size, hash.digest('hex'), Buffer.concat(pieces)));
+}
+
+// A grey image of one pixel whose shade is the asset's number.
+function png(n) {
+    const crcTable = Array.from({ length: 256 }, (_, i) => {
+        let c = i;
+        for (let k = 0; k < 8; k++) c = c & 1 ? 0xedb88320 ^ (c >>> 1) : c >>> 1;
+        return c >>> 0;
+    });
+    const crc = (b) => (b.reduce((c, x) => crcTable[(c ^ x) & 255] ^ (c >>> 8), 0xffffffff) ^ 0xffffffff) >>> 0;
+    const chunk = (name, data) => {
+        const out = Buffer.alloc(data.length + 12);
+        out.writeUInt32BE(data.length, 0);
+        out.write(name, 4, 'latin1');
+        data.copy(out, 8);
+        out.writeUInt32BE(crc(out.subarray(4, 8 + data.length)), 8 + data.length);
+        return out;
+    };
+    const header = Buffer.from([0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0]);
+    return Buffer.concat([Buffer.from('89504e470d0a1a0a', 'hex'), chunk('IHDR', header),
+        chunk('IDAT', zlib.deflateSync(Buffer.from([0, n]))), chunk('IEND', Buffer.alloc(0))]);
+}
+
+// What asset N is: scripts, styles, images and data to fetch; every one says so when it is there.
+function asset(res, n, ext) {
+    const pad = '/* ' + 'x'.repeat(n * 300) + ' */';
+    if (ext === 'js') return send(res, 200, 'text/javascript', `window.loaded.add(${n});${pad}`, { ETag: `"${n}"` });
+    if (ext === 'css') return send(res, 200, 'text/css', `${pad}#css${n} { width: ${n + 1000}px }`);
+    if (ext === 'png') return send(res, 200, 'image/png', png(n));
+    return json(res, { n, data: 'y'.repeat(n * 500) });
+}
+
+const kinds = ['js', 'css', 'png', 'json'];
+
+function page(res) {
+    let head = '';
+    let main = '';
+    const fetches = [];
+    for (let n = 0; n < ASSETS; n++) {
+        const kind = kinds[n % 4];
+        const url = `/assets/${n}.${kind}`;
+        if (kind === 'js') head += `<script src="${url}"></script>\n`;
+        if (kind === 'css') {
+            head += `<link rel="stylesheet" href="${url}">\n`;
+            main += `<div id="css${n}"></div>\n`;
+        }
+        if (kind === 'png') main += `<img src="${url}" id="png${n}">\n`;
+        if (kind === 'json') fetches.push(n);
+    }
+    send(res, 200, 'text/html; charset=utf-8', `<!doctype html><meta charset="utf-8"><title>assets</title>
+<script>window.loaded = new Set(); window.failed = [];</script>
+${head}<body>${main}<p id="result">loading</p>
+<script>
+async function go() {
+    await Promise.all(${JSON.stringify(fetches)}.map(async (n) => {
+        const r = await (await fetch('/assets/' + n + '.json')).json();
+        if (r.n === n && r.data.length === n * 500) loaded.add(n);
+    }));
+    for (let n = 1; n < ${ASSETS}; n += 4)
+        if (document.getElementById('css' + n).getBoundingClientRect().width === n + 1000) loaded.add(n);
+    for (let n = 2; n < ${ASSETS}; n += 4) {
+        const i = document.getElementById('png' + n);
+        if (i.complete && i.naturalWidth === 1) loaded.add(n);
+    }
+    const events = await new Promise((done) => {
+        const seen = [];
+        const s = new EventSource('/events?n=5');
+        s.onmessage = (e) => { seen.push(e.data); if (seen.length === 5) { s.close(); done(seen); } };
+        s.onerror = () => { s.close(); done(['error']); };
+    });
+    await fetch('/page-report', { method: 'POST', body: JSON.stringify({ loaded: loaded.size, events,
+        cookie: document.cookie }) });
+    document.getElementById('result').textContent = 'loaded ' + loaded.size + ' of ${ASSETS}';
+}
+window.addEventListener('load', () => go().catch((e) => {
+    document.getElementById('result').textContent = 'failed: ' + e;
+}));
+</script>`, { 'Set-Cookie': 'page=seen; Path=/' });
+}
+
+function events(req, res, n) {
+    res.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no' });
+    let i = 0;
+    const next = () => {
+        res.write(`id: ${i}\ndata: event ${i}\n\n`);
+        if (++i < n) setTimeout(next, 10);
+        else if (req.url.includes('end')) res.end();
+    };
+    next();
+    req.on('close', () => log.push('events closed'));
+}
+
+function stream(res, mib) {
+    const piece = Buffer.alloc(65536, 'streamed content, over and over; ');
+    let left = mib * 16;
+    res.writeHead(200, { 'Content-Type': 'application/octet-stream' });
+    const more = () => {
+        while (left > 0) {
+            left--;
+            if (!res.write(piece)) return res.once('drain', more);
+        }
+        res.end();
+    };
+    more();
+}
+
+const routes = {
+    'GET /': (req, res) => send(res, 200, 'text/plain', 'hello\n'),
+    'GET /headers': (req, res) => json(res, req.headers),
+    'GET /page': (req, res) => page(res),
+    'GET /page-report': (req, res) => json(res, pageReport),
+    'GET /login': (req, res) => send(res, 302, 'text/plain', '', { Location: '/account', 'Set-Cookie':
+        ['session=s3cret; Path=/; HttpOnly', 'theme=dark%20blue; Path=/'] }),
+    'GET /account': (req, res) => json(res, cookies(req)),
+    'GET /absolute': (req, res) => send(res, 301, 'text/plain', '', { Location: `http://${req.headers.host}/account` }),
+    'GET /log': (req, res) => json(res, log),
+    'GET /missing': (req, res) => send(res, 404, 'text/html', '<h1>the application\'s own page</h1>'),
+    'GET /empty': (req, res) => { res.writeHead(204); res.end(); },
+    'GET /crash': (req) => req.socket.destroy(),
+    'POST /page-report': (req, res) => body(req, (size, sum, text) => { pageReport = JSON.parse(text); json(res, { size }); }),
+    'POST /upload': (req, res) => body(req, (size, sum) => json(res, { size, sum, type: req.headers['content-type'],
+        framing: req.headers['transfer-encoding'] || req.headers['content-length'] })),
+    'POST /form': (req, res) => body(req, (size, sum, text) =>
+        json(res, Object.fromEntries(new URLSearchParams(text.toString())))),
+    'PUT /thing': (req, res) => body(req, (size) => send(res, 201, 'text/plain', `${size}\n`, { Location: '/thing/1' })),
+    'DELETE /thing': (req, res) => { res.writeHead(204); res.end(); },
+};
+
+http.createServer((req, res) => {
+    const url = new URL(req.url, 'http://localhost');
+    const route = routes[`${req.method === 'HEAD' ? 'GET' : req.method} ${url.pathname}`];
+    const found = url.pathname.match(/^\/assets\/(\d+)\.(\w+)$/);
+    if (route) return route(req, res);
+    if (found) return asset(res, Number(found[1]), found[2]);
+    if (url.pathname === '/events') return events(req, res, Number(url.searchParams.get('n') || 3));
+    if (url.pathname === '/stream') return stream(res, Number(url.searchParams.get('mib') || 1));
+    if (url.pathname === '/gzip') {
+        const text = 'text worth compressing '.repeat(5000);
+        if (!/\bgzip\b/.test(req.headers['accept-encoding'] || '')) return send(res, 200, 'text/plain', text, { Vary: 'Accept-Encoding' });
+        const packed = zlib.gzipSync(text);
+        res.writeHead(200, { 'Content-Type': 'text/plain', 'Content-Encoding': 'gzip', 'Content-Length': packed.length, Vary: 'Accept-Encoding' });
+        return res.end(packed);
+    }
+    return send(res, 404, 'text/plain', `no ${req.method} ${url.pathname}\n`);
+}).listen(Number(process.argv[2]), '127.0.0.1', () => console.log('ready'));
