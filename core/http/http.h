@@ -194,6 +194,10 @@ struct server *conf_server(const struct conf *cf);
 /* Makes a LOC_IF child of cf->level for the rewrite module. */
 struct location *http_if_location(struct conf *cf, struct level **level);
 
+/* Compiles a pattern of the configuration and names its groups' variables. NULL or a sentence. */
+const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool caseless,
+                       struct regex **re, struct var ***captures);
+
 /* The server for a host name (lower case, no port) on an address. Named captures and match are stored
  * into e when given. Never NULL. */
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e, struct regex_match *match);

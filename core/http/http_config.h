@@ -11,9 +11,6 @@ extern const struct var_row http_core_variables[];
 
 /* http.c */
 conf_setter set_http_block, set_server_block, set_location_block, set_limit_except_block;
-/* Compiles a pattern of the configuration and names its groups' variables. NULL or a sentence. */
-const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool caseless,
-                       struct regex **re, struct var ***captures);
 /* listen.c */
 conf_setter set_listen;
 /* The address of a server that has no listen directive, once its block has been read. NULL or a sentence. */

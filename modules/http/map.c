@@ -3,7 +3,6 @@
  * map: a variable whose value is looked up by that of another string: exact names, host names with
  * wildcards, then regular expressions in their order, then the default.
  */
-#include "core/http/http_config.h"
 #include "core/http/req.h"
 
 /* configure: switch=http_map_module default=on */

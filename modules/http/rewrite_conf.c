@@ -3,7 +3,6 @@
  * The rewrite module's directives, read into the short list of instructions that rewrite.c runs.
  * Called by the parser only.
  */
-#include "core/http/http_config.h"
 #include "modules/http/rewrite.h"
 
 static struct code *add_code(struct conf *cf, enum code_op op)
