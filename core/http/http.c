@@ -100,6 +100,15 @@ struct location *conf_location(const struct conf *cf)
     return NULL;
 }
 
+/* A named group's variable before anything has matched. */
+static bool no_match_yet(struct eval *e, const struct var *v, struct str *out)
+{
+    (void) e;
+    (void) v;
+    (void) out;
+    return false;
+}
+
 /* Named groups of a pattern become variables. */
 static const char *name_captures(struct conf *cf, const struct regex *re, struct var ***out)
 {
@@ -117,6 +126,8 @@ static const char *name_captures(struct conf *cf, const struct regex *re, struct
 
         if (v == NULL)
             return error;
+        if (v->get == NULL)
+            v->get = no_match_yet;
         captures[group] = var_refer(cf, conf_var_space(cf), v->name);
     }
     *out = captures;
