@@ -188,7 +188,10 @@ void client_accept(struct listener *l, struct conn *conn)
     conn->owner = c;
     conn->handler = client_event;
     conn->timer.fire = client_timeout;
-    conn->log.scope = c->server->core_loc->error_log;
+    if (unlikely(conn->log.scope != log_main->scope))
+        c->debug = conn->log.scope;
+    else
+        conn->log.scope = c->server->core_loc->error_log;
     conn->log.conn = conn->number;
     conn->log.action = "waiting for request";
     conn->log.describe = describe_client;

@@ -29,6 +29,7 @@ struct client {
     const struct server *server;    /* default server of the address, later SNI's */
     struct h1_state *h1;            /* NULL at rest */
     struct list link;               /* among all clients of the worker */
+    const struct log_scope *debug;  /* debug_connection: replaces every error_log; else NULL */
     struct client_extra *extra;     /* what few connections need; NULL */
     struct doomed doomed;
     struct later later;             /* goes on with what is already buffered */

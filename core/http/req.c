@@ -213,7 +213,7 @@ static void judge_keep_alive(struct req *r)
 void req_enter_location(struct req *r, const struct location *loc)
 {
     r->loc = loc;
-    r->log.scope = loc->core->error_log;
+    r->log.scope = r->client->debug ? r->client->debug : loc->core->error_log;
     judge_keep_alive(r);
 }
 

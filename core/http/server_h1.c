@@ -116,7 +116,7 @@ static void host_seen(struct h1_parser *p, struct str host)
     if (c->listen->names != NULL)
         r->server = http_server_find(c->listen, r->host, &r->eval, &r->match);
     apply_server_limits(p, r->server->core);
-    r->log.scope = r->server->core_loc->error_log;
+    r->log.scope = c->debug ? c->debug : r->server->core_loc->error_log;
 }
 
 static void invalid_field(struct h1_parser *p, struct str line)
@@ -153,7 +153,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     r->server = c->server;
     r->loc = c->server->root;
     r->eval.space = &c->listen->http->vars;
-    r->log.scope = c->server->core_loc->error_log;
+    r->log.scope = c->debug ? c->debug : c->server->core_loc->error_log;
     r->log.conn = c->conn->number;
     r->log.action = "reading client request line";
     r->log.describe = describe_request;
