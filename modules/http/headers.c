@@ -264,7 +264,7 @@ static const char *set_add_header(struct conf *cf, void *field)
 
 static const char *set_expires(struct conf *cf, void *field)
 {
-    struct headers_conf *conf = field;
+    struct headers_conf *conf = container_of(field, struct headers_conf, expires);
     bool modified = cf->nargs == 3;
     struct str text = cf->args[cf->nargs - 1];
 
@@ -361,10 +361,6 @@ static bool headers_wanted(const struct level *level)
            || conf->expires.kind != EXPIRES_OFF;
 }
 
-#define EXPIRES_MEMBER(name_, member_) \
-    { .name = name_, .store = STORE_LOC, .offset = offsetof(struct headers_conf, member_), \
-      .size = sizeof(((struct headers_conf *) 0)->member_), .inherit = INHERIT_SCALAR, .group = 1 }
-
 static const struct directive directives[] = {
     ROW("add_header", CTX_HSLI, ARGS2 | ARGS3 | ARG_REPEAT, set_add_header, STORE_LOC,
         struct headers_conf, headers, INHERIT_WHOLE, NULL, "name value [always]",
@@ -380,12 +376,13 @@ static const struct directive directives[] = {
         trailer_rule, INHERIT_SCALAR, "on", "on | off | merge",
         "Whether add_trailer of outer levels holds here too, and beside the level's own.",
         .extra = rule_names),
-    { .name = "expires", .contexts = CTX_HSLI, .args = ARGS12, .set = set_expires,
-      .store = STORE_LOC, .inherit = INHERIT_SCALAR, .def = "off",
-      .syntax = "[modified] time | epoch | max | off",
-      .doc = "Sets Expires and Cache-Control.", .group = 1 },
-    EXPIRES_MEMBER(".expires_value", expires),
-    EXPIRES_MEMBER(".expires_expr", expires_expr),
+    ROW("expires", CTX_HSLI, ARGS12, set_expires, STORE_LOC, struct headers_conf, expires,
+        INHERIT_SCALAR, "off", "[modified] time | epoch | max | off",
+        "Sets Expires and Cache-Control.", .group = 1),
+    /* Written by the same setter: it travels along. */
+    { .name = ".expires_expr", .store = STORE_LOC,
+      .offset = offsetof(struct headers_conf, expires_expr), .size = sizeof(struct expr *),
+      .inherit = INHERIT_SCALAR, .group = 1 },
     ROW_END,
 };
 
