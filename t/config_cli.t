@@ -253,7 +253,9 @@ $t->stop;
 # --- beyond nginx ---------------------------------------------------------------------------------
 SKIP: {
     skip 'proxyd only', 12 if $nginx;
-    $r = $p->run(args => ['-x', 'directives']);
+    my $x = Proxyd->new;
+    $r = $x->run(args => ['-x', 'directives']);
+    $x->discard;
     is $r->{status}, 0, '-x directives';
     like $r->{out}, qr/\b\Q$_\E\b/, "-x directives: $_"
         for qw(listen proxy_pass try_files error_page);
@@ -273,7 +275,7 @@ SKIP: {
     is $r->{status}, 1, 'and status 1';
     is scalar(
         () = tested(
-            "http {\n    server {\n        listen 127.0.0.1:{{port}}\n        server_name a;\n    }\n"
+            "http {\n    server {\n        listen 127.0.0.1:{{port}}\n        server_name a;\n    }\n}\n"
         )->{err} =~ /^proxyd: \[emerg\] /mg
         ),
         1,
