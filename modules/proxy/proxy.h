@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the proxy module share: its settings, and what a request keeps of them. */
+#ifndef MODULES_PROXY_PROXY_H
+#define MODULES_PROXY_PROXY_H
+
+#include "core/http/h1.h"
+#include "modules/upstream/upstream.h"
+
+extern unsigned proxy_slot;
+
+/* proxy_pass ---------------------------------------------------------------------------------- */
+
+struct proxy_pass {
+    struct expr *url;        /* with variables; else NULL and: */
+    struct upstream *group;
+    struct str host_port;    /* $proxy_host: as written, without the default port */
+    struct str port;         /* $proxy_port */
+    struct str uri;          /* empty: none was given */
+    struct str text;         /* "http://host:port": what proxy_redirect default begins with */
+    struct str location;     /* the part of the request's URI that uri replaces */
+    bool in_regex;           /* or in a named location, `if`, limit_except: no URI allowed */
+};
+
+/* Where this request goes. */
+struct proxy_target {
+    struct upstream *group;  /* NULL: the host is to be resolved */
+    struct str host;         /* without port */
+    unsigned port_number;
+    struct str host_port, port;
+    struct str uri;          /* as sent */
+};
+
+conf_setter proxy_set_pass;
+enum verdict proxy_handler(struct req *r);
+/* 0, or -1: logged. */
+int proxy_find_target(struct req *r, const struct proxy_pass *pass, struct proxy_target *t);
+
+/* The request's head -------------------------------------------------------------------------- */
+
+struct proxy_field {
+    struct str name;
+    struct expr *value;
+};
+struct proxy_fields {
+    struct proxy_field *items;
+    unsigned count, capacity;
+};
+/* proxy_set_header and the defaults, compiled. */
+struct proxy_template {
+    struct proxy_field *fields;
+    unsigned count;
+    bool sets_length, sets_encoding;   /* Content-Length, Transfer-Encoding are the configuration's business */
+    bool sets_upgrade;                 /* Upgrade is sent: 101 may come */
+    unsigned char drop[T_KNOWN];       /* client's fields that are not passed */
+    struct str *names;                 /* and those that are not well-known */
+    uint32_t *hashes;
+    unsigned name_count;
+};
+
+enum { VIA_OFF, VIA_ON, VIA_NAME };
+struct proxy_via {
+    unsigned mode;
+    struct expr *name;
+};
+
+/* What an answer's fields are changed by ------------------------------------------------------ */
+
+struct proxy_rewrite {
+    struct expr *from;       /* or: */
+    struct regex *regex;
+    struct var **captures;
+    struct expr *to;
+    bool is_default;         /* proxy_redirect default: completed in finish */
+};
+struct proxy_rewrites {
+    struct proxy_rewrite *items;
+    unsigned count, capacity;
+    bool off;
+};
+enum {
+    COOKIE_SECURE = 1, COOKIE_HTTPONLY = 2, COOKIE_STRICT = 4, COOKIE_LAX = 8, COOKIE_NONE = 16,
+    COOKIE_NO_SECURE = 32, COOKIE_NO_HTTPONLY = 64, COOKIE_NO_SAMESITE = 128,
+};
+struct proxy_cookie_flag {
+    struct expr *name;
+    struct regex *regex;
+    struct expr_list flags;
+};
+struct proxy_cookie_flags {
+    struct proxy_cookie_flag *items;
+    unsigned count, capacity;
+    bool off;
+};
+
+struct proxy_loc {
+    struct upstream_conf up;
+    struct proxy_pass *pass;
+    struct proxy_fields set_headers;
+    struct proxy_rewrites redirects, cookie_domains, cookie_paths;
+    struct proxy_cookie_flags cookie_flags;
+    struct expr *method, *body;
+    unsigned http_version;
+    bool pass_trailers;
+    struct proxy_via via;
+    int64_t hash_sizes[2];
+    /* computed */
+    const struct proxy_template *template;
+    const struct proxy_rewrites *redirect;
+};
+
+/* One request's, in its arena. */
+struct proxy_req {
+    const struct proxy_loc *conf;
+    const struct location *loc; /* whose settings these are */
+    struct proxy_target target;
+    struct str method;
+    struct str body;            /* proxy_set_body */
+    bool head_request;          /* the method sent was HEAD */
+    bool has_body;              /* the client's goes along */
+    bool chunked;               /* streamed, of unknown length */
+    struct str head;            /* encoded once for all attempts */
+    struct h1_parser parser;
+    struct h1_body decoder;
+};
+
+/* request.c */
+conf_setter proxy_set_set_header;
+int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *p);
+/* The bytes of the request's head. */
+/* The value of Via, a received one in front. STR_NULL when it is off. */
+struct str proxy_via_value(struct req *r, const struct proxy_via *via);
+struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr);
+
+/* rewrite.c */
+conf_setter proxy_set_redirect, proxy_set_cookie_domain, proxy_set_cookie_path, proxy_set_cookie_flags;
+/* Completes proxy_redirect default for this location. 0 or -1. */
+int proxy_finish_redirects(struct conf *cf, struct level *level, struct proxy_loc *p);
+bool proxy_rewrite_field(struct exchange *x, const struct field *f, struct str *value);
+
+/* http1.c */
+extern const struct backend backend_http1;
+
+extern const struct module module_http_proxy;
+
+#endif
