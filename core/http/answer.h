@@ -58,6 +58,9 @@ struct answer_ops {
     void (*finished)(struct req *r);
     /* Sends RST_STREAM / closes the connection: the response cannot be completed. */
     void (*reset)(struct req *r);
+    /* After the head of a 101: what the client sends from now on is a body without end, read when streamed, without
+     * limits of size or time; what is sent goes out unframed. NULL: not for this protocol. */
+    void (*tunnel)(struct req *r);
 };
 extern const struct answer_ops subrequest_ops;
 /* Runs on where a body filter waited. For req.c. */

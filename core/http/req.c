@@ -238,6 +238,7 @@ static enum verdict find_location(struct req *r)
         loc = r->server->root;
     if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
         loc = loc->limit_except;
+    r->valid_location = true;
     req_enter_location(r, loc);
 
     if (unlikely(loc->core->internal) && !r->internal)

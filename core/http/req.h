@@ -128,6 +128,7 @@ struct req {
     bool uri_changed;            /* rewrite module: the location search is due again */
     bool internal;               /* internal redirect, subrequest or rewritten */
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
+    bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri, quoted_uri;
     bool error_page_used;        /* a status has been handed to error_page already */
     bool access_allowed;         /* satisfy any */

@@ -42,6 +42,7 @@ struct h1_state {
     bool crlf_due;  /* the chunk before is not closed yet */
     bool out_end;   /* all output has been queued */
     bool blocked;   /* the socket is full */
+    bool tunnel;    /* behind a 101: no framing, no limit of time */
     bool delayed;   /* limit_rate holds the output until write_timer */
 };
 
@@ -569,7 +570,8 @@ static void read_body_more(struct client *c)
             return;
         }
         st->end += (size_t) n;
-        timer_set(&c->conn->timer, r->loc->core->client_body_timeout_ms);
+        if (!st->tunnel)
+            timer_set(&c->conn->timer, r->loc->core->client_body_timeout_ms);
         if (!feed_buffered(c))
             return;
     }
@@ -589,7 +591,7 @@ static void h1_read_body(struct req *r, bool on)
     if (on) {
         if (st->start < st->end && !feed_buffered(c))
             return;
-        if (st->wants_body)
+        if (st->wants_body && !st->tunnel)
             timer_set(&c->conn->timer, r->loc->core->client_body_timeout_ms);
     } else {
         timer_stop(&c->conn->timer);
@@ -913,6 +915,16 @@ static void h1_reset(struct req *r)
     client_close(c);
 }
 
+static void h1_tunnel(struct req *r)
+{
+    struct h1_state *st = r->client->h1;
+
+    st->tunnel = true;
+    st->body.kind = H1_BODY_CLOSE;
+    r->body.length = 0;
+    r->body.complete = r->body.started = r->body.discarding = false;
+}
+
 static const struct answer_ops h1_ops = {
     .head = h1_head,
     .body = h1_body,
@@ -921,4 +933,5 @@ static const struct answer_ops h1_ops = {
     .read_body = h1_read_body,
     .finished = h1_finished,
     .reset = h1_reset,
+    .tunnel = h1_tunnel,
 };

@@ -145,6 +145,7 @@ static enum verdict run_rewrite(struct req *r, const struct rewrite_code *c, boo
     req_set_exten(r);
     r->internal = true;
     r->valid_unparsed_uri = false;
+    r->valid_location = false;
     r->uri_changed = !c->is_break;
     *stop = c->last;
     return V_NEXT;
