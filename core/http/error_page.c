@@ -88,10 +88,11 @@ enum verdict error_page_handle(struct req *r)
     if (ends_keep_alive(status))
         r->keep_alive = false;
     if (core->error_page.count > 0 && r->restarts_left > 0
-        && (!r->error_page_used || core->recursive_error_pages)) {
+        && !r->error_page_used) {
         const struct error_page *page = find(&core->error_page, status);
 
-        r->error_page_used = true;
+        /* Where the first error came from decides, not the page's location. */
+        r->error_page_used = !core->recursive_error_pages;
         if (page != NULL)
             return use_page(r, page);
     }
