@@ -100,7 +100,7 @@ http {
         location /strip/ { proxy_pass http://app/; }
         location /swap/ { proxy_pass http://app/other/; }
         location /appun/ { proxy_pass http://app/app/; proxy_buffering off; }
-        location /apphdr/ { proxy_pass http://app/app/; proxy_set_header Host $host;
+        location /apphdr/ { proxy_pass http://app/app/; proxy_set_header Connection ""; proxy_set_header Host $host;
             proxy_set_header X-Real-IP $remote_addr;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto $scheme; proxy_hide_header X-App;
