@@ -328,16 +328,26 @@ static unsigned public_status(unsigned status)
     return status >= 494 && status <= 497 ? 400 : status;
 }
 
-static struct str builtin_title(unsigned status)
+/* Where the page's words are not the reason phrase's; below the heading, what else there is to say. */
+static struct str builtin_title(unsigned status, struct str *more)
 {
+    *more = STR("");
     switch (status) {
+    case 302:
+        return STR("302 Found");
+    case 401:
+        return STR("401 Authorization Required");
     case 494:
+        *more = STR("Request Header Or Cookie Too Large");
         return STR("400 Request Header Or Cookie Too Large");
     case 495:
+        *more = STR("The SSL certificate error");
         return STR("400 The SSL certificate error");
     case 496:
+        *more = STR("No required SSL certificate was sent");
         return STR("400 No required SSL certificate was sent");
     case 497:
+        *more = STR("The plain HTTP request was sent to HTTPS port");
         return STR("400 The plain HTTP request was sent to HTTPS port");
     default:
         return STR_NULL;
@@ -346,7 +356,7 @@ static struct str builtin_title(unsigned status)
 
 enum verdict answer_builtin(struct req *r, unsigned status)
 {
-    struct str title = builtin_title(status), reason, page = STR("");
+    struct str more, title = builtin_title(status, &more), reason, page = STR("");
     unsigned shown = public_status(status);
     bool has_page = (status >= 301 && status <= 308 && status != 304) || status >= 400;
 
@@ -358,9 +368,11 @@ enum verdict answer_builtin(struct req *r, unsigned status)
 
         page = str_printf(r->arena,
                           "<html>\r\n<head><title>%.*s</title></head>\r\n<body>\r\n"
-                          "<center><h1>%.*s</h1></center>\r\n<hr><center>%.*s</center>\r\n"
+                          "<center><h1>%.*s</h1></center>\r\n%s%.*s%s<hr><center>%.*s</center>\r\n"
                           "</body>\r\n</html>\r\n",
-                          STR_ARG(title), STR_ARG(title), STR_ARG(server));
+                          STR_ARG(title), STR_ARG(more.len ? STR("400 Bad Request") : title),
+                          more.len ? "<center>" : "", STR_ARG(more),
+                          more.len ? "</center>\r\n" : "", STR_ARG(server));
     }
     r->err_status = shown;
     r->allow_ranges = false;

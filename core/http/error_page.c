@@ -81,9 +81,9 @@ enum verdict error_page_handle(struct req *r)
     unsigned status = r->status_wanted;
     const struct core_loc *core = r->loc->core;
 
-    if (status == 444 || status == 499)
-        return V_ABORT;
     r->err_status = status;
+    if (status == 408 || status == 444 || status == 499)
+        return V_ABORT; /* the log shows it, the client nothing */
     r->out.reason = STR_NULL;
     if (ends_keep_alive(status))
         r->keep_alive = false;
