@@ -34,7 +34,8 @@ static enum verdict redirect_to_directory(struct req *r)
 /* What the head says of a file. The texts of a cached one save making them again. */
 static void set_head(struct req *r, const struct file_info *info, const struct small_file *small)
 {
-    struct str type = req_content_type(r);
+    /* A server that redirected here (X-Accel-Redirect) may have named the type. */
+    struct str type = fields_get(&r->out.fields, T_CONTENT_TYPE) ? STR("") : req_content_type(r);
 
     r->out.status = 200;
     r->out.content_length = (int64_t) info->size;
