@@ -251,7 +251,7 @@ static void put_locations(FILE *f, const char *under, unsigned depth)
         }
         put_uri(name, 4);
         if (under[0] != '\0')
-            snprintf(name, sizeof(name), "%s%s", under, roll(3) ? "a/" + roll(2) : "b");
+            snprintf(name, sizeof(name), "%s%s", under, roll(3) ? &"a/"[roll(2)] : "b");
         snprintf(key, sizeof(key), "%c%.90s", kind[0] == '=' ? '=' : '-', name);
         while (i < made && strcmp(seen[i], key) != 0)
             i++;
