@@ -43,8 +43,11 @@ static void absolutise_location(struct req *r)
     struct str host, scheme = STR("http");
     unsigned port, standard = 80;
 
-    if (f == NULL || !core->absolute_redirect || f->value.len == 0 || f->value.ptr[0] != '/'
-        || r->location_as_is)
+    if (f == NULL)
+        return;
+    f->in_order = !core->absolute_redirect || f->value.len == 0 || f->value.ptr[0] != '/'
+                  || r->location_as_is;
+    if (f->in_order)
         return;
     host = core->server_name_in_redirect ? r->server->name : r->host;
     if (host.len == 0)

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Heads of HTTP/1 responses and the framing of chunks into bytes (RFC 9112, 2 to 7). The writer alone
- * decides what goes out about framing and the connection: such fields in the msg are
- * left out. It lets no value end its line early, wherever that value came from.
+ * Heads of HTTP/1 responses and the framing of chunks into bytes (RFC 9112, 2 to 7). The writer
+ * alone decides what goes out about framing and the connection: such fields in the msg are left
+ * out. It lets no value end its line early, wherever that value came from.
  */
 #include "core/base/fmt.h"
 #include "core/http/h1.h"
 
 /* All that is written besides the msg's own fields, reason, server and date. */
 #define FIXED_MAX 256
-
 
 /* Those with a place of their own, and those that only the writer makes. */
 static bool written_elsewhere(enum token t)
@@ -24,10 +23,8 @@ static bool written_elsewhere(enum token t)
     case T_TRANSFER_ENCODING:
     case T_CONNECTION:
     case T_KEEP_ALIVE:
-    case T_VARY:
-        return true;
-    default:
-        return false;
+    case T_VARY: return true;
+    default: return false;
     }
 }
 
@@ -58,7 +55,8 @@ static char *put_field(char *p, struct str name, struct str value)
 static char *put_token(char *p, const struct fields *f, enum token t)
 {
     for (const struct field *item = fields_get(f, t); item != NULL; item = fields_next(f, item))
-        p = put_field(p, item->name, item->value);
+        if (!item->in_order)
+            p = put_field(p, item->name, item->value);
     return p;
 }
 
@@ -104,7 +102,9 @@ static char *put_rest(char *p, const struct fields *f)
     for (unsigned i = 0; i < f->count; i++) {
         const struct field *item = &f->items[i];
 
-        if (!item->deleted && !written_elsewhere((enum token) item->token))
+        /* A Server or Date without a value stands for the one that is not to be made up. */
+        if (!item->deleted && item->value.ptr != NULL
+            && (item->in_order || !written_elsewhere((enum token) item->token)))
             p = put_field(p, item->name, item->value);
     }
     return p;

@@ -113,7 +113,8 @@ enum token token_lookup_hashed(struct str name, uint32_t hash)
 {
     if (unlikely(!names_ready))
         names_init();
-    for (unsigned i = name_slot(hash); name_slots[i].token != T_NONE; i = (i + 1) & (NAME_SLOTS - 1)) {
+    for (unsigned i = name_slot(hash); name_slots[i].token != T_NONE;
+         i = (i + 1) & (NAME_SLOTS - 1)) {
         /* Equal hashes are not enough: a client could make them. */
         if (name_slots[i].hash == hash && str_caseeq(name, names[name_slots[i].token]))
             return (enum token) name_slots[i].token;
@@ -137,14 +138,22 @@ static const struct method_row {
     struct str name;
     enum method method;
 } methods[] = {
-    { STR_INIT("GET"), METHOD_GET },           { STR_INIT("POST"), METHOD_POST },
-    { STR_INIT("HEAD"), METHOD_HEAD },         { STR_INIT("PUT"), METHOD_PUT },
-    { STR_INIT("DELETE"), METHOD_DELETE },     { STR_INIT("OPTIONS"), METHOD_OPTIONS },
-    { STR_INIT("PATCH"), METHOD_PATCH },       { STR_INIT("PROPFIND"), METHOD_PROPFIND },
-    { STR_INIT("PROPPATCH"), METHOD_PROPPATCH }, { STR_INIT("MKCOL"), METHOD_MKCOL },
-    { STR_INIT("COPY"), METHOD_COPY },         { STR_INIT("MOVE"), METHOD_MOVE },
-    { STR_INIT("LOCK"), METHOD_LOCK },         { STR_INIT("UNLOCK"), METHOD_UNLOCK },
-    { STR_INIT("TRACE"), METHOD_TRACE },       { STR_INIT("CONNECT"), METHOD_CONNECT },
+    { STR_INIT("GET"), METHOD_GET },
+    { STR_INIT("POST"), METHOD_POST },
+    { STR_INIT("HEAD"), METHOD_HEAD },
+    { STR_INIT("PUT"), METHOD_PUT },
+    { STR_INIT("DELETE"), METHOD_DELETE },
+    { STR_INIT("OPTIONS"), METHOD_OPTIONS },
+    { STR_INIT("PATCH"), METHOD_PATCH },
+    { STR_INIT("PROPFIND"), METHOD_PROPFIND },
+    { STR_INIT("PROPPATCH"), METHOD_PROPPATCH },
+    { STR_INIT("MKCOL"), METHOD_MKCOL },
+    { STR_INIT("COPY"), METHOD_COPY },
+    { STR_INIT("MOVE"), METHOD_MOVE },
+    { STR_INIT("LOCK"), METHOD_LOCK },
+    { STR_INIT("UNLOCK"), METHOD_UNLOCK },
+    { STR_INIT("TRACE"), METHOD_TRACE },
+    { STR_INIT("CONNECT"), METHOD_CONNECT },
 };
 
 enum method method_lookup(struct str name)
@@ -232,6 +241,7 @@ struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, u
     item->next = 0;
     item->token = (uint8_t) t;
     item->deleted = false;
+    item->in_order = false;
     if (t != T_NONE) {
         if (f->first[t] == 0)
             f->first[t] = (uint16_t) f->count;
@@ -310,7 +320,8 @@ struct str fields_value(const struct fields *f, enum token t)
     return item != NULL ? item->value : STR_NULL;
 }
 
-struct str fields_joined(const struct fields *f, struct str name, struct str sep, struct arena *arena)
+struct str fields_joined(const struct fields *f, struct str name, struct str sep,
+                         struct arena *arena)
 {
     struct field *first = fields_find(f, name), *item;
     size_t len;
@@ -390,8 +401,8 @@ bool list_next(struct str value, size_t *pos, struct str *member)
             const char *close;
 
             /* A quote that is never closed is a sign like any other. */
-            if (value.ptr[i] == '"'
-                && (close = memchr(value.ptr + i + 1, '"', value.len - i - 1)) != NULL)
+            if (value.ptr[i] == '"' &&
+                (close = memchr(value.ptr + i + 1, '"', value.len - i - 1)) != NULL)
                 i = (size_t) (close - value.ptr);
             i++;
         }
@@ -411,7 +422,7 @@ bool list_has(struct str value, struct str member)
 {
     struct str m;
 
-    for (size_t pos = 0; list_next(value, &pos, &m); ) {
+    for (size_t pos = 0; list_next(value, &pos, &m);) {
         if (str_caseeq(m, member))
             return true;
     }

@@ -14,14 +14,14 @@
 /* Well-known field names, requests and responses alike. The table of names is in msg.c. */
 enum token {
     T_NONE, /* not a known name */
-    T_ACCEPT, T_ACCEPT_ENCODING, T_ACCEPT_LANGUAGE, T_ACCEPT_RANGES, T_AGE, T_ALLOW, T_AUTHORIZATION,
-    T_CACHE_CONTROL, T_CONNECTION, T_CONTENT_DISPOSITION, T_CONTENT_ENCODING, T_CONTENT_LANGUAGE,
+    T_ACCEPT, T_ACCEPT_ENCODING, T_ACCEPT_LANGUAGE, T_ACCEPT_RANGES, T_AGE, T_ALLOW,
+    T_AUTHORIZATION, T_CACHE_CONTROL, T_CONNECTION, T_CONTENT_DISPOSITION, T_CONTENT_ENCODING, T_CONTENT_LANGUAGE,
     T_CONTENT_LENGTH, T_CONTENT_RANGE, T_CONTENT_TYPE, T_COOKIE, T_DATE, T_DEPTH, T_DESTINATION,
     T_EARLY_DATA, T_ETAG, T_EXPECT, T_EXPIRES, T_FORWARDED, T_HOST, T_IF_MATCH, T_IF_MODIFIED_SINCE,
     T_IF_NONE_MATCH, T_IF_RANGE, T_IF_UNMODIFIED_SINCE, T_KEEP_ALIVE, T_LAST_MODIFIED, T_LINK,
     T_LOCATION, T_MAX_FORWARDS, T_ORIGIN, T_OVERWRITE, T_PRAGMA, T_PROXY_AUTHENTICATE,
-    T_PROXY_AUTHORIZATION, T_PROXY_CONNECTION, T_RANGE, T_REFERER, T_REFRESH, T_RETRY_AFTER, T_SERVER,
-    T_SET_COOKIE, T_STRICT_TRANSPORT_SECURITY, T_TE, T_TRAILER, T_TRANSFER_ENCODING, T_UPGRADE,
+    T_PROXY_AUTHORIZATION, T_PROXY_CONNECTION, T_RANGE, T_REFERER, T_REFRESH, T_RETRY_AFTER,
+    T_SERVER, T_SET_COOKIE, T_STRICT_TRANSPORT_SECURITY, T_TE, T_TRAILER, T_TRANSFER_ENCODING, T_UPGRADE,
     T_USER_AGENT, T_VARY, T_VIA, T_WWW_AUTHENTICATE, T_X_ACCEL_BUFFERING, T_X_ACCEL_CHARSET,
     T_X_ACCEL_EXPIRES, T_X_ACCEL_LIMIT_RATE, T_X_ACCEL_REDIRECT, T_X_FORWARDED_FOR,
     T_X_FORWARDED_PROTO, T_X_PAD, T_X_REAL_IP, T_STATUS, T_KNOWN
@@ -44,10 +44,14 @@ struct field {
     uint32_t hash;      /* hash_name(name) */
     uint16_t next;      /* index + 1 of the next field with the same token (T_NONE: unused) */
     uint8_t token;
-    bool deleted;       /* stays in place, is not sent and not found */
+    bool deleted : 1;   /* stays in place, is not sent and not found */
+    bool in_order : 1;  /* sent where it stands, also if it is one with a place of its own (an upstream's) */
 };
 
-/* Ordered. At most FIELDS_LIMIT entries: codecs limit what comes from outside (max_headers is far below). */
+/*
+ * Ordered. At most FIELDS_LIMIT entries: codecs limit what comes from outside (max_headers is far
+ * below).
+ */
 #define FIELDS_LIMIT 65534
 struct fields {
     struct field *items;
@@ -81,8 +85,9 @@ struct msg {
 /* Empties and prepares; field storage for `fields_hint` entries is taken from the arena. */
 void msg_init(struct msg *m, struct arena *arena, unsigned fields_hint);
 
-enum token token_lookup(struct str name, uint32_t *hash); /* case-insensitive; also yields hash_name */
-enum token token_lookup_hashed(struct str name, uint32_t hash); /* hash: hash_name(name), known already */
+/* Case-insensitive; also yields hash_name(name), which the second has been given already. */
+enum token token_lookup(struct str name, uint32_t *hash);
+enum token token_lookup_hashed(struct str name, uint32_t hash);
 struct str token_name(enum token t);                      /* canonical spelling, "Content-Type" */
 enum method method_lookup(struct str name);               /* case-sensitive; METHOD_UNKNOWN */
 struct str status_reason(unsigned status);                /* "Not Found"; empty when unknown */
@@ -101,7 +106,8 @@ struct field *fields_next(const struct fields *f, const struct field *prev);
 /* Value of the first, or STR_NULL. */
 struct str fields_value(const struct fields *f, enum token t);
 /* All values of a name joined with sep (", " or "; " for cookies); STR_NULL if there is none. */
-struct str fields_joined(const struct fields *f, struct str name, struct str sep, struct arena *arena);
+struct str fields_joined(const struct fields *f, struct str name, struct str sep,
+                         struct arena *arena);
 /* Deletes all of that token or name. Returns how many. */
 unsigned fields_delete(struct fields *f, enum token t);
 unsigned fields_delete_name(struct fields *f, struct str name);

@@ -72,8 +72,6 @@ const char *proxy_set_pass(struct conf *cf, void *field)
     struct expr *url;
     struct str literal;
 
-    if (conf_is_set(cf->level, cf->module, "proxy_pass"))
-        return "is duplicate";
     url = expr_compile(cf, cf->args[1], 0, &error);
     if (url == NULL)
         return error;

@@ -52,16 +52,21 @@ static const char *add_rewrite(struct conf *cf, struct proxy_rewrites *list,
     return NULL;
 }
 
+static const char *duplicate(struct conf *cf)
+{
+    return conf_error(cf, "\"%s\" directive is duplicate", cf->args[0].ptr);
+}
+
 static const char *set_rewrite(struct conf *cf, struct proxy_rewrites *list, bool caseless)
 {
     struct proxy_rewrite rw = { 0 };
     const char *error;
 
     if (list->off)
-        return "is duplicate";
+        return duplicate(cf);
     if (cf->nargs == 2 && str_eq(cf->args[1], STR("off"))) {
         if (list->count > 0)
-            return "is duplicate";
+            return duplicate(cf);
         list->off = true;
         return NULL;
     }
@@ -125,10 +130,10 @@ const char *proxy_set_cookie_flags(struct conf *cf, void *field)
     struct str literal;
 
     if (list->off)
-        return "is duplicate";
+        return duplicate(cf);
     if (cf->nargs == 2 && str_eq(cf->args[1], STR("off"))) {
         list->off = true;
-        return list->count > 0 ? "is duplicate" : NULL;
+        return list->count > 0 ? duplicate(cf) : NULL;
     }
     if (str_eq(cf->args[1], STR("~"))) {
         flag.name = NULL; /* every cookie */

@@ -226,6 +226,19 @@ static int64_t length_for_client(const struct exchange *x)
     return v.len > 0 && str_to_u64(v, &n) == 0 && n <= INT64_MAX ? (int64_t) n : -1;
 }
 
+/* Fields that our own answers have in a certain place come where the server put them. */
+static bool keeps_place(enum token t)
+{
+    return t == T_SERVER || t == T_DATE || t == T_LAST_MODIFIED || t == T_VARY;
+}
+
+/* Where the server's Server or Date is passed, one that it did not send is not made up. */
+static void pass_absence(struct req *r, const struct hidden_fields *hidden, enum token t)
+{
+    if (unlikely(!hidden->token[t]) && fields_get(&r->out.fields, t) == NULL)
+        fields_add_token(&r->out, &r->out.fields, t, STR_NULL)->in_order = true;
+}
+
 void answer_fields(struct exchange *x)
 {
     struct req *r = x->req;
@@ -241,6 +254,7 @@ void answer_fields(struct exchange *x)
     for (unsigned i = 0; i < from->count; i++) {
         const struct field *f = &from->items[i];
         struct str value = f->value;
+        struct field *out;
 
         if (f->deleted || is_dropped(x, f) || is_hidden(hidden, f) || is_named_hop(hops, f->name))
             continue;
@@ -250,8 +264,12 @@ void answer_fields(struct exchange *x)
             r->location_as_is = false;
         if (f->token == T_CONTENT_TYPE)
             fields_delete(&r->out.fields, T_CONTENT_TYPE);
-        fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name, value);
+        out = fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name,
+                                value);
+        out->in_order = keeps_place((enum token) f->token);
     }
+    pass_absence(r, hidden, T_SERVER);
+    pass_absence(r, hidden, T_DATE);
     if (x->conf->force_ranges && x->head.status == 200)
         r->allow_ranges = true;
 }
