@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * HTTP/1 (RFC 9112) as a codec without I/O: bytes to {head, body, trailers} and back, for both
- * roles. It is fed contiguous bytes that lie in blocks and refers to them (the caller keeps
- * the blocks for as long as the msg lives). Everything that RFC 9112 makes ambiguous or invalid is refused
- * here: Transfer-Encoding with Content-Length, conflicting lengths, malformed chunks, bad Host …;
- * lenient where nginx is lenient without harm: leading empty lines, bare LF ends of lines in heads.
+ * roles. It is fed contiguous bytes that lie in blocks and refers to them (the caller keeps the
+ * blocks for as long as the msg lives). Everything that RFC 9112 makes ambiguous or invalid is
+ * refused here: Transfer-Encoding with Content-Length, conflicting lengths, malformed chunks, bad
+ * Host …; lenient where nginx is lenient without harm: leading empty lines, bare LF ends of lines
+ * in heads.
  */
 #ifndef CORE_HTTP_H1_H
 #define CORE_HTTP_H1_H
@@ -34,9 +35,10 @@ struct h1_parser {
     size_t field_max;       /* bytes of one field line */
     unsigned fields_max;
     /*
-     * nginx's ignore_invalid_headers. On: field lines whose name holds more than letters, digits and
-     * hyphens are skipped. Off: names that are tokens (RFC 9110, 5.6.2) are taken, others refused. What
-     * could smuggle (no name, blanks or controls in it, folded lines) is refused either way.
+     * nginx's ignore_invalid_headers. On: field lines whose name holds more than letters, digits
+     * and hyphens are skipped. Off: names that are tokens (RFC 9110, 5.6.2) are taken, others
+     * refused. What could smuggle (no name, blanks or controls in it, folded lines) is refused
+     * either way.
      */
     bool ignore_invalid;
     bool underscores;       /* "_" is valid in names (requests; responses may use any token) */
@@ -63,27 +65,30 @@ struct h1_parser {
 
 void h1_parser_init(struct h1_parser *p, struct msg *m, bool response);
 /*
- * Parses complete lines from ptr. *used: bytes consumed (whole lines only); call again with the rest
- * plus more data: the incomplete line may have been moved elsewhere meanwhile. H1_DONE: the head is complete,
- * the msg's framing is set, *used points behind it. Requests: empty lines in front are skipped.
- * HTTP/0.9 requests are complete with their line (msg.version HTTP_09).
+ * Parses complete lines from ptr. *used: bytes consumed (whole lines only); call again with the
+ * rest plus more data: the incomplete line may have been moved elsewhere meanwhile. H1_DONE: the
+ * head is complete, the msg's framing is set, *used points behind it. Requests: empty lines in
+ * front are skipped. HTTP/0.9 requests are complete with their line (msg.version HTTP_09).
  */
 enum h1_result h1_parse(struct h1_parser *p, const char *ptr, size_t len, size_t *used);
 /*
- * True if `have` bytes of an incomplete line are more than any acceptable line has. Sets error. h1_parse
- * asks this itself whenever it returns; callers need not.
+ * True if `have` bytes of an incomplete line are more than any acceptable line has. Sets error.
+ * h1_parse asks this itself whenever it returns; callers need not.
  */
 bool h1_line_too_long(struct h1_parser *p, size_t have);
 
-/* A validated host: lower case, without port and final dot, brackets kept. -1: malformed (RFC 3986 3.2.2, no
- * control, no '/', no NUL, no ".."). *port 0 when absent. out may point into host. */
+/*
+ * A validated host: lower case, without port and final dot, brackets kept. -1: malformed (RFC 3986
+ * 3.2.2, no control, no '/', no NUL, no ".."). *port 0 when absent. out may point into host.
+ */
 int h1_host_normalize(struct arena *arena, struct str host, struct str *out, unsigned *port);
 bool h1_host_valid(struct str host);
 
 /*
  * A request path as nginx normalises it: percent-decoding, "." and ".." resolved, repeated slashes
- * merged if asked; splits off "?args" and "#fragment" (dropped). uri is in the arena (or in target if nothing had
- * to change), args and exten are views. -1: malformed (bad escape, NUL, above the root).
+ * merged if asked; splits off "?args" and "#fragment" (dropped). uri is in the arena (or in target
+ * if nothing had to change), args and exten are views. -1: malformed (bad escape, NUL, above the
+ * root).
  */
 struct uri_parts {
     struct str uri, args, exten;
@@ -92,15 +97,17 @@ struct uri_parts {
 };
 int uri_normalize(struct arena *arena, struct str target, bool merge_slashes, struct uri_parts *out);
 /*
- * For URIs that an internal redirect takes from outside (X-Accel-Redirect and the like): -1 if any segment
- * of the path is "..", plain or escaped, or there is a NUL: nginx refuses these rather than resolve them.
+ * For URIs that an internal redirect takes from outside (X-Accel-Redirect and the like): -1 if any
+ * segment of the path is "..", plain or escaped, or there is a NUL: nginx refuses these rather than
+ * resolve them.
  */
 int uri_check_unsafe(struct str uri);
 
 /*
- * A body being decoded. Chunked framing is taken strictly: CRLF only, lines and trailers limited, no blanks
- * where there need not be any (responses may pad a chunk's size, as old servers do). Trailers are copied to
- * the msg's arena; those that RFC 9110, 6.5.1, does not allow (framing, routing, authentication …) are dropped.
+ * A body being decoded. Chunked framing is taken strictly: CRLF only, lines and trailers limited,
+ * no blanks where there need not be any (responses may pad a chunk's size, as old servers do).
+ * Trailers are copied to the msg's arena; those that RFC 9110, 6.5.1, does not allow (framing,
+ * routing, authentication …) are dropped.
  */
 enum h1_body_kind { H1_BODY_NONE, H1_BODY_LENGTH, H1_BODY_CHUNKED, H1_BODY_CLOSE };
 struct h1_body {
@@ -118,9 +125,9 @@ struct h1_body {
 /* From the framing of a complete head (RFC 9112 6.3). */
 void h1_body_init(struct h1_body *b, struct msg *m, bool response, bool head_request);
 /*
- * Decodes len bytes at ptr inside block: content slices are appended to out by reference (out NULL: discarded).
- * *used says how far it got; less than len only with H1_DONE (what follows is the next message) or when max_out
- * content bytes were produced (then H1_MORE). 
+ * Decodes len bytes at ptr inside block: content slices are appended to out by reference (out NULL:
+ * discarded). *used says how far it got; less than len only with H1_DONE (what follows is the next
+ * message) or when max_out content bytes were produced (then H1_MORE).
  */
 enum h1_result h1_body_decode(struct h1_body *b, struct block *block, const char *ptr, size_t len,
                               uint64_t max_out, struct chain *out, size_t *used);
@@ -128,7 +135,8 @@ void h1_body_free(struct h1_body *b);
 
 /*
  * Writers. Responses in nginx's order: status line, Server, Date, Content-Type, Content-Length,
- * Last-Modified, Location, Transfer-Encoding, Connection, Keep-Alive, Vary, then the rest in insertion order.
+ * Last-Modified, Location, Transfer-Encoding, Connection, Keep-Alive, Vary, then the rest in
+ * insertion order.
  */
 struct h1_response {
     const struct msg *msg;
@@ -148,8 +156,10 @@ char *h1_write_chunk_head(char *p, uint64_t size);
 /* "0\r\n" trailers "\r\n"; appended to out. */
 void h1_write_last_chunk(const struct fields *trailers, struct chain *out);
 
-/* Scanning with SIMD (SSE4.2/AVX2 chosen at run time, portable fallback): first byte that is not allowed in
- * the class, or len. Exposed for tests. */
+/*
+ * Scanning with SIMD (SSE4.2/AVX2 chosen at run time, portable fallback): first byte that is not
+ * allowed in the class, or len. Exposed for tests.
+ */
 enum scan_class { SCAN_TOKEN, SCAN_FIELD_VALUE, SCAN_URI };
 size_t scan_span(enum scan_class c, const char *ptr, size_t len);
 void scan_force_portable(bool on);

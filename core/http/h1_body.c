@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Bodies of HTTP/1 messages (RFC 9112, 6 and 7) out of bytes: by length, chunked, until close. Content
- * is handed on by reference; only trailers are copied. Nothing here remembers where bytes lay, so
- * input may be cut anywhere. What a sender can make long without sending content is limited:
- * chunk-size lines with their extensions, and trailers.
+ * Bodies of HTTP/1 messages (RFC 9112, 6 and 7) out of bytes: by length, chunked, until close.
+ * Content is handed on by reference; only trailers are copied. Nothing here remembers where bytes
+ * lay, so input may be cut anywhere. What a sender can make long without sending content is
+ * limited: chunk-size lines with their extensions, and trailers.
  */
 #include "core/http/h1.h"
 
@@ -12,10 +12,10 @@
 #define TRAILERS_MAX 8192
 
 enum chunk_state {
-    CHUNK_SIZE,       /* at or in the digits */
-    CHUNK_BLANK,      /* blanks behind the digits */
-    CHUNK_EXTENSION,  /* behind ';' */
-    CHUNK_SIZE_LF,    /* CR seen */
+    CHUNK_SIZE,      /* at or in the digits */
+    CHUNK_BLANK,     /* blanks behind the digits */
+    CHUNK_EXTENSION, /* behind ';' */
+    CHUNK_SIZE_LF,   /* CR seen */
     CHUNK_DATA,
     CHUNK_DATA_CR,
     CHUNK_DATA_LF,
@@ -59,17 +59,42 @@ static enum h1_result body_fail(struct h1_body *b, enum h1_error error)
 static bool forbidden_trailer(enum token t)
 {
     switch (t) {
-    case T_AGE: case T_AUTHORIZATION: case T_CACHE_CONTROL: case T_CONNECTION:
-    case T_CONTENT_DISPOSITION: case T_CONTENT_ENCODING: case T_CONTENT_LENGTH: case T_CONTENT_RANGE:
-    case T_CONTENT_TYPE: case T_COOKIE: case T_DATE: case T_EXPECT: case T_EXPIRES: case T_HOST:
-    case T_IF_MATCH: case T_IF_MODIFIED_SINCE: case T_IF_NONE_MATCH: case T_IF_RANGE:
-    case T_IF_UNMODIFIED_SINCE: case T_KEEP_ALIVE: case T_LOCATION: case T_MAX_FORWARDS:
-    case T_PRAGMA: case T_PROXY_AUTHENTICATE: case T_PROXY_AUTHORIZATION: case T_PROXY_CONNECTION:
-    case T_RANGE: case T_RETRY_AFTER: case T_SET_COOKIE: case T_TE: case T_TRAILER:
-    case T_TRANSFER_ENCODING: case T_UPGRADE: case T_VARY: case T_WWW_AUTHENTICATE:
-        return true;
-    default:
-        return false;
+    case T_AGE:
+    case T_AUTHORIZATION:
+    case T_CACHE_CONTROL:
+    case T_CONNECTION:
+    case T_CONTENT_DISPOSITION:
+    case T_CONTENT_ENCODING:
+    case T_CONTENT_LENGTH:
+    case T_CONTENT_RANGE:
+    case T_CONTENT_TYPE:
+    case T_COOKIE:
+    case T_DATE:
+    case T_EXPECT:
+    case T_EXPIRES:
+    case T_HOST:
+    case T_IF_MATCH:
+    case T_IF_MODIFIED_SINCE:
+    case T_IF_NONE_MATCH:
+    case T_IF_RANGE:
+    case T_IF_UNMODIFIED_SINCE:
+    case T_KEEP_ALIVE:
+    case T_LOCATION:
+    case T_MAX_FORWARDS:
+    case T_PRAGMA:
+    case T_PROXY_AUTHENTICATE:
+    case T_PROXY_AUTHORIZATION:
+    case T_PROXY_CONNECTION:
+    case T_RANGE:
+    case T_RETRY_AFTER:
+    case T_SET_COOKIE:
+    case T_TE:
+    case T_TRAILER:
+    case T_TRANSFER_ENCODING:
+    case T_UPGRADE:
+    case T_VARY:
+    case T_WWW_AUTHENTICATE: return true;
+    default: return false;
     }
 }
 
@@ -194,8 +219,7 @@ static enum h1_result framing_byte(struct h1_body *b, char c)
     case CHUNK_SIZE:
     case CHUNK_BLANK:
     case CHUNK_EXTENSION:
-    case CHUNK_SIZE_LF:
-        return size_byte(b, c);
+    case CHUNK_SIZE_LF: return size_byte(b, c);
     case CHUNK_DATA_CR:
         if (c != '\r')
             return body_fail(b, H1_BAD_CHUNK);
@@ -207,11 +231,9 @@ static enum h1_result framing_byte(struct h1_body *b, char c)
         b->state = CHUNK_SIZE;
         return H1_MORE;
     case CHUNK_TRAILER:
-    case CHUNK_TRAILER_LF:
-        return trailer_byte(b, c);
+    case CHUNK_TRAILER_LF: return trailer_byte(b, c);
     case CHUNK_DATA:
-    case CHUNK_DONE:
-        break;
+    case CHUNK_DONE: break;
     }
     ASSERT(!"a byte of framing where there is none");
     return H1_ERROR;
@@ -266,16 +288,12 @@ enum h1_result h1_body_decode(struct h1_body *b, struct block *block, const char
     if (b->error != H1_OK)
         return H1_ERROR;
     switch (b->kind) {
-    case H1_BODY_NONE:
-        return H1_DONE;
+    case H1_BODY_NONE: return H1_DONE;
     case H1_BODY_LENGTH:
         *used = take_content(b, block, ptr, len, max_out, out);
         return b->left == 0 ? H1_DONE : H1_MORE;
-    case H1_BODY_CHUNKED:
-        return decode_chunked(b, block, ptr, len, max_out, out, used);
-    case H1_BODY_CLOSE:
-        *used = take_content(b, block, ptr, len, max_out, out);
-        return H1_MORE;
+    case H1_BODY_CHUNKED: return decode_chunked(b, block, ptr, len, max_out, out, used);
+    case H1_BODY_CLOSE: *used = take_content(b, block, ptr, len, max_out, out); return H1_MORE;
     }
     return H1_ERROR;
 }

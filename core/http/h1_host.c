@@ -9,11 +9,14 @@
 #include "core/base/arena.h"
 #include "core/http/h1.h"
 
-/* Signs of a reg-name: 1: as it is, 2: to be lowered, 3: '%', which takes two hexadecimal digits. */
+/*
+ * Signs of a reg-name: 1: as it is, 2: to be lowered, 3: '%', which takes two hexadecimal digits.
+ */
 static const unsigned char host_class[128] = {
-    ['a' ... 'z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1, ['~'] = 1,
-    ['!'] = 1, ['$'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1, ['+'] = 1,
-    [','] = 1, [';'] = 1, ['='] = 1, ['A' ... 'Z'] = 2, ['%'] = 3,
+    ['a' ... 'z'] = 1, ['0' ... '9'] = 1, ['-'] = 1,         ['.'] = 1, ['_'] = 1,
+    ['~'] = 1,         ['!'] = 1,         ['$'] = 1,         ['&'] = 1, ['\''] = 1,
+    ['('] = 1,         [')'] = 1,         ['*'] = 1,         ['+'] = 1, [','] = 1,
+    [';'] = 1,         ['='] = 1,         ['A' ... 'Z'] = 2, ['%'] = 3,
 };
 
 static bool is_hex(char c)
@@ -47,7 +50,9 @@ static size_t scan_literal(struct str s, bool *upper)
     return n + 1;
 }
 
-/* A registered name or IPv4 address at the front: its length, or 0. Ends before ':' or at the end. */
+/*
+ * A registered name or IPv4 address at the front: its length, or 0. Ends before ':' or at the end.
+ */
 static size_t scan_name(struct str s, bool *upper)
 {
     size_t i;
@@ -84,8 +89,8 @@ static int host_scan(struct str host, size_t *len, bool *upper, unsigned *port)
         struct str digits = str_skip(host, n + 1);
 
         /* "host:" with nothing behind is valid (RFC 3986, 3.2.3). */
-        if (host.ptr[n] != ':'
-            || (digits.len > 0 && (str_to_u64(digits, &number) != 0 || number > 65535)))
+        if (host.ptr[n] != ':' ||
+            (digits.len > 0 && (str_to_u64(digits, &number) != 0 || number > 65535)))
             return -1;
     }
     if (host.ptr[n - 1] == '.')

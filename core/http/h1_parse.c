@@ -14,6 +14,7 @@ enum state { STATE_START, STATE_FIELDS, STATE_DONE };
 #define FIELDS_MAX_DEFAULT 1000
 #define BAD_SHOWN 128 /* bytes of a too long line that go to the log */
 
+/* clang-format off */
 /* Lower-cased bytes of tokens (RFC 9110, 5.6.2); 0: not one. */
 static const unsigned char name_lower[256] = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -38,6 +39,7 @@ static const unsigned char name_class[256] = {
     4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 4, 0, 4, 0,
 };
+/* clang-format on */
 
 void h1_parser_init(struct h1_parser *p, struct msg *m, bool response)
 {
@@ -107,8 +109,8 @@ static size_t method_span(struct str line)
 {
     size_t i = 0;
 
-    while (i < line.len
-           && ((line.ptr[i] >= 'A' && line.ptr[i] <= 'Z') || line.ptr[i] == '_' || line.ptr[i] == '-'))
+    while (i < line.len &&
+           ((line.ptr[i] >= 'A' && line.ptr[i] <= 'Z') || line.ptr[i] == '_' || line.ptr[i] == '-'))
         i++;
     return i;
 }
@@ -172,8 +174,8 @@ static enum h1_error parse_target(struct h1_parser *p, struct str target)
     if (p->msg->method == METHOD_CONNECT) {
         ssize_t colon = str_rchr(target, ':');
 
-        if (!h1_host_valid(target) || colon < 0 || (size_t) colon + 1 == target.len
-            || target.ptr[target.len - 1] == ']')
+        if (!h1_host_valid(target) || colon < 0 || (size_t) colon + 1 == target.len ||
+            target.ptr[target.len - 1] == ']')
             return H1_BAD_URI;
         p->host_value = target;
         p->absolute_target = true;
@@ -197,8 +199,8 @@ static enum h1_error parse_version(struct msg *m, struct str s)
     }
     while (end > 0 && s.ptr[end - 1] == ' ')
         end--;
-    if (end != 8 || memcmp(s.ptr, "HTTP/", 5) != 0 || s.ptr[6] != '.' || s.ptr[5] < '1'
-        || s.ptr[5] > '9' || s.ptr[7] < '0' || s.ptr[7] > '9')
+    if (end != 8 || memcmp(s.ptr, "HTTP/", 5) != 0 || s.ptr[6] != '.' || s.ptr[5] < '1' ||
+        s.ptr[5] > '9' || s.ptr[7] < '0' || s.ptr[7] > '9')
         return H1_BAD_VERSION;
     if (s.ptr[5] != '1')
         return H1_VERSION_UNSUPPORTED;
@@ -281,10 +283,11 @@ static enum h1_result status_line(struct h1_parser *p, struct str line)
     s += 9;
     while (s < end && *s == ' ')
         s++;
-    if (end - s < 3 || s[0] < '1' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0'
-        || s[2] > '9' || (end - s > 3 && s[3] != ' '))
+    if (end - s < 3 || s[0] < '1' || s[0] > '9' || s[1] < '0' || s[1] > '9' || s[2] < '0' ||
+        s[2] > '9' || (end - s > 3 && s[3] != ' '))
         return fail_with(p, H1_BAD_STATUS_LINE, line);
-    m->status = (unsigned) (s[0] - '0') * 100 + (unsigned) (s[1] - '0') * 10 + (unsigned) (s[2] - '0');
+    m->status =
+        (unsigned) (s[0] - '0') * 100 + (unsigned) (s[1] - '0') * 10 + (unsigned) (s[2] - '0');
     s += end - s > 3 ? 4 : 3;
     m->reason = str_from(s, (size_t) (end - s));
     if (!is_field_value(m->reason))
@@ -332,10 +335,8 @@ static enum h1_result start_line(struct h1_parser *p, const char *ptr, size_t le
 static enum h1_error if_repeated(enum token t)
 {
     switch (t) {
-    case T_HOST:
-        return H1_DUPLICATE_HOST;
-    case T_CONTENT_LENGTH:
-        return H1_DUPLICATE_CONTENT_LENGTH;
+    case T_HOST: return H1_DUPLICATE_HOST;
+    case T_CONTENT_LENGTH: return H1_DUPLICATE_CONTENT_LENGTH;
     case T_TRANSFER_ENCODING:
     case T_IF_MODIFIED_SINCE:
     case T_IF_UNMODIFIED_SINCE:
@@ -344,10 +345,8 @@ static enum h1_error if_repeated(enum token t)
     case T_IF_RANGE:
     case T_CONTENT_RANGE:
     case T_EXPECT:
-    case T_AUTHORIZATION:
-        return H1_DUPLICATE_FIELD;
-    default:
-        return H1_OK;
+    case T_AUTHORIZATION: return H1_DUPLICATE_FIELD;
+    default: return H1_OK;
     }
 }
 
@@ -362,8 +361,8 @@ static enum h1_result host_field(struct h1_parser *p, struct str value)
     return call_host(p);
 }
 
-static enum h1_result add_field(struct h1_parser *p, struct str line, struct str name, uint32_t hash,
-                                struct str value)
+static enum h1_result add_field(struct h1_parser *p, struct str line, struct str name,
+                                uint32_t hash, struct str value)
 {
     enum token t = token_lookup_hashed(name, hash);
     struct fields *f = &p->msg->fields;
@@ -435,8 +434,8 @@ static enum h1_result slow_field(struct h1_parser *p, const char *ptr, size_t le
 }
 
 /*
- * One field line (RFC 9112, 5) at ptr, which is not the empty line. *used: its bytes with the end, 0 if it
- * is not complete.
+ * One field line (RFC 9112, 5) at ptr, which is not the empty line. *used: its bytes with the end,
+ * 0 if it is not complete.
  */
 static enum h1_result field_line(struct h1_parser *p, const char *ptr, size_t len, size_t *used)
 {
@@ -540,8 +539,8 @@ static enum h1_result request_done(struct h1_parser *p)
     if (!p->allow_connect && m->method == METHOD_CONNECT)
         return fail(p, H1_CONNECT);
     derive_connection(m);
-    m->expect_continue = m->version >= HTTP_11
-                         && str_caseeq(fields_value(&m->fields, T_EXPECT), STR("100-continue"));
+    m->expect_continue = m->version >= HTTP_11 &&
+                         str_caseeq(fields_value(&m->fields, T_EXPECT), STR("100-continue"));
     return H1_DONE;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The PROXY protocol's headers, versions 1 (a line of text) and 2 (binary), as a load balancer puts them
- * in front of a connection. Read by the drivers of listening addresses that ask for it. Strict: whoever
- * may send this header decides what addresses the logs and the access rules see.
+ * The PROXY protocol's headers, versions 1 (a line of text) and 2 (binary), as a load balancer puts
+ * them in front of a connection. Read by the drivers of listening addresses that ask for it.
+ * Strict: whoever may send this header decides what addresses the logs and the access rules see.
  */
 #include "core/http/proxy_protocol.h"
 
@@ -32,8 +32,8 @@ static int read_port(struct str s, unsigned *port)
     uint64_t n;
 
     /* No leading zeros, says the specification. */
-    if (s.len == 0 || s.len > 5 || (s.len > 1 && s.ptr[0] == '0') || str_to_u64(s, &n) != 0
-        || n > 65535)
+    if (s.len == 0 || s.len > 5 || (s.len > 1 && s.ptr[0] == '0') || str_to_u64(s, &n) != 0 ||
+        n > 65535)
         return -1;
     *port = (unsigned) n;
     return 0;
@@ -60,14 +60,14 @@ static int v1_addresses(struct str s, struct addr *source, struct addr *dest)
     struct addr a, b;
     bool v6;
 
-    if (take_word(&s, family, sizeof(family)) != 0 || take_word(&s, from, sizeof(from)) != 0
-        || take_word(&s, to, sizeof(to)) != 0 || take_word(&s, port, sizeof(port)) != 0)
+    if (take_word(&s, family, sizeof(family)) != 0 || take_word(&s, from, sizeof(from)) != 0 ||
+        take_word(&s, to, sizeof(to)) != 0 || take_word(&s, port, sizeof(port)) != 0)
         return -1;
     v6 = strcmp(family, "TCP6") == 0;
     if (!v6 && strcmp(family, "TCP4") != 0)
         return -1;
-    if (set_text(&a, v6, from) != 0 || set_text(&b, v6, to) != 0
-        || read_port(str_cstr(port), &from_port) != 0 || read_port(s, &to_port) != 0)
+    if (set_text(&a, v6, from) != 0 || set_text(&b, v6, to) != 0 ||
+        read_port(str_cstr(port), &from_port) != 0 || read_port(s, &to_port) != 0)
         return -1;
     addr_set_port(&a, from_port);
     addr_set_port(&b, to_port);
@@ -76,7 +76,8 @@ static int v1_addresses(struct str s, struct addr *source, struct addr *dest)
     return 0;
 }
 
-static ssize_t parse_v1(const char *ptr, size_t len, struct addr *source, struct addr *dest, bool *known)
+static ssize_t parse_v1(const char *ptr, size_t len, struct addr *source, struct addr *dest,
+                        bool *known)
 {
     static const char prefix[] = "PROXY ";
     const char *end = memchr(ptr, '\n', MIN(len, V1_MAX));
@@ -126,8 +127,8 @@ static void set_unix(struct addr *a, const char *path)
     a->un.sun_family = AF_UNIX;
     memcpy(a->un.sun_path, path, n);
     /* A path that fills its place has no NUL behind it. */
-    a->len = (socklen_t) (offsetof(struct sockaddr_un, sun_path)
-                          + MIN(n + 1, sizeof(a->un.sun_path)));
+    a->len =
+        (socklen_t) (offsetof(struct sockaddr_un, sun_path) + MIN(n + 1, sizeof(a->un.sun_path)));
 }
 
 /* The n bytes behind the fixed part. -1 if the family's addresses do not fit in them. */
@@ -153,14 +154,14 @@ static int v2_addresses(unsigned family, const char *p, size_t n, struct addr *s
         set_unix(source, p);
         set_unix(dest, p + 108);
         break;
-    default:
-        return 0;
+    default: return 0;
     }
     *known = true;
     return 0;
 }
 
-static ssize_t parse_v2(const char *ptr, size_t len, struct addr *source, struct addr *dest, bool *known)
+static ssize_t parse_v2(const char *ptr, size_t len, struct addr *source, struct addr *dest,
+                        bool *known)
 {
     const unsigned char *head = (const unsigned char *) ptr;
     unsigned command, family;
@@ -179,8 +180,8 @@ static ssize_t parse_v2(const char *ptr, size_t len, struct addr *source, struct
     if (len < V2_HEAD + n)
         return 0;
     *known = false;
-    if (command == 1 && (family & 15) != 0
-        && v2_addresses(family, ptr + V2_HEAD, n, source, dest, known) != 0)
+    if (command == 1 && (family & 15) != 0 &&
+        v2_addresses(family, ptr + V2_HEAD, n, source, dest, known) != 0)
         return -1;
     return (ssize_t) (V2_HEAD + n);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * How many bytes from ptr on belong to a class: the innermost loop of the HTTP/1 parser. In 32 bytes a step
- * with AVX2, 16 with SSE4.2, else by table, chosen at the first call; all three give the same answer, and
- * none reads a byte outside ptr..ptr + len. Called by codecs; knows nothing of messages.
+ * How many bytes from ptr on belong to a class: the innermost loop of the HTTP/1 parser. In 32
+ * bytes a step with AVX2, 16 with SSE4.2, else by table, chosen at the first call; all three give
+ * the same answer, and none reads a byte outside ptr..ptr + len. Called by codecs; knows nothing of
+ * messages.
  */
 #include "core/http/h1.h"
 
@@ -17,16 +18,21 @@ typedef size_t scan_fn(const char *ptr, size_t len);
 #define VALUE_URI (2 | 4)
 #define ALL (1 | 2 | 4)
 static const unsigned char allowed[256] = {
-    [0x01 ... 0x09] = 2, [0x0b ... 0x0c] = 2, [0x0e ... 0x20] = 2, [0x7f] = 2,
-    ['!'] = ALL, ['"'] = VALUE_URI, ['#' ... '\''] = ALL, ['(' ... ')'] = VALUE_URI,
-    ['*' ... '+'] = ALL, [','] = VALUE_URI, ['-' ... '.'] = ALL, ['/'] = VALUE_URI,
-    ['0' ... '9'] = ALL, [':' ... '@'] = VALUE_URI, ['A' ... 'Z'] = ALL, ['[' ... ']'] = VALUE_URI,
-    ['^' ... 'z'] = ALL, ['{'] = VALUE_URI, ['|'] = ALL, ['}'] = VALUE_URI, ['~'] = ALL,
-    [0x80 ... 0xff] = VALUE_URI,
+    [0x01 ... 0x09] = 2,  [0x0b ... 0x0c] = 2,
+    [0x0e ... 0x20] = 2,  [0x7f] = 2,
+    ['!'] = ALL,          ['"'] = VALUE_URI,
+    ['#' ... '\''] = ALL, ['(' ... ')'] = VALUE_URI,
+    ['*' ... '+'] = ALL,  [','] = VALUE_URI,
+    ['-' ... '.'] = ALL,  ['/'] = VALUE_URI,
+    ['0' ... '9'] = ALL,  [':' ... '@'] = VALUE_URI,
+    ['A' ... 'Z'] = ALL,  ['[' ... ']'] = VALUE_URI,
+    ['^' ... 'z'] = ALL,  ['{'] = VALUE_URI,
+    ['|'] = ALL,          ['}'] = VALUE_URI,
+    ['~'] = ALL,          [0x80 ... 0xff] = VALUE_URI,
 };
 
-static inline __attribute__((always_inline)) size_t scan_table(const char *ptr, size_t len, size_t i,
-                                                               unsigned bit)
+static inline __attribute__((always_inline)) size_t scan_table(const char *ptr, size_t len,
+                                                               size_t i, unsigned bit)
 {
     while (i < len && (allowed[(unsigned char) ptr[i]] & bit))
         i++;
@@ -51,13 +57,13 @@ static size_t uri_portable(const char *ptr, size_t len)
 #ifdef WITH_X86
 
 /*
- * Tokens by two look-ups of 16 entries: token_low[low half] has the bit of each high half (2 to 7) with
- * which that low half makes a token sign; token_high[high half] is that bit.
+ * Tokens by two look-ups of 16 entries: token_low[low half] has the bit of each high half (2 to 7)
+ * with which that low half makes a token sign; token_high[high half] is that bit.
  */
-#define TOKEN_LOW                                                                                 \
-    (char) 0xe8, (char) 0xfc, (char) 0xf8, (char) 0xfc, (char) 0xfc, (char) 0xfc, (char) 0xfc,    \
-    (char) 0xfc, (char) 0xf8, (char) 0xf8, (char) 0xf4, (char) 0x54, (char) 0xd0, (char) 0x54,    \
-    (char) 0xf4, (char) 0x70
+#define TOKEN_LOW                                                                                  \
+    (char) 0xe8, (char) 0xfc, (char) 0xf8, (char) 0xfc, (char) 0xfc, (char) 0xfc, (char) 0xfc,     \
+        (char) 0xfc, (char) 0xf8, (char) 0xf8, (char) 0xf4, (char) 0x54, (char) 0xd0, (char) 0x54, \
+        (char) 0xf4, (char) 0x70
 #define TOKEN_HIGH 0, 0, 4, 8, 16, 32, 64, (char) 128, 0, 0, 0, 0, 0, 0, 0, 0
 
 /* In each case a mask with a bit for every byte that is not allowed. */
@@ -68,10 +74,11 @@ SSE static inline unsigned bad_token16(__m128i v)
 {
     __m128i half = _mm_set1_epi8(15);
     __m128i low = _mm_shuffle_epi8(_mm_setr_epi8(TOKEN_LOW), _mm_and_si128(v, half));
-    __m128i high = _mm_shuffle_epi8(_mm_setr_epi8(TOKEN_HIGH),
-                                    _mm_and_si128(_mm_srli_epi16(v, 4), half));
+    __m128i high =
+        _mm_shuffle_epi8(_mm_setr_epi8(TOKEN_HIGH), _mm_and_si128(_mm_srli_epi16(v, 4), half));
 
-    return (unsigned) _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(low, high), _mm_setzero_si128()));
+    return (unsigned) _mm_movemask_epi8(
+        _mm_cmpeq_epi8(_mm_and_si128(low, high), _mm_setzero_si128()));
 }
 
 SSE static inline unsigned bad_value16(__m128i v)
@@ -94,8 +101,8 @@ SSE static inline unsigned bad_uri16(__m128i v)
 AVX static inline unsigned bad_token32(__m256i v)
 {
     __m256i half = _mm256_set1_epi8(15);
-    __m256i low = _mm256_shuffle_epi8(_mm256_setr_epi8(TOKEN_LOW, TOKEN_LOW),
-                                      _mm256_and_si256(v, half));
+    __m256i low =
+        _mm256_shuffle_epi8(_mm256_setr_epi8(TOKEN_LOW, TOKEN_LOW), _mm256_and_si256(v, half));
     __m256i high = _mm256_shuffle_epi8(_mm256_setr_epi8(TOKEN_HIGH, TOKEN_HIGH),
                                        _mm256_and_si256(_mm256_srli_epi16(v, 4), half));
 
@@ -120,39 +127,42 @@ AVX static inline unsigned bad_uri32(__m256i v)
     return (unsigned) _mm256_movemask_epi8(_mm256_or_si256(low, del));
 }
 
-#define SCAN_SSE(name, bit)                                                                       \
-    SSE static size_t name##_sse42(const char *ptr, size_t len)                                   \
-    {                                                                                             \
-        size_t i = 0;                                                                             \
-                                                                                                  \
-        for (; len - i >= 16; i += 16) {                                                          \
-            unsigned bad = bad_##name##16(_mm_loadu_si128((const __m128i *) (const void *) (ptr + i))); \
-                                                                                                  \
-            if (bad != 0)                                                                         \
-                return i + (unsigned) __builtin_ctz(bad);                                         \
-        }                                                                                         \
-        return scan_table(ptr, len, i, bit);                                                      \
+#define SCAN_SSE(name, bit)                                                                  \
+    SSE static size_t name##_sse42(const char *ptr, size_t len)                              \
+    {                                                                                        \
+        size_t i = 0;                                                                        \
+                                                                                             \
+        for (; len - i >= 16; i += 16) {                                                     \
+            unsigned bad =                                                                   \
+                bad_##name##16(_mm_loadu_si128((const __m128i *) (const void *) (ptr + i))); \
+                                                                                             \
+            if (bad != 0)                                                                    \
+                return i + (unsigned) __builtin_ctz(bad);                                    \
+        }                                                                                    \
+        return scan_table(ptr, len, i, bit);                                                 \
     }
 
-#define SCAN_AVX(name, bit)                                                                       \
-    AVX static size_t name##_avx2(const char *ptr, size_t len)                                    \
-    {                                                                                             \
-        size_t i = 0;                                                                             \
-                                                                                                  \
-        for (; len - i >= 32; i += 32) {                                                          \
-            unsigned bad = bad_##name##32(_mm256_loadu_si256((const __m256i *) (const void *) (ptr + i))); \
-                                                                                                  \
-            if (bad != 0)                                                                         \
-                return i + (unsigned) __builtin_ctz(bad);                                         \
-        }                                                                                         \
-        if (len - i >= 16) {                                                                      \
-            unsigned bad = bad_##name##16(_mm_loadu_si128((const __m128i *) (const void *) (ptr + i))); \
-                                                                                                  \
-            if (bad != 0)                                                                         \
-                return i + (unsigned) __builtin_ctz(bad);                                         \
-            i += 16;                                                                              \
-        }                                                                                         \
-        return scan_table(ptr, len, i, bit);                                                      \
+#define SCAN_AVX(name, bit)                                                                     \
+    AVX static size_t name##_avx2(const char *ptr, size_t len)                                  \
+    {                                                                                           \
+        size_t i = 0;                                                                           \
+                                                                                                \
+        for (; len - i >= 32; i += 32) {                                                        \
+            unsigned bad =                                                                      \
+                bad_##name##32(_mm256_loadu_si256((const __m256i *) (const void *) (ptr + i))); \
+                                                                                                \
+            if (bad != 0)                                                                       \
+                return i + (unsigned) __builtin_ctz(bad);                                       \
+        }                                                                                       \
+        if (len - i >= 16) {                                                                    \
+            unsigned bad =                                                                      \
+                bad_##name##16(_mm_loadu_si128((const __m128i *) (const void *) (ptr + i)));    \
+                                                                                                \
+            if (bad != 0)                                                                       \
+                return i + (unsigned) __builtin_ctz(bad);                                       \
+            i += 16;                                                                            \
+        }                                                                                       \
+        return scan_table(ptr, len, i, bit);                                                    \
     }
 
 SCAN_SSE(token, 1)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Paths of requests in the form that locations and files are chosen by (RFC 3986, 6.2.2; nginx's rules):
- * decoded once, dot segments resolved, slashes merged. An escaped slash or dot counts like a plain
- * one, so that nobody behind us can resolve what we have not. Called once a request.
+ * Paths of requests in the form that locations and files are chosen by (RFC 3986, 6.2.2; nginx's
+ * rules): decoded once, dot segments resolved, slashes merged. An escaped slash or dot counts like
+ * a plain one, so that nobody behind us can resolve what we have not. Called once a request.
  */
 #include "core/base/arena.h"
 #include "core/http/h1.h"
@@ -44,14 +44,10 @@ static size_t path_span(struct str target, bool merge_slashes, bool *changes)
             segment = i + 1;
             break;
         case '%':
-        case '\0':
-            *changes = true;
-            break;
+        case '\0': *changes = true; break;
         case '?':
-        case '#':
-            goto end;
-        default:
-            break;
+        case '#': goto end;
+        default: break;
         }
     }
 end:
@@ -110,8 +106,8 @@ static int rebuild(struct arena *arena, struct str path, bool merge_slashes, str
         if (c == '%') {
             int high, low;
 
-            if (path.len - i < 3 || (high = hex_value((unsigned char) path.ptr[i + 1])) < 0
-                || (low = hex_value((unsigned char) path.ptr[i + 2])) < 0)
+            if (path.len - i < 3 || (high = hex_value((unsigned char) path.ptr[i + 1])) < 0 ||
+                (low = hex_value((unsigned char) path.ptr[i + 2])) < 0)
                 return -1;
             c = (unsigned char) (high << 4 | low);
             i += 2;
@@ -165,8 +161,9 @@ int uri_check_unsafe(struct str uri)
         unsigned char c = (unsigned char) uri.ptr[i];
         int high, low;
 
-        if (c == '%' && uri.len - i >= 3 && (high = hex_value((unsigned char) uri.ptr[i + 1])) >= 0
-            && (low = hex_value((unsigned char) uri.ptr[i + 2])) >= 0) {
+        if (c == '%' && uri.len - i >= 3 &&
+            (high = hex_value((unsigned char) uri.ptr[i + 1])) >= 0 &&
+            (low = hex_value((unsigned char) uri.ptr[i + 2])) >= 0) {
             c = (unsigned char) (high << 4 | low);
             i += 2;
         }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: chunked bodies, for both roles (first byte), decoded whole and in small pieces with a
- * limited output (second byte): the same content and trailers must come out. What was accepted is framed
- * anew and decoded again.
+ * Fuzz target: chunked bodies, for both roles (first byte), decoded whole and in small pieces with
+ * a limited output (second byte): the same content and trailers must come out. What was accepted is
+ * framed anew and decoded again.
  */
 #include "core/base/arena.h"
 #include "core/http/h1.h"
@@ -24,8 +24,8 @@ static void check(bool good, const char *what)
     }
 }
 
-static struct outcome decode(struct arena *arena, bool response, const char *ptr, size_t len, size_t step,
-                             uint64_t max_out)
+static struct outcome decode(struct arena *arena, bool response, const char *ptr, size_t len,
+                             size_t step, uint64_t max_out)
 {
     struct chain out = CHAIN_INIT;
     struct outcome o = { .result = H1_MORE };
@@ -48,7 +48,8 @@ static struct outcome decode(struct arena *arena, bool response, const char *ptr
         chain_clear(&got);
         free(copy);
         check(used <= n && out.bytes - before <= max_out, "more than asked for");
-        check(o.result != H1_MORE || used == n || out.bytes - before == max_out, "less than asked for");
+        check(o.result != H1_MORE || used == n || out.bytes - before == max_out,
+              "less than asked for");
         o.used += used;
     }
     o.content = chain_flatten(&out, arena);
@@ -76,8 +77,8 @@ static void again(struct arena *arena, const struct outcome *o)
     if (o->msg.trailers.count > 500)
         return; /* longer with blanks than the limit, perhaps */
     p = decode(arena, false, text.ptr, text.len, text.len, UINT64_MAX);
-    check(p.result == H1_DONE && p.used == text.len && str_eq(p.content, o->content)
-              && p.msg.trailers.count == o->msg.trailers.count,
+    check(p.result == H1_DONE && p.used == text.len && str_eq(p.content, o->content) &&
+              p.msg.trailers.count == o->msg.trailers.count,
           "another body");
 }
 
@@ -97,10 +98,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     b = decode(arena, response, ptr, size, (data[0] >> 1) + 1u, data[1] + 1u);
     check(a.result == b.result, "another result");
     check(str_eq(a.content, b.content), "other content");
-    check(a.result == H1_ERROR || (a.used == b.used && a.msg.trailers.count == b.msg.trailers.count),
+    check(a.result == H1_ERROR ||
+              (a.used == b.used && a.msg.trailers.count == b.msg.trailers.count),
           "another end");
     for (unsigned i = 0; i < a.msg.trailers.count; i++)
-        check(is_token(a.msg.trailers.items[i].name) && is_field_value(a.msg.trailers.items[i].value), "a trailer");
+        check(is_token(a.msg.trailers.items[i].name) &&
+                  is_field_value(a.msg.trailers.items[i].value),
+              "a trailer");
     if (a.result == H1_DONE)
         again(arena, &a);
     arena_destroy(arena);

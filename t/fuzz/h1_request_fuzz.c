@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: heads of requests. The first two bytes choose settings and how the rest is cut. The outcome
- * must not depend on the cuts or the scanner; what is accepted must be free of anything that the next
- * server could read otherwise, and must come out the same when it is written down and parsed again.
+ * Fuzz target: heads of requests. The first two bytes choose settings and how the rest is cut. The
+ * outcome must not depend on the cuts or the scanner; what is accepted must be free of anything
+ * that the next server could read otherwise, and must come out the same when it is written down and
+ * parsed again.
  */
 #include "t/unit/core/http/h1_feed.h"
 
@@ -49,7 +50,8 @@ static void check_message(struct feed *f)
         struct field *item = &m->fields.items[i];
 
         check(is_token(item->name) && is_field_value(item->value), "a field that is none");
-        check(item->value.len == 0 || (item->value.ptr[0] != ' ' && item->value.ptr[0] != '\t'), "not trimmed");
+        check(item->value.len == 0 || (item->value.ptr[0] != ' ' && item->value.ptr[0] != '\t'),
+              "not trimmed");
         hosts += item->token == T_HOST;
     }
     check(hosts <= 1 && (hosts == 1 || m->version < HTTP_11), "how many Hosts");
@@ -59,8 +61,8 @@ static void check_message(struct feed *f)
 static void check_again(struct feed *f, unsigned bits)
 {
     struct msg *m = &f->msg;
-    struct str s = str_printf(f->arena, "%.*s %.*s HTTP/1.%u\r\n", STR_ARG(m->method_name), STR_ARG(m->target),
-                              m->version - HTTP_10);
+    struct str s = str_printf(f->arena, "%.*s %.*s HTTP/1.%u\r\n", STR_ARG(m->method_name),
+                              STR_ARG(m->target), m->version - HTTP_10);
     struct feed g;
 
     for (unsigned i = 0; i < m->fields.count; i++)
@@ -69,9 +71,10 @@ static void check_again(struct feed *f, unsigned bits)
     s = str_printf(f->arena, "%.*s\r\n", STR_ARG(s));
     run(&g, bits & ~8u, s.ptr, s.len, s.len);
     check(g.result == H1_DONE && g.pending_len == 0, "not a request any more");
-    check(g.msg.fields.count == m->fields.count && g.msg.chunked == m->chunked
-              && g.msg.content_length == m->content_length && g.msg.keep_alive == m->keep_alive
-              && str_eq(g.parser.path, f->parser.path) && str_eq(g.parser.host_value, f->parser.host_value),
+    check(g.msg.fields.count == m->fields.count && g.msg.chunked == m->chunked &&
+              g.msg.content_length == m->content_length && g.msg.keep_alive == m->keep_alive &&
+              str_eq(g.parser.path, f->parser.path) &&
+              str_eq(g.parser.host_value, f->parser.host_value),
           "another request");
     feed_free(&g);
 }
@@ -96,7 +99,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check_again(&whole, data[0]);
         uri_normalize(whole.arena, whole.parser.path, true, &uri);
         if (whole.parser.host_value.ptr != NULL)
-            check(h1_host_normalize(whole.arena, whole.parser.host_value, &host, &port) == 0, "the host");
+            check(h1_host_normalize(whole.arena, whole.parser.host_value, &host, &port) == 0,
+                  "the host");
     }
     feed_free(&whole);
     feed_free(&cut);

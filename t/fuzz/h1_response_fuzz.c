@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: heads of responses, cut as the first byte says. The outcome must not depend on the cuts; what
- * is accepted goes through the writer, into memory of the promised size, and must come back the same.
+ * Fuzz target: heads of responses, cut as the first byte says. The outcome must not depend on the
+ * cuts; what is accepted goes through the writer, into memory of the promised size, and must come
+ * back the same.
  */
 #include "t/unit/core/http/h1_feed.h"
 
@@ -27,13 +28,15 @@ static void check(bool good, const char *what)
 /* Fields that the writer leaves to itself. */
 static bool framing(const struct field *f)
 {
-    return f->token == T_CONTENT_LENGTH || f->token == T_TRANSFER_ENCODING || f->token == T_CONNECTION
-           || f->token == T_KEEP_ALIVE;
+    return f->token == T_CONTENT_LENGTH || f->token == T_TRANSFER_ENCODING ||
+           f->token == T_CONNECTION || f->token == T_KEEP_ALIVE;
 }
 
 static void check_written(struct feed *f, unsigned bits)
 {
-    struct h1_response r = { .msg = &f->msg, .chunked = f->msg.chunked, .connection_field = true,
+    struct h1_response r = { .msg = &f->msg,
+                             .chunked = f->msg.chunked,
+                             .connection_field = true,
                              .keep_alive = f->msg.keep_alive };
     size_t size = h1_response_size(&r);
     char *buf = malloc(size), *end = h1_write_response(&r, buf);

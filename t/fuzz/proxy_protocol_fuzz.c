@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: PROXY headers. A header that is accepted is incomplete at every byte before its end, and does not
- * depend on what follows; its addresses can be written down.
+ * Fuzz target: PROXY headers. A header that is accepted is incomplete at every byte before its end,
+ * and does not depend on what follows; its addresses can be written down.
  */
 #include "core/http/proxy_protocol.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static ssize_t parse(const uint8_t *data, size_t size, struct addr *source, struct addr *dest, bool *known)
+static ssize_t parse(const uint8_t *data, size_t size, struct addr *source, struct addr *dest,
+                     bool *known)
 {
     char *copy = malloc(size > 0 ? size : 1);
     ssize_t n;

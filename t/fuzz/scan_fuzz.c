@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Fuzz target: all scanners give one answer, from each of the first 40 bytes on, and read nothing else. */
+/*
+ * Fuzz target: all scanners give one answer, from each of the first 40 bytes on, and read nothing
+ * else.
+ */
 #include "core/http/h1.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

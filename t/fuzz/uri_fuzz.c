@@ -44,9 +44,12 @@ static void check_uri(struct arena *arena, struct str target, bool merge)
         return;
     check_segments(u.uri, merge);
     check(u.complex || u.uri.ptr == target.ptr, "copied for nothing");
-    check(u.exten.len < u.uri.len && memchr(u.exten.len ? u.exten.ptr : "", '/', u.exten.len) == NULL, "exten");
+    check(u.exten.len < u.uri.len &&
+              memchr(u.exten.len ? u.exten.ptr : "", '/', u.exten.len) == NULL,
+          "exten");
     escaped = fmt_escape_dup(arena, u.uri, FMT_ESCAPE_URI);
-    check(uri_normalize(arena, escaped, merge, &again) == 0 && str_eq(again.uri, u.uri), "not its own normal form");
+    check(uri_normalize(arena, escaped, merge, &again) == 0 && str_eq(again.uri, u.uri),
+          "not its own normal form");
     check(uri_check_unsafe(escaped) == 0, "not safe");
 }
 
@@ -61,10 +64,12 @@ static void check_host(struct arena *arena, struct str host)
     for (size_t i = 0; i < out.len; i++) {
         unsigned char c = (unsigned char) out.ptr[i];
 
-        check(c > 0x20 && c < 0x7f && c != '/' && c != '@' && c != '\\' && !(c >= 'A' && c <= 'Z'), "a sign in a host");
+        check(c > 0x20 && c < 0x7f && c != '/' && c != '@' && c != '\\' && !(c >= 'A' && c <= 'Z'),
+              "a sign in a host");
     }
     if (out.ptr[out.len - 1] != '.')
-        check(h1_host_normalize(arena, out, &again, &port) == 0 && str_eq(again, out), "not its own normal host");
+        check(h1_host_normalize(arena, out, &again, &port) == 0 && str_eq(again, out),
+              "not its own normal host");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

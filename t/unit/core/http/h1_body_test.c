@@ -22,8 +22,8 @@ static void framed(struct msg *m, struct h1_body *b, bool chunked, int64_t lengt
 }
 
 /* Decodes in steps; the outcome as text. Input lies in memory of its exact size. */
-static const char *decode(const char *input, size_t len, size_t first, size_t step, uint64_t max_out,
-                          bool chunked, int64_t length)
+static const char *decode(const char *input, size_t len, size_t first, size_t step,
+                          uint64_t max_out, bool chunked, int64_t length)
 {
     struct chain out = CHAIN_INIT;
     struct h1_body b;
@@ -40,8 +40,8 @@ static const char *decode(const char *input, size_t len, size_t first, size_t st
         uint64_t before = out.bytes;
 
         result = h1_body_decode(&b, NULL, copy + at, end - at, max_out, &out, &used);
-        if (out.bytes - before > max_out || used > end - at
-            || (result == H1_MORE && used < end - at && out.bytes - before != max_out))
+        if (out.bytes - before > max_out || used > end - at ||
+            (result == H1_MORE && used < end - at && out.bytes - before != max_out))
             result = H1_ERROR, b.error = H1_ERRORS; /* the contract is broken */
         at += used;
         n = step;
@@ -52,8 +52,9 @@ static const char *decode(const char *input, size_t len, size_t first, size_t st
                : b.error == H1_BAD_TRAILER ? STR(BAD_TRAILER)
                                            : STR("not as the contract says");
     else
-        text = str_printf(arena, "%s \"%.*s\" used %zu received %llu", result == H1_DONE ? "done" : "more",
-                          STR_ARG(content), at, (unsigned long long) b.received);
+        text = str_printf(arena, "%s \"%.*s\" used %zu received %llu",
+                          result == H1_DONE ? "done" : "more", STR_ARG(content), at,
+                          (unsigned long long) b.received);
     for (unsigned i = 0; result == H1_DONE && i < m.trailers.count; i++)
         text = str_printf(arena, "%.*s %.*s=%.*s", STR_ARG(text), STR_ARG(m.trailers.items[i].name),
                           STR_ARG(m.trailers.items[i].value));
@@ -72,8 +73,8 @@ static void chunked_is(const char *input, size_t len, const char *expected, cons
     for (size_t cut = 0; cut <= len && same; cut++)
         same = strcmp(decode(input, len, cut, len, UINT64_MAX, true, -1), whole) == 0;
     for (size_t step = 1; step < 4 && same; step++)
-        same = strcmp(decode(input, len, step, step, UINT64_MAX, true, -1), whole) == 0
-               && strcmp(decode(input, len, len, len, step, true, -1), whole) == 0;
+        same = strcmp(decode(input, len, step, step, UINT64_MAX, true, -1), whole) == 0 &&
+               strcmp(decode(input, len, len, len, step, true, -1), whole) == 0;
     ok(same, "%s: the same however it is cut", what);
 }
 
@@ -84,10 +85,13 @@ static void test_chunks(void)
     CHUNKED("one", "3\r\nabc\r\n0\r\n\r\nGET", "done \"abc\" used 13 received 3");
     CHUNKED("several", "1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", "done \"abc\" used 18 received 3");
     CHUNKED("none", "0\r\n\r\n", "done \"\" used 5 received 0");
-    CHUNKED("hexadecimal", "A\r\n0123456789\r\n0\r\n\r\n", "done \"0123456789\" used 20 received 10");
+    CHUNKED("hexadecimal", "A\r\n0123456789\r\n0\r\n\r\n",
+            "done \"0123456789\" used 20 received 10");
     CHUNKED("leading zeros", "0003\r\nabc\r\n000\r\n\r\n", "done \"abc\" used 18 received 3");
-    CHUNKED("extensions", "3;a=b;c=\"d;e\"\r\nabc\r\n0;x\r\n\r\n", "done \"abc\" used 27 received 3");
-    CHUNKED("blanks in front of an extension", "3 \t;a\r\nabc\r\n0\r\n\r\n", "done \"abc\" used 17 received 3");
+    CHUNKED("extensions", "3;a=b;c=\"d;e\"\r\nabc\r\n0;x\r\n\r\n",
+            "done \"abc\" used 27 received 3");
+    CHUNKED("blanks in front of an extension", "3 \t;a\r\nabc\r\n0\r\n\r\n",
+            "done \"abc\" used 17 received 3");
     CHUNKED("content that looks like framing", "7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n",
             "done \"0\r\n\r\n\r\n\" used 17 received 7");
     CHUNKED("not complete", "3\r\nab", "more \"ab\" used 5 received 2");
@@ -120,7 +124,8 @@ static void test_chunks(void)
 
 static void test_trailers(void)
 {
-    CHUNKED("trailers", "0\r\nX-T: 1\r\nX-u:\t2 \r\n\r\nx", "done \"\" used 22 received 0 X-T=1 X-u=2");
+    CHUNKED("trailers", "0\r\nX-T: 1\r\nX-u:\t2 \r\n\r\nx",
+            "done \"\" used 22 received 0 X-T=1 X-u=2");
     CHUNKED("an empty one", "0\r\nX:\r\n\r\n", "done \"\" used 9 received 0 X=");
     CHUNKED("framing in trailers is dropped",
             "0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: x\r\nX: y\r\n\r\n",
@@ -146,10 +151,12 @@ static void test_limits(void)
     memcpy(text + n + 1500, "\r\na", 4);
     is_str(decode(text, n + 1503, n, 1, UINT64_MAX, true, -1), BAD_CHUNK, "an extension too long");
     memset(text, '0', 1500);
-    is_str(decode(text, 1500, 1500, 1, UINT64_MAX, true, -1), BAD_CHUNK, "a size of too many zeros");
+    is_str(decode(text, 1500, 1500, 1, UINT64_MAX, true, -1), BAD_CHUNK,
+           "a size of too many zeros");
     n = (size_t) snprintf(text, sizeof(text), "0\r\nX: ");
     memset(text + n, 'x', 10000);
-    is_str(decode(text, n + 10000, 1, 1000, UINT64_MAX, true, -1), BAD_TRAILER, "a trailer too long");
+    is_str(decode(text, n + 10000, 1, 1000, UINT64_MAX, true, -1), BAD_TRAILER,
+           "a trailer too long");
     n = (size_t) snprintf(text, sizeof(text), "0\r\n");
     for (unsigned i = 0; i < 2000; i++)
         n += (size_t) snprintf(text + n, sizeof(text) - n, "X:yyyy\r\n");
@@ -162,17 +169,25 @@ static void test_others(void)
     struct msg m;
     size_t used;
 
-    is_str(decode(STRING("abcdef"), 6, 6, UINT64_MAX, false, 3), "done \"abc\" used 3 received 3", "by length");
-    is_str(decode(STRING("abcdef"), 1, 1, UINT64_MAX, false, 3), "done \"abc\" used 3 received 3", "byte by byte");
-    is_str(decode(STRING("abc"), 3, 3, 2, false, 3), "done \"abc\" used 3 received 3", "at most two at once");
-    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, 3), "more \"ab\" used 2 received 2", "not complete");
-    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, 0), "done \"\" used 0 received 0", "length 0");
-    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, -1), "done \"\" used 0 received 0", "a request without either");
+    is_str(decode(STRING("abcdef"), 6, 6, UINT64_MAX, false, 3), "done \"abc\" used 3 received 3",
+           "by length");
+    is_str(decode(STRING("abcdef"), 1, 1, UINT64_MAX, false, 3), "done \"abc\" used 3 received 3",
+           "byte by byte");
+    is_str(decode(STRING("abc"), 3, 3, 2, false, 3), "done \"abc\" used 3 received 3",
+           "at most two at once");
+    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, 3), "more \"ab\" used 2 received 2",
+           "not complete");
+    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, 0), "done \"\" used 0 received 0",
+           "length 0");
+    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, -1), "done \"\" used 0 received 0",
+           "a request without either");
     response = true;
-    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, -1), "more \"ab\" used 2 received 2", "a response until close");
-    is_str(decode(STRING("3  \r\nabc\r\n0 \r\n\r\n"), 99, 1, UINT64_MAX, true, -1), "done \"abc\" used 16 received 3",
-           "a response may pad its sizes");
-    is_str(decode(STRING("3 3\r\nabc\r\n"), 99, 1, UINT64_MAX, true, -1), BAD_CHUNK, "but with blanks alone");
+    is_str(decode(STRING("ab"), 2, 2, UINT64_MAX, false, -1), "more \"ab\" used 2 received 2",
+           "a response until close");
+    is_str(decode(STRING("3  \r\nabc\r\n0 \r\n\r\n"), 99, 1, UINT64_MAX, true, -1),
+           "done \"abc\" used 16 received 3", "a response may pad its sizes");
+    is_str(decode(STRING("3 3\r\nabc\r\n"), 99, 1, UINT64_MAX, true, -1), BAD_CHUNK,
+           "but with blanks alone");
 
     msg_init(&m, arena, 0);
     m.content_length = 5;
@@ -187,17 +202,20 @@ static void test_others(void)
     response = false;
 
     framed(&m, &b, true, -1);
-    is_int(h1_body_decode(&b, NULL, "3\r\nabc\r\n0\r\nX: y\r\n\r\n", 19, UINT64_MAX, NULL, &used), H1_DONE, "discarded");
+    is_int(h1_body_decode(&b, NULL, "3\r\nabc\r\n0\r\nX: y\r\n\r\n", 19, UINT64_MAX, NULL, &used),
+           H1_DONE, "discarded");
     is_uint(used, 19, "to its end");
     is_uint(b.received, 3, "and counted");
     is_int(h1_body_decode(&b, NULL, "x", 1, UINT64_MAX, NULL, &used), H1_DONE, "done stays done");
     is_uint(used, 0, "and takes nothing");
     framed(&m, &b, true, -1);
     b.msg = NULL;
-    is_int(h1_body_decode(&b, NULL, "0\r\nX: y\r\n\r\n", 11, UINT64_MAX, NULL, &used), H1_DONE, "trailers for nobody");
+    is_int(h1_body_decode(&b, NULL, "0\r\nX: y\r\n\r\n", 11, UINT64_MAX, NULL, &used), H1_DONE,
+           "trailers for nobody");
     framed(&m, &b, true, -1);
     b.msg = NULL;
-    is_int(h1_body_decode(&b, NULL, "0\r\nX y\r\n\r\n", 10, UINT64_MAX, NULL, &used), H1_ERROR, "are checked all the same");
+    is_int(h1_body_decode(&b, NULL, "0\r\nX y\r\n\r\n", 10, UINT64_MAX, NULL, &used), H1_ERROR,
+           "are checked all the same");
     is_int(h1_body_decode(&b, NULL, "0", 1, UINT64_MAX, NULL, &used), H1_ERROR, "an error stays");
     h1_body_free(&b);
 }
@@ -212,7 +230,8 @@ static void test_references(void)
 
     memcpy(block->data, "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 20);
     framed(&m, &b, true, -1);
-    is_int(h1_body_decode(&b, block, block->data, 20, UINT64_MAX, &out, &used), H1_DONE, "decoded in a block");
+    is_int(h1_body_decode(&b, block, block->data, 20, UINT64_MAX, &out, &used), H1_DONE,
+           "decoded in a block");
     is_uint(block->refs, 3, "each piece holds the block");
     ok(out.first->mem.ptr == block->data + 3, "content is where it was read");
     chain_clear(&out);

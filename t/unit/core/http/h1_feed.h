@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Feeds heads to the HTTP/1 parser in pieces and writes down what came out as text, so that two ways
- * of feeding can be compared. Every piece lies in fresh memory of exactly its size together with what was
- * not consumed before: reading past the end is seen by the sanitizer, and so is keeping a pointer
- * into an incomplete line. Shared by unit tests and fuzz targets.
+ * Feeds heads to the HTTP/1 parser in pieces and writes down what came out as text, so that two
+ * ways of feeding can be compared. Every piece lies in fresh memory of exactly its size together
+ * with what was not consumed before: reading past the end is seen by the sanitizer, and so is
+ * keeping a pointer into an incomplete line. Shared by unit tests and fuzz targets.
  */
 #ifndef T_UNIT_CORE_HTTP_H1_FEED_H
 #define T_UNIT_CORE_HTTP_H1_FEED_H
@@ -101,18 +101,19 @@ static inline const char *feed_report(struct feed *f)
         return str_printf(f->arena, "error %d", (int) p->error).ptr;
     if (f->result == H1_MORE)
         return str_printf(f->arena, "more").ptr;
-    s = str_printf(f->arena,
-                   "%u %u \"%.*s\" %.*s %u target=%.*s scheme=%.*s path=%.*s host=%.*s reason=%.*s length=%lld"
-                   " chunked=%d keep=%d upgrade=%d expect=%d consumed=%zu skipped=%u hosts=%u",
-                   m->version, (unsigned) m->method, STR_ARG(m->line), STR_ARG(m->method_name), m->status,
-                   STR_ARG(m->target), STR_ARG(p->scheme), STR_ARG(p->path), STR_ARG(p->host_value),
-                   STR_ARG(m->reason), (long long) m->content_length, m->chunked, m->keep_alive, m->upgrade,
-                   m->expect_continue, f->consumed, f->skipped, f->hosts);
+    s = str_printf(
+        f->arena,
+        "%u %u \"%.*s\" %.*s %u target=%.*s scheme=%.*s path=%.*s host=%.*s reason=%.*s length=%lld"
+        " chunked=%d keep=%d upgrade=%d expect=%d consumed=%zu skipped=%u hosts=%u",
+        m->version, (unsigned) m->method, STR_ARG(m->line), STR_ARG(m->method_name), m->status,
+        STR_ARG(m->target), STR_ARG(p->scheme), STR_ARG(p->path), STR_ARG(p->host_value),
+        STR_ARG(m->reason), (long long) m->content_length, m->chunked, m->keep_alive, m->upgrade,
+        m->expect_continue, f->consumed, f->skipped, f->hosts);
     for (unsigned i = 0; i < m->fields.count; i++) {
         const struct field *item = &m->fields.items[i];
 
-        s = str_printf(f->arena, "%.*s\n%.*s=%.*s/%u/%u", STR_ARG(s), STR_ARG(item->name), STR_ARG(item->value),
-                       item->token, item->next);
+        s = str_printf(f->arena, "%.*s\n%.*s=%.*s/%u/%u", STR_ARG(s), STR_ARG(item->name),
+                       STR_ARG(item->value), item->token, item->next);
     }
     return s.ptr;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Heads of HTTP/1 messages: what is taken, what is refused and how, what is derived; each input whole, cut in
- * two at every byte, and byte by byte, by every scanner. Last a benchmark, as a remark.
+ * Heads of HTTP/1 messages: what is taken, what is refused and how, what is derived; each input
+ * whole, cut in two at every byte, and byte by byte, by every scanner. Last a benchmark, as a
+ * remark.
  */
 #include <time.h>
 
@@ -24,7 +25,10 @@ static void start(struct feed *f)
         configure(&f->parser);
 }
 
-/* Feeds a up to `cut` and then the rest, in one piece or byte by byte; true if the report is the expected one. */
+/*
+ * Feeds a up to `cut` and then the rest, in one piece or byte by byte; true if the report is the
+ * expected one.
+ */
 static bool same(const char *input, size_t len, size_t cut, size_t step, const char *expected)
 {
     struct feed f;
@@ -48,7 +52,10 @@ static bool same(const char *input, size_t len, size_t cut, size_t step, const c
     return equal;
 }
 
-/* The error (or H1_OK) that the input ends in, -1 if it is not complete, -2 if cutting it changes anything. */
+/*
+ * The error (or H1_OK) that the input ends in, -1 if it is not complete, -2 if cutting it changes
+ * anything.
+ */
 static int outcome(const char *input, size_t len)
 {
     struct feed f;
@@ -71,7 +78,10 @@ struct row {
     size_t len;
     int error;
 };
-#define ROW(what, input, error) { what, STRING(input), error }
+#define ROW(what, input, error)    \
+    {                              \
+        what, STRING(input), error \
+    }
 
 static void check_rows(const struct row *rows, size_t n)
 {
@@ -107,8 +117,10 @@ static const struct row request_rows[] = {
     ROW("NUL in the target", "GET /a\0b HTTP/1.1\r\n" H "\r\n", H1_BAD_REQUEST_LINE),
     ROW("DEL in the target", "GET /a\x7f HTTP/1.1\r\n" H "\r\n", H1_BAD_REQUEST_LINE),
     ROW("vertical tab for a blank", "GET /\vHTTP/1.1\r\n" H "\r\n", H1_BAD_REQUEST_LINE),
-    ROW("a control byte behind a wrong target", "GET foo\x01 HTTP/1.1\r\n" H "\r\n", H1_BAD_REQUEST_LINE),
-    ROW("a control byte behind a wrong version", "GET / HTTP/9.1\x01\r\n" H "\r\n", H1_BAD_REQUEST_LINE),
+    ROW("a control byte behind a wrong target", "GET foo\x01 HTTP/1.1\r\n" H "\r\n",
+        H1_BAD_REQUEST_LINE),
+    ROW("a control byte behind a wrong version", "GET / HTTP/9.1\x01\r\n" H "\r\n",
+        H1_BAD_REQUEST_LINE),
     ROW("high bytes in the target", "GET /\xc3\xa4 HTTP/1.1\r\n" H "\r\n", H1_OK),
     ROW("no slash", "GET foo HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
     ROW("a backslash for a slash", "GET \\foo HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
@@ -171,7 +183,8 @@ static const struct row field_rows[] = {
     ROW("tab before the colon", GET "X\t: a\r\n\r\n", H1_BAD_FIELD),
     ROW("blank in the name", GET "X Y: a\r\n\r\n", H1_BAD_FIELD),
     ROW("blank before the colon of the length", POST "Content-Length : 3\r\n\r\n", H1_BAD_FIELD),
-    ROW("blank before the colon of the encoding", POST "Transfer-Encoding : chunked\r\n\r\n", H1_BAD_FIELD),
+    ROW("blank before the colon of the encoding", POST "Transfer-Encoding : chunked\r\n\r\n",
+        H1_BAD_FIELD),
     ROW("folded", GET "X: a\r\n b\r\n\r\n", H1_BAD_FIELD),
     ROW("folded with a tab", GET "X: a\r\n\tb\r\n\r\n", H1_BAD_FIELD),
     ROW("folded encoding", POST "Transfer-Encoding:\r\n chunked\r\n\r\n", H1_BAD_FIELD),
@@ -209,13 +222,15 @@ static const struct row field_rows[] = {
     ROW("the same Host twice", GET H "\r\n", H1_DUPLICATE_HOST),
     ROW("two Hosts", GET "Host: b\r\n\r\n", H1_DUPLICATE_HOST),
     ROW("two Hosts, 1.0", "GET / HTTP/1.0\r\n" H H "\r\n", H1_DUPLICATE_HOST),
-    ROW("two Hosts behind an absolute target", "GET http://a/ HTTP/1.1\r\n" H H "\r\n", H1_DUPLICATE_HOST),
+    ROW("two Hosts behind an absolute target", "GET http://a/ HTTP/1.1\r\n" H H "\r\n",
+        H1_DUPLICATE_HOST),
     ROW("user info in Host", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", H1_BAD_HOST),
     ROW("a list in Host", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", H1_BAD_HOST),
     ROW("NUL in Host", "GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", H1_BAD_FIELD),
     /* Fields of which there may be one. */
     ROW("If-Match twice", GET "If-Match: a\r\nIf-Match: b\r\n\r\n", H1_DUPLICATE_FIELD),
-    ROW("Authorization twice", GET "Authorization: a\r\nAuthorization: a\r\n\r\n", H1_DUPLICATE_FIELD),
+    ROW("Authorization twice", GET "Authorization: a\r\nAuthorization: a\r\n\r\n",
+        H1_DUPLICATE_FIELD),
     ROW("Expect twice", GET "Expect: a\r\nexpect: a\r\n\r\n", H1_DUPLICATE_FIELD),
     ROW("Cookie twice", GET "Cookie: a\r\nCookie: b\r\n\r\n", H1_OK),
     /* Lengths. */
@@ -230,26 +245,41 @@ static const struct row field_rows[] = {
     ROW("hexadecimal", POST "Content-Length: 0x3\r\n\r\n", H1_BAD_CONTENT_LENGTH),
     ROW("a blank between", POST "Content-Length: 3 3\r\n\r\n", H1_BAD_CONTENT_LENGTH),
     ROW("a list of equal lengths", POST "Content-Length: 3, 3\r\n\r\n", H1_BAD_CONTENT_LENGTH),
-    ROW("vertical tab", POST "Content-Length: \x0b" "3\r\n\r\n", H1_BAD_CONTENT_LENGTH),
-    ROW("equal lengths", POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\n", H1_DUPLICATE_CONTENT_LENGTH),
-    ROW("two lengths", POST "Content-Length: 3\r\ncontent-length: 4\r\n\r\n", H1_DUPLICATE_CONTENT_LENGTH),
+    ROW("vertical tab",
+        POST "Content-Length: \x0b"
+             "3\r\n\r\n",
+        H1_BAD_CONTENT_LENGTH),
+    ROW("equal lengths", POST "Content-Length: 3\r\nContent-Length: 3\r\n\r\n",
+        H1_DUPLICATE_CONTENT_LENGTH),
+    ROW("two lengths", POST "Content-Length: 3\r\ncontent-length: 4\r\n\r\n",
+        H1_DUPLICATE_CONTENT_LENGTH),
     /* Encodings. */
     ROW("chunked", POST "Transfer-Encoding: chunked\r\n\r\n", H1_OK),
     ROW("chunked, odd case, blanks", POST "TRANSFER-ENCODING: \t CHUNKed \t\r\n\r\n", H1_OK),
-    ROW("and a length", POST "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", H1_BOTH_LENGTH_AND_ENCODING),
-    ROW("a length and", POST "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", H1_BOTH_LENGTH_AND_ENCODING),
-    ROW("GET with both", GET "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", H1_BOTH_LENGTH_AND_ENCODING),
+    ROW("and a length", POST "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+        H1_BOTH_LENGTH_AND_ENCODING),
+    ROW("a length and", POST "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        H1_BOTH_LENGTH_AND_ENCODING),
+    ROW("GET with both", GET "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        H1_BOTH_LENGTH_AND_ENCODING),
     ROW("identity", POST "Transfer-Encoding: identity\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
     ROW("none", POST "Transfer-Encoding:\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
-    ROW("gzip, chunked", POST "Transfer-Encoding: gzip, chunked\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
-    ROW("chunked, chunked", POST "Transfer-Encoding: chunked, chunked\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
+    ROW("gzip, chunked", POST "Transfer-Encoding: gzip, chunked\r\n\r\n",
+        H1_UNKNOWN_TRANSFER_ENCODING),
+    ROW("chunked, chunked", POST "Transfer-Encoding: chunked, chunked\r\n\r\n",
+        H1_UNKNOWN_TRANSFER_ENCODING),
     ROW("chunked,", POST "Transfer-Encoding: chunked,\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
     ROW("xchunked", POST "Transfer-Encoding: xchunked\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
     ROW("quoted", POST "Transfer-Encoding: \"chunked\"\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
     ROW("parameter", POST "Transfer-Encoding: chunked;q=1\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
-    ROW("vertical tab in front", POST "Transfer-Encoding: \x0b" "chunked\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
-    ROW("twice", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", H1_DUPLICATE_FIELD),
-    ROW("twice, one other", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n", H1_DUPLICATE_FIELD),
+    ROW("vertical tab in front",
+        POST "Transfer-Encoding: \x0b"
+             "chunked\r\n\r\n",
+        H1_UNKNOWN_TRANSFER_ENCODING),
+    ROW("twice", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        H1_DUPLICATE_FIELD),
+    ROW("twice, one other", POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
+        H1_DUPLICATE_FIELD),
     ROW("in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", H1_ENCODING_IN_10),
 };
 
@@ -281,12 +311,16 @@ static const struct row response_rows[] = {
     ROW("NUL", REPLY "X: a\0b\r\n\r\n", H1_BAD_FIELD),
     ROW("length and encoding", REPLY "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
         H1_BOTH_LENGTH_AND_ENCODING),
-    ROW("two lengths", REPLY "Content-Length: 3\r\nContent-Length: 3\r\n\r\n", H1_DUPLICATE_CONTENT_LENGTH),
+    ROW("two lengths", REPLY "Content-Length: 3\r\nContent-Length: 3\r\n\r\n",
+        H1_DUPLICATE_CONTENT_LENGTH),
     ROW("a bad length", REPLY "Content-Length: x\r\n\r\n", H1_BAD_CONTENT_LENGTH),
-    ROW("an unknown encoding", REPLY "Transfer-Encoding: gzip, chunked\r\n\r\n", H1_UNKNOWN_TRANSFER_ENCODING),
-    ROW("two encodings", REPLY "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", H1_DUPLICATE_FIELD),
+    ROW("an unknown encoding", REPLY "Transfer-Encoding: gzip, chunked\r\n\r\n",
+        H1_UNKNOWN_TRANSFER_ENCODING),
+    ROW("two encodings", REPLY "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        H1_DUPLICATE_FIELD),
     ROW("chunked by HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", H1_OK),
-    ROW("fields that requests may have once", REPLY "Authorization: a\r\nAuthorization: b\r\n\r\n", H1_OK),
+    ROW("fields that requests may have once", REPLY "Authorization: a\r\nAuthorization: b\r\n\r\n",
+        H1_OK),
 };
 
 static void test_rows(void)
@@ -320,13 +354,17 @@ static struct msg *parse(const char *input)
     return &last.msg;
 }
 
-#define is_s(s, expected, ...) do { struct str s_ = (s); \
-        is_bytes(s_.ptr, s_.len, expected, sizeof(expected) - 1, __VA_ARGS__); } while (0)
+#define is_s(s, expected, ...)                                                 \
+    do {                                                                       \
+        struct str s_ = (s);                                                   \
+        is_bytes(s_.ptr, s_.len, expected, sizeof(expected) - 1, __VA_ARGS__); \
+    } while (0)
 
 static void test_request_parts(void)
 {
-    struct msg *m = parse("PUT /a?b#c HTTP/1.1\r\nHost: Ex.org:80 \r\nX-A:  v \t\r\nx-a: w\r\nExpect: 100-Continue\r\n"
-                          "Content-Length: 12\r\n\r\nrest");
+    struct msg *m = parse(
+        "PUT /a?b#c HTTP/1.1\r\nHost: Ex.org:80 \r\nX-A:  v \t\r\nx-a: w\r\nExpect: 100-Continue\r\n"
+        "Content-Length: 12\r\n\r\nrest");
 
     is_int(last.result, H1_DONE, "a request");
     is_s(m->line, "PUT /a?b#c HTTP/1.1", "its line");
@@ -341,7 +379,8 @@ static void test_request_parts(void)
     ok(m->expect_continue, "expects 100, odd case");
     ok(m->keep_alive && !m->chunked && !m->upgrade, "kept alive, not chunked, no upgrade");
     is_s(fields_find(&m->fields, STR("X-a"))->value, "v", "a value is trimmed");
-    is_s(fields_next(&m->fields, fields_find(&m->fields, STR("X-a")))->value, "w", "the next of that name");
+    is_s(fields_next(&m->fields, fields_find(&m->fields, STR("X-a")))->value, "w",
+         "the next of that name");
     is_uint(last.pending_len, 4, "what follows the head is not touched");
 
     m = parse("GET HTTPS://B.org:8443?x HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -379,16 +418,20 @@ static void test_request_parts(void)
 static void test_connection(void)
 {
     ok(!parse(GET "Connection: close\r\n\r\n")->keep_alive, "close");
-    ok(!parse(GET "Connection: foo, \tCLOSE ,bar\r\n\r\n")->keep_alive, "close in a list, odd case");
+    ok(!parse(GET "Connection: foo, \tCLOSE ,bar\r\n\r\n")->keep_alive,
+       "close in a list, odd case");
     ok(!parse(GET "Connection: keep-alive\r\nConnection: close\r\n\r\n")->keep_alive, "close wins");
     ok(parse(GET "Connection: closed\r\n\r\n")->keep_alive, "another word");
     ok(!parse("GET / HTTP/1.0\r\n\r\n")->keep_alive, "HTTP/1.0");
-    ok(parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")->keep_alive, "HTTP/1.0 with keep-alive");
+    ok(parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")->keep_alive,
+       "HTTP/1.0 with keep-alive");
     ok(parse(GET "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")->upgrade, "upgrade");
     ok(!parse(GET "Connection: upgrade\r\n\r\n")->upgrade, "upgrade to nothing");
     ok(!parse(GET "Upgrade: websocket\r\n\r\n")->upgrade, "upgrade not named in Connection");
-    ok(!parse("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")->upgrade, "upgrade in HTTP/1.0");
-    ok(!parse("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n")->expect_continue, "expect in HTTP/1.0");
+    ok(!parse("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")->upgrade,
+       "upgrade in HTTP/1.0");
+    ok(!parse("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n")->expect_continue,
+       "expect in HTTP/1.0");
     ok(!parse(GET "Expect: other\r\n\r\n")->expect_continue, "another expectation");
 }
 
@@ -407,7 +450,8 @@ static void test_response_parts(void)
     ok(m->keep_alive && m->content_length == 5, "kept alive with a length");
     ok(!parse(REPLY "\r\n")->keep_alive, "a body until close");
     ok(parse(REPLY "Transfer-Encoding: chunked\r\n\r\n")->keep_alive, "kept alive when chunked");
-    ok(!parse("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n")->keep_alive,
+    ok(!parse("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n")
+            ->keep_alive,
        "not when HTTP/1.0 says chunked");
     ok(parse("HTTP/1.1 304 x\r\n\r\n")->keep_alive, "304 has no body");
     m = parse("HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n");
@@ -419,11 +463,28 @@ static void test_response_parts(void)
     role_response = false;
 }
 
-static void head_answer(struct h1_parser *p) { p->head_request = true; }
-static void names_off(struct h1_parser *p) { p->ignore_invalid = false; }
-static void underscores(struct h1_parser *p) { p->underscores = true; }
-static void tight(struct h1_parser *p) { p->line_max = 20; p->field_max = 20; p->fields_max = 3; }
-static void connect_on(struct h1_parser *p) { p->allow_connect = true; }
+static void head_answer(struct h1_parser *p)
+{
+    p->head_request = true;
+}
+static void names_off(struct h1_parser *p)
+{
+    p->ignore_invalid = false;
+}
+static void underscores(struct h1_parser *p)
+{
+    p->underscores = true;
+}
+static void tight(struct h1_parser *p)
+{
+    p->line_max = 20;
+    p->field_max = 20;
+    p->fields_max = 3;
+}
+static void connect_on(struct h1_parser *p)
+{
+    p->allow_connect = true;
+}
 
 static void refuse_host(struct h1_parser *p, struct str host)
 {
@@ -434,12 +495,16 @@ static void refuse_host(struct h1_parser *p, struct str host)
         p->underscores = true;
     }
 }
-static void host_hook(struct h1_parser *p) { p->host = refuse_host; }
+static void host_hook(struct h1_parser *p)
+{
+    p->host = refuse_host;
+}
 
 static void test_settings(void)
 {
     configure = names_off;
-    is_int(outcome(STRING(GET "X.Y_z: a\r\n\r\n")), H1_OK, "ignore_invalid off: any token is taken");
+    is_int(outcome(STRING(GET "X.Y_z: a\r\n\r\n")), H1_OK,
+           "ignore_invalid off: any token is taken");
     ok(fields_find(&parse(GET "X.Y_z: a\r\n\r\n")->fields, STR("x.y_Z")) != NULL, "and kept");
     is_int(outcome(STRING(GET "X(Y: a\r\n\r\n")), H1_BAD_FIELD, "but nothing else");
     configure = underscores;
@@ -450,25 +515,35 @@ static void test_settings(void)
     configure = tight;
     is_int(outcome(STRING("GET /567890 HTTP/1.1\r\n" H "\r\n")), H1_OK, "a line of line_max bytes");
     is_int(outcome(STRING("GET /5678901 HTTP/1.1\r\n" H "\r\n")), H1_LINE_TOO_LONG, "one more");
-    is_int(outcome(STRING("GET /5678901234567890")), -1, "one more, but its last byte could yet be CR");
+    is_int(outcome(STRING("GET /5678901234567890")), -1,
+           "one more, but its last byte could yet be CR");
     is_int(outcome(STRING("GET /56789012345678901")), H1_LINE_TOO_LONG, "too long before its end");
-    is_int(outcome(STRING("GET /567890 HTTP/1.1\r\nHost: 78901234567890\r\n\r\n")), H1_OK, "a field of field_max bytes");
-    is_int(outcome(STRING("GET /567890 HTTP/1.1\r\nHost: 789012345678901\r\n\r\n")), H1_FIELD_TOO_LONG, "one more");
-    is_int(outcome(STRING("GET / HTTP/1.1\r\nX : 78901234567890123\r\n\r\n")), H1_FIELD_TOO_LONG, "too long comes before wrong");
-    is_int(outcome(STRING("GET / HTTP/1.1\r\n" H "A: b\r\nX.Y: c\r\n\r\n")), H1_OK, "fields_max lines");
-    is_int(outcome(STRING("GET / HTTP/1.1\r\n" H "A: b\r\nX.Y: c\r\nD: e\r\n\r\n")), H1_TOO_MANY_FIELDS,
-           "one more, skipped ones count");
-    is_int(outcome(STRING("GET /5678901234\x01 HTTP/1.1\r\n\r\n")), H1_BAD_REQUEST_LINE, "a control byte in a too long line");
-    is_int(outcome(STRING("GET /567890123456789012345\x01 HTTP/1.1\r\n\r\n")), H1_LINE_TOO_LONG, "behind the limit");
+    is_int(outcome(STRING("GET /567890 HTTP/1.1\r\nHost: 78901234567890\r\n\r\n")), H1_OK,
+           "a field of field_max bytes");
+    is_int(outcome(STRING("GET /567890 HTTP/1.1\r\nHost: 789012345678901\r\n\r\n")),
+           H1_FIELD_TOO_LONG, "one more");
+    is_int(outcome(STRING("GET / HTTP/1.1\r\nX : 78901234567890123\r\n\r\n")), H1_FIELD_TOO_LONG,
+           "too long comes before wrong");
+    is_int(outcome(STRING("GET / HTTP/1.1\r\n" H "A: b\r\nX.Y: c\r\n\r\n")), H1_OK,
+           "fields_max lines");
+    is_int(outcome(STRING("GET / HTTP/1.1\r\n" H "A: b\r\nX.Y: c\r\nD: e\r\n\r\n")),
+           H1_TOO_MANY_FIELDS, "one more, skipped ones count");
+    is_int(outcome(STRING("GET /5678901234\x01 HTTP/1.1\r\n\r\n")), H1_BAD_REQUEST_LINE,
+           "a control byte in a too long line");
+    is_int(outcome(STRING("GET /567890123456789012345\x01 HTTP/1.1\r\n\r\n")), H1_LINE_TOO_LONG,
+           "behind the limit");
     configure = connect_on;
     is_int(outcome(STRING("CONNECT b:443 HTTP/1.1\r\n" H "\r\n")), H1_OK, "CONNECT allowed");
     parse("CONNECT b:443 HTTP/1.1\r\n" H "\r\n");
     is_s(last.parser.host_value, "b:443", "its authority");
     is_int(outcome(STRING("TRACE / HTTP/1.1\r\n" H "\r\n")), H1_OK, "TRACE allowed");
     configure = host_hook;
-    is_int(outcome(STRING("GET / HTTP/1.1\r\nHost: bad\r\nX : y\r\n\r\n")), H1_BAD_HOST, "the callback refuses");
-    is_int(outcome(STRING("GET http://bad/ HTTP/1.1\r\n" H "\r\n")), H1_BAD_HOST, "an absolute target too");
-    ok(fields_find(&parse("GET / HTTP/1.1\r\nA_B: c\r\nHost: b\r\nA_B: d\r\n\r\n")->fields, STR("A_B")) != NULL,
+    is_int(outcome(STRING("GET / HTTP/1.1\r\nHost: bad\r\nX : y\r\n\r\n")), H1_BAD_HOST,
+           "the callback refuses");
+    is_int(outcome(STRING("GET http://bad/ HTTP/1.1\r\n" H "\r\n")), H1_BAD_HOST,
+           "an absolute target too");
+    ok(fields_find(&parse("GET / HTTP/1.1\r\nA_B: c\r\nHost: b\r\nA_B: d\r\n\r\n")->fields,
+                   STR("A_B")) != NULL,
        "the callback changes the rules");
     is_s(fields_find(&last.msg.fields, STR("A_B"))->value, "d", "for the lines behind Host");
     configure = head_answer;
@@ -491,7 +566,8 @@ static void test_many_fields(void)
     feed_init(&f, false);
     f.parser.fields_max = UINT32_MAX;
     feed_more(&f, text, n);
-    is_int(f.parser.error, H1_TOO_MANY_FIELDS, "more fields than a msg can hold are an error, whatever the limit");
+    is_int(f.parser.error, H1_TOO_MANY_FIELDS,
+           "more fields than a msg can hold are an error, whatever the limit");
     feed_free(&f);
     free(text);
 }
@@ -554,7 +630,8 @@ static void benchmark(void)
             }
             best = MIN(best, (now_ns() - begin) / (ROUNDS / 3));
         }
-        diag("%s: %.0f ns for a head of %zu bytes, arena included", names[k], best, sizeof(head) - 1);
+        diag("%s: %.0f ns for a head of %zu bytes, arena included", names[k], best,
+             sizeof(head) - 1);
     }
     scan_use(SCAN_BEST);
 }

@@ -50,18 +50,24 @@ static void test_order(void)
     add(STR("Vary"), STR("b"));
     add(STR("Set-Cookie"), STR("c=d"));
     fields_find(&m.fields, STR("X-First"))->deleted = true;
-    head_is((struct h1_response){ .server = STR("s"), .date = STR("d"), .keep_alive = true, .connection_field = true,
-                                  .keep_alive_s = 60 },
-            "HTTP/1.1 200 OK\r\nServer: s\r\nDate: d\r\nContent-Type: text/html\r\nContent-Length: 12\r\n"
-            "Last-Modified: lm\r\nlocation: /x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=60\r\n"
-            "Vary: a\r\nVary: b\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n",
-            "everything in its place, framing from the msg alone");
+    head_is(
+        (struct h1_response){ .server = STR("s"),
+                              .date = STR("d"),
+                              .keep_alive = true,
+                              .connection_field = true,
+                              .keep_alive_s = 60 },
+        "HTTP/1.1 200 OK\r\nServer: s\r\nDate: d\r\nContent-Type: text/html\r\nContent-Length: 12\r\n"
+        "Last-Modified: lm\r\nlocation: /x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=60\r\n"
+        "Vary: a\r\nVary: b\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n",
+        "everything in its place, framing from the msg alone");
     reset(200, -1);
     add(STR("Server"), STR("other"));
     add(STR("Date"), STR("then"));
-    head_is((struct h1_response){ .server = STR("s"), .date = STR("d"), .chunked = true, .connection_field = true },
-            "HTTP/1.1 200 OK\r\nServer: other\r\nDate: then\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
-            "the msg's own Server and Date, chunked, close");
+    head_is(
+        (struct h1_response){
+            .server = STR("s"), .date = STR("d"), .chunked = true, .connection_field = true },
+        "HTTP/1.1 200 OK\r\nServer: other\r\nDate: then\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        "the msg's own Server and Date, chunked, close");
 }
 
 static void test_statuses(void)
@@ -80,9 +86,12 @@ static void test_statuses(void)
     head_is(none, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "103 with its fields");
     reset(101, -1);
     add(STR("Upgrade"), STR("websocket"));
-    head_is(upgrade, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "101");
+    head_is(upgrade,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "101");
     reset(302, 0);
-    head_is(none, "HTTP/1.1 302 Moved Temporarily\r\nContent-Length: 0\r\n\r\n", "302 in nginx's words");
+    head_is(none, "HTTP/1.1 302 Moved Temporarily\r\nContent-Length: 0\r\n\r\n",
+            "302 in nginx's words");
     reset(299, -1);
     head_is(none, "HTTP/1.1 299 \r\n\r\n", "no reason is known");
     reset(200, -1);
@@ -91,7 +100,8 @@ static void test_statuses(void)
     m.reason = STR("");
     head_is(none, "HTTP/1.1 200 \r\n\r\n", "an empty one too");
     reset(200, INT64_MAX);
-    head_is(none, "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n", "the longest length");
+    head_is(none, "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n",
+            "the longest length");
 }
 
 static void test_injection(void)
@@ -100,9 +110,10 @@ static void test_injection(void)
     m.reason = STR("a\r\nX: y");
     add(STR("Location"), STR("/a\r\nSet-Cookie: x\n\0\r"));
     add(STR("X\r\nY"), STR("z"));
-    head_is((struct h1_response){ .server = STR("s\nt") },
-            "HTTP/1.1 302 a  X: y\r\nServer: s t\r\nLocation: /a  Set-Cookie: x   \r\nX  Y: z\r\n\r\n",
-            "no value ends its line");
+    head_is(
+        (struct h1_response){ .server = STR("s\nt") },
+        "HTTP/1.1 302 a  X: y\r\nServer: s t\r\nLocation: /a  Set-Cookie: x   \r\nX  Y: z\r\n\r\n",
+        "no value ends its line");
 }
 
 static void test_chunks(void)

@@ -4,8 +4,11 @@
 #include "core/http/msg.h"
 #include "t/unit/tap.h"
 
-#define is_s(s, expected, ...) do { struct str s_ = (s); \
-        is_bytes(s_.ptr, s_.len, expected, sizeof(expected) - 1, __VA_ARGS__); } while (0)
+#define is_s(s, expected, ...)                                                 \
+    do {                                                                       \
+        struct str s_ = (s);                                                   \
+        is_bytes(s_.ptr, s_.len, expected, sizeof(expected) - 1, __VA_ARGS__); \
+    } while (0)
 
 static struct arena *arena;
 
@@ -17,8 +20,8 @@ static void test_names(void)
     for (unsigned t = T_NONE + 1; t < T_KNOWN; t++) {
         struct str name = token_name((enum token) t), lower = str_lower(arena, name);
 
-        if (name.len == 0 || token_lookup(name, &hash) != t || token_lookup(lower, &hash) != t
-            || hash != hash_name(name)) {
+        if (name.len == 0 || token_lookup(name, &hash) != t || token_lookup(lower, &hash) != t ||
+            hash != hash_name(name)) {
             diag("token %u, \"%.*s\"", t, STR_ARG(name));
             all = false;
         }
@@ -27,7 +30,8 @@ static void test_names(void)
     is_int(token_lookup(STR("Content-Lengt"), &hash), T_NONE, "a part of a name");
     is_int(token_lookup(STR("Content-Lengths"), &hash), T_NONE, "more than a name");
     is_int(token_lookup(STR(""), &hash), T_NONE, "no name");
-    is_int(token_lookup_hashed(STR("Xost"), hash_name(STR("Host"))), T_NONE, "a hash alone makes no name");
+    is_int(token_lookup_hashed(STR("Xost"), hash_name(STR("Host"))), T_NONE,
+           "a hash alone makes no name");
     is_s(token_name(T_WWW_AUTHENTICATE), "WWW-Authenticate", "canonical spelling");
     is_int(method_lookup(STR("GET")), METHOD_GET, "a method");
     is_int(method_lookup(STR("PROPPATCH")), METHOD_PROPPATCH, "a longer one");
@@ -47,7 +51,8 @@ static void test_fields(void)
 
     msg_init(&m, arena, 1);
     is_int(m.content_length, -1, "no length at first");
-    ok(fields_get(f, T_COOKIE) == NULL && fields_find(f, STR("X-A")) == NULL, "nothing in an empty list");
+    ok(fields_get(f, T_COOKIE) == NULL && fields_find(f, STR("X-A")) == NULL,
+       "nothing in an empty list");
     fields_add(&m, f, STR("cookie"), STR("1"));
     fields_add(&m, f, STR("X-A"), STR("a"));
     fields_add_token(&m, f, T_COOKIE, STR("2"));
@@ -101,7 +106,7 @@ static void list_is(struct str list, const char *expected, const char *what)
     char text[256] = "";
     struct str m;
 
-    for (size_t pos = 0; list_next(list, &pos, &m); )
+    for (size_t pos = 0; list_next(list, &pos, &m);)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "<%.*s>", STR_ARG(m));
     is_str(text, expected, "%s", what);
 }
@@ -144,9 +149,12 @@ static void test_classes(void)
 {
     ok(is_token(STR("X-a_!#$%&'*+.^`|~9")), "all signs of tokens");
     ok(!is_token(STR("")), "no empty token");
-    ok(!is_token(STR("a b")) && !is_token(STR("a:")) && !is_token(STR("\"a\"")) && !is_token(STR("\xe4")), "no tokens");
+    ok(!is_token(STR("a b")) && !is_token(STR("a:")) && !is_token(STR("\"a\"")) &&
+           !is_token(STR("\xe4")),
+       "no tokens");
     ok(is_field_value(STR("a\t\x01\xff b")) && is_field_value(STR("")), "values");
-    ok(!is_field_value(STR("a\rb")) && !is_field_value(STR("a\n")) && !is_field_value(STR("\0")), "no values");
+    ok(!is_field_value(STR("a\rb")) && !is_field_value(STR("a\n")) && !is_field_value(STR("\0")),
+       "no values");
 }
 
 int main(void)

@@ -98,12 +98,18 @@ static void test_v2(void)
 
     is_int(parse(STRING(V2 "\x21\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50GET")), 28, "version 2");
     addresses("1.2.3.4:1234", "5.6.7.8:80", "version 2");
-    is_int(parse(STRING(V2 "\x21\x21\0\x24\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0\1\0\2")), 52, "IPv6");
+    is_int(
+        parse(STRING(
+            V2
+            "\x21\x21\0\x24\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0\1\0\2")),
+        52, "IPv6");
     addresses("[::1]:1", "[fe80::2]:2", "IPv6");
-    is_int(parse(STRING(V2 "\x21\x11\0\x10\1\2\3\4\5\6\7\x8\x04\xd2\0\x50\3\0\1x")), 32, "more fields are skipped");
+    is_int(parse(STRING(V2 "\x21\x11\0\x10\1\2\3\4\5\6\7\x8\x04\xd2\0\x50\3\0\1x")), 32,
+           "more fields are skipped");
     is_int(parse(STRING(V2 "\x20\0\0\0")), 16, "LOCAL");
     ok(!known, "is not known");
-    is_int(parse(STRING(V2 "\x20\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), 28, "LOCAL with addresses");
+    is_int(parse(STRING(V2 "\x20\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), 28,
+           "LOCAL with addresses");
     ok(!known, "is not known either");
     is_int(parse(STRING(V2 "\x21\0\0\3xyz")), 19, "an unspecified family");
     ok(!known, "is not known");
@@ -114,12 +120,16 @@ static void test_v2(void)
     addresses("unix:/run/a", "unix:/run/b", "unix");
     memset(big + 16, 'x', 216);
     is_int(parse(big, 232), 232, "paths that fill their places");
-    is_int(parse(STRING(V2 "\x11\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1, "another version");
-    is_int(parse(STRING(V2 "\x22\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1, "another command");
+    is_int(parse(STRING(V2 "\x11\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1,
+           "another version");
+    is_int(parse(STRING(V2 "\x22\x11\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1,
+           "another command");
     is_int(parse(STRING(V2 "\x21\x41\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1, "another family");
-    is_int(parse(STRING(V2 "\x21\x13\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1, "another transport");
+    is_int(parse(STRING(V2 "\x21\x13\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1,
+           "another transport");
     is_int(parse(STRING(V2 "\x21\x11\0\x0b\1\2\3\4\5\6\7\x8\x04\xd2\0")), -1, "addresses cut off");
-    is_int(parse(STRING(V2 "\x21\x21\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1, "IPv6 in the room of IPv4");
+    is_int(parse(STRING(V2 "\x21\x21\0\x0c\1\2\3\4\5\6\7\x8\x04\xd2\0\x50")), -1,
+           "IPv6 in the room of IPv4");
     is_int(parse(STRING(V2 "\x21\x11\xff\xff")), -1, "longer than is allowed");
     is_int(parse(STRING("\r\n\r\nX")), -1, "another signature");
     memcpy(big, V2 "\x21\x11\x0f\xf0", 16);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Scanners: every byte at every place of every length, by each instruction set, in memory that ends there. */
+/*
+ * Scanners: every byte at every place of every length, by each instruction set, in memory that
+ * ends there.
+ */
 #include "core/http/h1.h"
 #include "t/unit/tap.h"
 
@@ -7,12 +10,10 @@ static bool allowed(enum scan_class class_, unsigned c)
 {
     switch (class_) {
     case SCAN_TOKEN:
-        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
-               || (c != 0 && c < 128 && strchr("!#$%&'*+-.^_`|~", (int) c) != NULL);
-    case SCAN_FIELD_VALUE:
-        return c != 0 && c != '\r' && c != '\n';
-    case SCAN_URI:
-        return c > 0x20 && c != 0x7f;
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+               (c != 0 && c < 128 && strchr("!#$%&'*+-.^_`|~", (int) c) != NULL);
+    case SCAN_FIELD_VALUE: return c != 0 && c != '\r' && c != '\n';
+    case SCAN_URI: return c > 0x20 && c != 0x7f;
     }
     return false;
 }
@@ -35,8 +36,8 @@ int main(void)
                 for (size_t at = 0; at < len; at++) {
                     for (unsigned c = 0; c < 256; c += len < 70 ? 1 : 3) {
                         buf[at] = (char) c;
-                        wrong += scan_span((enum scan_class) class_, buf, len)
-                                 != (allowed((enum scan_class) class_, c) ? len : at);
+                        wrong += scan_span((enum scan_class) class_, buf, len) !=
+                                 (allowed((enum scan_class) class_, c) ? len : at);
                     }
                     buf[at] = 'a';
                 }

@@ -17,12 +17,16 @@ static struct str normal(const char *ptr, size_t len, bool merge)
     memset(&u, 'x', sizeof(u));
     if (uri_normalize(arena, str_from(copy, len), merge, &u) != 0)
         return STR("bad");
-    return str_printf(arena, "%.*s%s%.*s .%.*s%s", STR_ARG(u.uri), u.has_args ? "?" : "", STR_ARG(u.args),
-                      STR_ARG(u.exten), u.complex ? " !" : "");
+    return str_printf(arena, "%.*s%s%.*s .%.*s%s", STR_ARG(u.uri), u.has_args ? "?" : "",
+                      STR_ARG(u.args), STR_ARG(u.exten), u.complex ? " !" : "");
 }
 
-#define NORMAL(input, merge, expected) do { struct str n_ = normal(STRING(input), merge); \
-        is_bytes(n_.ptr, n_.len, expected, sizeof(expected) - 1, "%s%s", merge ? "" : "unmerged: ", input); } while (0)
+#define NORMAL(input, merge, expected)                                   \
+    do {                                                                 \
+        struct str n_ = normal(STRING(input), merge);                    \
+        is_bytes(n_.ptr, n_.len, expected, sizeof(expected) - 1, "%s%s", \
+                 merge ? "" : "unmerged: ", input);                      \
+    } while (0)
 #define IS(input, expected) NORMAL(input, true, expected)
 #define APART(input, expected) NORMAL(input, false, expected)
 
@@ -111,7 +115,8 @@ static void test_views(void)
 
     is_int(uri_normalize(arena, target, true, &u), 0, "a plain path");
     is_uint(arena_used(arena), before, "takes no memory");
-    ok(u.uri.ptr == target.ptr && u.args.ptr == target.ptr + 7 && u.exten.ptr == target.ptr + 5, "but views");
+    ok(u.uri.ptr == target.ptr && u.args.ptr == target.ptr + 7 && u.exten.ptr == target.ptr + 5,
+       "but views");
 }
 
 static void test_unsafe(void)
