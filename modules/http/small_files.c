@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The cache of small files' contents: a hash table by path with the least recently used at the
- * end of a list, bounded in bytes, one for each worker. Called by static only; asks the file system nothing but to read.
+ * end of a list, bounded in bytes, one for each worker. Called by static only; reads the file, asks
+ * the file system nothing else.
  */
 #include "modules/http/small_files.h"
 
