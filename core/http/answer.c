@@ -50,8 +50,6 @@ static void absolutise_location(struct req *r)
     if (f->in_order)
         return;
     host = core->server_name_in_redirect ? r->server->name : r->host;
-    if (host.len == 0)
-        host = r->server->name;
     if (host.len == 0) {
         const struct addr *a = client_local(r->client);
 
@@ -332,51 +330,55 @@ static unsigned public_status(unsigned status)
 }
 
 /* Where the page's words are not the reason phrase's; below the heading, what else there is to say. */
-static struct str builtin_title(unsigned status, struct str *more)
+/* What a page says where it is not the status line's reason. extra: a second line. */
+struct page_text {
+    unsigned status;
+    struct str title, heading, extra;
+};
+
+static const struct page_text page_texts[] = {
+    { 302, STR_INIT("302 Found"), STR_INIT("302 Found"), { 0, NULL } },
+    { 401, STR_INIT("401 Authorization Required"), STR_INIT("401 Authorization Required"), { 0, NULL } },
+    { 494, STR_INIT("400 Request Header Or Cookie Too Large"), STR_INIT("400 Bad Request"),
+      STR_INIT("Request Header Or Cookie Too Large") },
+    { 495, STR_INIT("400 The SSL certificate error"), STR_INIT("400 Bad Request"),
+      STR_INIT("The SSL certificate error") },
+    { 496, STR_INIT("400 No required SSL certificate was sent"), STR_INIT("400 Bad Request"),
+      STR_INIT("No required SSL certificate was sent") },
+    { 497, STR_INIT("400 The plain HTTP request was sent to HTTPS port"), STR_INIT("400 Bad Request"),
+      STR_INIT("The plain HTTP request was sent to HTTPS port") },
+};
+
+static struct str page_of(struct req *r, unsigned status, struct str reason)
 {
-    *more = STR("");
-    switch (status) {
-    case 302:
-        return STR("302 Found");
-    case 401:
-        return STR("401 Authorization Required");
-    case 494:
-        *more = STR("Request Header Or Cookie Too Large");
-        return STR("400 Request Header Or Cookie Too Large");
-    case 495:
-        *more = STR("The SSL certificate error");
-        return STR("400 The SSL certificate error");
-    case 496:
-        *more = STR("No required SSL certificate was sent");
-        return STR("400 No required SSL certificate was sent");
-    case 497:
-        *more = STR("The plain HTTP request was sent to HTTPS port");
-        return STR("400 The plain HTTP request was sent to HTTPS port");
-    default:
-        return STR_NULL;
+    struct page_text text = { .status = status };
+    struct str server = server_text(r);
+
+    for (unsigned i = 0; i < ARRAY_LEN(page_texts); i++) {
+        if (page_texts[i].status == status)
+            text = page_texts[i];
     }
+    if (text.title.len == 0)
+        text.title = text.heading = str_printf(r->arena, "%u %.*s", status, STR_ARG(reason));
+    if (text.extra.len > 0)
+        text.extra = str_printf(r->arena, "<center>%.*s</center>\r\n", STR_ARG(text.extra));
+    return str_printf(r->arena,
+                      "<html>\r\n<head><title>%.*s</title></head>\r\n<body>\r\n"
+                      "<center><h1>%.*s</h1></center>\r\n%.*s<hr><center>%.*s</center>\r\n"
+                      "</body>\r\n</html>\r\n",
+                      STR_ARG(text.title), STR_ARG(text.heading), STR_ARG(text.extra),
+                      STR_ARG(server));
 }
 
 enum verdict answer_builtin(struct req *r, unsigned status)
 {
-    struct str more, title = builtin_title(status, &more), reason, page = STR("");
+    struct str reason, page = STR("");
     unsigned shown = public_status(status);
     bool has_page = (status >= 301 && status <= 308 && status != 304) || status >= 400;
 
     reason = status_reason(shown);
-    if (title.len == 0)
-        title = str_printf(r->arena, "%u %.*s", shown, STR_ARG(reason));
-    if (has_page && reason.len > 0) {
-        struct str server = server_text(r);
-
-        page = str_printf(r->arena,
-                          "<html>\r\n<head><title>%.*s</title></head>\r\n<body>\r\n"
-                          "<center><h1>%.*s</h1></center>\r\n%s%.*s%s<hr><center>%.*s</center>\r\n"
-                          "</body>\r\n</html>\r\n",
-                          STR_ARG(title), STR_ARG(more.len ? STR("400 Bad Request") : title),
-                          more.len ? "<center>" : "", STR_ARG(more),
-                          more.len ? "</center>\r\n" : "", STR_ARG(server));
-    }
+    if (has_page && reason.len > 0)
+        page = page_of(r, status, reason);
     r->err_status = shown;
     r->allow_ranges = false;
     r->charset = STR_NULL;

@@ -58,6 +58,12 @@ static const char *set_root(struct conf *cf, void *field)
     if (conf_is_set(cf->level, cf->module, "alias"))
         return conf_error(cf, "\"root\" directive is duplicate, \"alias\" directive was specified "
                               "earlier");
+    if (str_find(*path, STR("$document_root")) >= 0 || str_find(*path, STR("${document_root}")) >= 0)
+        return conf_error_arg(cf, 1, "the $document_root variable cannot be used in the \"root\" "
+                                     "directive");
+    if (str_find(*path, STR("$realpath_root")) >= 0 || str_find(*path, STR("${realpath_root}")) >= 0)
+        return conf_error_arg(cf, 1, "the $realpath_root variable cannot be used in the \"root\" "
+                                     "directive");
     while (path->len > 1 && path->ptr[path->len - 1] == '/')
         path->len--;
     if (path->len == 1 && path->ptr[0] == '/')
