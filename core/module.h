@@ -30,6 +30,9 @@ struct module {
     void (*worker_stop)(const struct config *config);
     /* No new connections; idle ones are to be closed (QUIT, reload). */
     void (*worker_drain)(const struct config *config);
+    /* worker_connections are nearly all in use: close up to n connections that are at rest, those which
+     * have rested longest first. How many were closed. */
+    unsigned (*worker_shed)(const struct config *config, unsigned n);
 };
 
 #endif

@@ -67,10 +67,28 @@ static void watch_limit(void)
     log_alert(log_main, 0, "%u worker_connections are not enough", self.limit);
 }
 
+/* A sixteenth of the connections is kept free, at the cost of those that only rest. */
+static void make_room(void)
+{
+    const struct config *config = self.worker->config;
+    unsigned want = MAX(1, MIN(32, self.limit / 64)), closed = 0;
+
+    for (unsigned i = 0; i < module_count && closed < want; i++) {
+        if (modules[i]->worker_shed)
+            closed += modules[i]->worker_shed(config, want - closed);
+    }
+    if (closed == 0 || (self.complained_ms && clock_ms() - self.complained_ms < FULL_COMPLAINT_MS))
+        return;
+    self.complained_ms = clock_ms();
+    log_warn(log_main, 0, "%u worker_connections are not enough, reusing connections", self.limit);
+}
+
 static void worker_accept(struct listener *l, struct conn *c)
 {
     const struct res_listen *res = container_of(l, struct worker_listener, listener)->res;
 
+    if (unlikely(conn_count > self.limit - self.limit / 16))
+        make_room();
     if (unlikely(conn_count >= self.limit))
         watch_limit();
     if (unlikely(self.events->debug_count || self.events->debug_unix) &&

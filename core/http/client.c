@@ -22,7 +22,9 @@ struct client_counts client_counts;
 
 static struct client_slab *slabs;
 static struct client *free_clients; /* linked by conn */
-static struct list all = { &all, &all };
+/* Every client is in one of them; resting: longest first. */
+static struct list working = { &working, &working };
+static struct list resting = { &resting, &resting };
 
 static void client_destroy(struct doomed *item)
 {
@@ -196,7 +198,7 @@ void client_accept(struct listener *l, struct conn *conn)
     conn->log.action = "waiting for request";
     conn->log.describe = describe_client;
     conn->log.data = c;
-    list_push_back(&all, &c->link);
+    list_push_back(&resting, &c->link);
     timer_set(&conn->timer, c->server->core->client_header_timeout_ms);
     conn_want(conn, CONN_READ);
 }
@@ -223,6 +225,7 @@ void client_close(struct client *c)
 void client_linger(struct client *c, const struct core_loc *core)
 {
     c->state = CLIENT_LINGER;
+    client_rests(c);
     if (conn_shutdown(c->conn) != 0) {
         client_close(c);
         return;
@@ -255,25 +258,57 @@ static void drain(struct client *c)
         client_close(c);
 }
 
-void client_drain_all(void)
+static void each(struct list *clients, void (*f)(struct client *))
 {
     struct list *n, *next;
 
-    for (n = all.next; n != &all; n = next) {
+    for (n = clients->next; n != clients; n = next) {
         next = n->next;
-        drain(container_of(n, struct client, link));
+        f(container_of(n, struct client, link));
     }
+}
+
+void client_drain_all(void)
+{
+    each(&working, drain);
+    each(&resting, drain);
+}
+
+void client_rests(struct client *c)
+{
+    list_remove(&c->link);
+    list_push_back(&resting, &c->link);
+}
+
+void client_works(struct client *c)
+{
+    list_remove(&c->link);
+    list_push_back(&working, &c->link);
+}
+
+unsigned client_shed(unsigned n)
+{
+    unsigned closed = 0;
+
+    for (; closed < n && !list_empty(&resting); closed++)
+        client_close(container_of(resting.next, struct client, link));
+    return closed;
+}
+
+static void close_now(struct client *c)
+{
+    struct req *r = client_req(c);
+
+    if (r != NULL)
+        req_abort(r, 0);
+    if (c->state != CLIENT_CLOSED)
+        client_close(c);
 }
 
 void client_close_all(void)
 {
-    while (!list_empty(&all)) {
-        struct client *c = container_of(all.next, struct client, link);
-        struct req *r = client_req(c);
-
-        if (r != NULL)
-            req_abort(r, 0);
-        if (c->state != CLIENT_CLOSED)
-            client_close(c);
-    }
+    while (!list_empty(&working))
+        close_now(container_of(working.next, struct client, link));
+    while (!list_empty(&resting))
+        close_now(container_of(resting.next, struct client, link));
 }

@@ -28,7 +28,7 @@ struct client {
     struct http_listen *listen;
     const struct server *server;    /* default server of the address, later SNI's */
     struct h1_state *h1;            /* NULL at rest */
-    struct list link;               /* among all clients of the worker */
+    struct list link;               /* among the worker's clients at rest, or among the others */
     const struct log_scope *debug;  /* debug_connection: replaces every error_log; else NULL */
     struct client_extra *extra;     /* what few connections need; NULL */
     struct doomed doomed;
@@ -65,6 +65,12 @@ struct req *client_req(const struct client *c);
 void client_accept(struct listener *l, struct conn *conn);
 /* Closes idle clients now (QUIT, reload), lets the others finish with Connection: close. */
 void client_drain_all(void);
+/* Between two requests, or lingering: may be closed when connections run out. */
+void client_rests(struct client *c);
+/* The opposite: something is under way. */
+void client_works(struct client *c);
+/* Closes up to n clients at rest, those which have rested longest first; returns how many. */
+unsigned client_shed(unsigned n);
 /* Closes all at once (worker_shutdown_timeout, TERM). */
 void client_close_all(void);
 

@@ -473,6 +473,11 @@ static void http_core_drain(const struct config *config)
         client_drain_all();
 }
 
+static unsigned http_core_shed(const struct config *config, unsigned n)
+{
+    return config->http != NULL ? client_shed(n) : 0;
+}
+
 static void http_core_stop(const struct config *config)
 {
     if (config->http != NULL)
@@ -490,5 +495,6 @@ const struct module module_http_core = {
     .finish = http_core_finish,
     .post = http_core_post,
     .worker_drain = http_core_drain,
+    .worker_shed = http_core_shed,
     .worker_stop = http_core_stop,
 };

@@ -138,6 +138,8 @@ static void write_timeout(struct timer *timer)
         wrote(c, write_out(c));
         return;
     }
+    if (r->log.action == NULL || strncmp(r->log.action, "sending", 7) != 0)
+        r->log.action = "sending to client";
     log_info(&r->log, ETIMEDOUT, "client timed out");
     c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
     req_abort(r, 408);
@@ -174,6 +176,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     st->write_timer.deadline_ms = TIMER_OFF;
     c->h1 = st;
     c->state = CLIENT_HEAD;
+    client_works(c);
     client_counts.reading++;
 }
 
@@ -391,7 +394,7 @@ static void parse(struct client *c)
     result = h1_parse(&st->parser, st->in->data + st->start, st->end - st->start, &used);
     st->start += used;
     st->head_bytes += used;
-    if (st->msg.line.ptr != NULL)
+    if (st->msg.version != 0)
         st->req->log.action = "reading client request headers";
     if (st->parser.error != H1_OK || result == H1_ERROR) {
         head_failed(c, st->parser.error);
@@ -854,6 +857,7 @@ static void next_request(struct client *c, struct h1_state *old)
     if (start == end && !discard) {
         block_unref(in);
         c->state = CLIENT_IDLE;
+        client_rests(c);
         timer_set(&c->conn->timer, c->server_keepalive_ms);
         conn_want(c->conn, CONN_READ);
         return;
