@@ -169,7 +169,8 @@ is curl("$url/gzip"), $text, 'not compressed where nobody asks for it';
 my $packed = curl('-H', 'Accept-Encoding: gzip', "$url/gzip");
 cmp_ok length $packed, '<', 5000, 'compressed by the application';
 is curl('--compressed', "$url/gzip"), $text, 'and as it was when unpacked';
-like curl('-I', '-H', 'Accept-Encoding: gzip', "$url/gzip"), qr/^Content-Encoding: gzip\r\n.*^Vary: Accept-Encoding\r\n/msi, 'with its fields';
+like curl('-I', '-H', 'Accept-Encoding: gzip', "$url/gzip"), qr/^$_\r$/mi, "with $_"
+    for 'Content-Encoding: gzip', 'Vary: Accept-Encoding';
 
 # fifty requests at a time over curl's own connections
 my @many = map { ('-o', "$dir/many-$_", "$url/assets/" . ($_ * 4 % 100) . '.js') } 1 .. 200;
@@ -194,7 +195,9 @@ SKIP: {
 my $access = $p->read_file('node/run/logs/access.log') // '';
 is scalar(() = $access =~ / 50\d /g), 1, 'the access log knows one error of the application';
 my $log = ends_well('node', $proxy);
-is scalar(() = $log =~ /\[error\]/g), 2, 'the error log two: the one that hung up, and the one that was too large' or diag $log;
+# A kept-alive connection that hangs up is tried again.
+like join('', $log =~ /\[error\] \S+ \*\d+ (\w+)/g), qr/^(?:upstream){1,2}client$/,
+    'the error log two: the one that hung up, and the one that was too large' or diag $log;
 
 # --- Python's http.server -----------------------------------------------------------------------
 my $py = Proxyd::free_port();
