@@ -136,6 +136,18 @@ static bool read_whole(struct entry *e, const struct file_info *info)
            && same_time(st.st_mtim, info->mtime);
 }
 
+/*
+ * Times are as coarse as the kernel's tick, or a second and more where the file system keeps no
+ * fractions: a file that is being written may change and keep its time.
+ */
+static bool may_change_unseen(const struct file_info *info)
+{
+    int64_t now_ms = (int64_t) clock_time() * 1000 + (int64_t) clock_time_ms();
+    int64_t then_ms = (int64_t) info->ctime.tv_sec * 1000 + info->ctime.tv_nsec / 1000000;
+
+    return now_ms - then_ms < (info->ctime.tv_nsec == 0 ? 2000 : 100);
+}
+
 struct small_file *small_files_read(struct str path, const struct file_info *info)
 {
     struct entry *e;
@@ -153,8 +165,7 @@ struct small_file *small_files_read(struct str path, const struct file_info *inf
     }
     fmt_http_date(e->file.date, info->mtime.tv_sec);
     e->file.etag_len = (unsigned char) file_etag(e->file.etag, info);
-    /* Times are as coarse as the kernel's tick: a file that is being written may change and keep its time. */
-    if (info->ctime.tv_sec >= clock_time() - 1) {
+    if (may_change_unseen(info)) {
         unkept = e;
         return &e->file;
     }
