@@ -13,8 +13,8 @@
 enum block_class { CLASS_SMALL, CLASS_LARGE, CLASS_OTHER };
 
 /* What is kept for reuse; LIFO, so that what is reused is still in the processor's cache. */
-#define FREE_SMALL_MAX 256
-#define FREE_LARGE_MAX 64
+#define FREE_SMALL_MAX 1024
+#define FREE_LARGE_MAX 256
 #define FREE_PIECES_MAX 4096
 
 static struct block_list {
