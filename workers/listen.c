@@ -173,15 +173,23 @@ static void group_adopt(struct socket_group *group)
     }
 }
 
-/* An address on the same port that this configuration gives up: with it in the way, binding succeeds
- * only if both sockets say SO_REUSEPORT, as when "127.0.0.1:80" becomes "*:80". */
-static bool replaces_another(const struct socket_group *group)
+/* "*:80" and "127.0.0.1:80", each with a socket of its own. */
+static bool overlap(const struct addr *a, const struct addr *b)
+{
+    return a->sa.sa_family == b->sa.sa_family && (addr_is_wildcard(a) || addr_is_wildcard(b));
+}
+
+/* A socket of ours on the same port is in the way, so that binding succeeds only if both say
+ * SO_REUSEPORT: of an address that this configuration gives up, as when "127.0.0.1:80" becomes
+ * "*:80", or of one that overlaps with this one. */
+static bool ours_is_in_the_way(const struct socket_group *group)
 {
     struct socket_group *other;
 
     EACH_GROUP(other) {
-        if (other->wanted == 0 && other->count > 0 && is_inet(other) && is_inet(group) &&
-            addr_port(&other->addr) == addr_port(&group->addr))
+        if (other != group && other->count > 0 && is_inet(other) && is_inet(group) &&
+            addr_port(&other->addr) == addr_port(&group->addr) &&
+            (other->wanted == 0 || overlap(&other->addr, &group->addr)))
             return true;
     }
     return false;
@@ -190,7 +198,7 @@ static bool replaces_another(const struct socket_group *group)
 /* 1: opened, 0: busy, -1: failed. Both of the latter are logged. */
 static int group_open_one(struct socket_group *group, bool testing)
 {
-    bool first = group->count == 0 && !replaces_another(group);
+    bool first = group->count == 0 && !ours_is_in_the_way(group);
     struct listen_options options = group->options;
     const char *step = "socket()";
     int fd, err;

@@ -188,6 +188,23 @@ static void test_addresses(void)
     listen_close_all(true);
 }
 
+/* All addresses of a port, and one of them with sockets of its own, in either order. */
+static void test_overlap(void)
+{
+    unsigned counts[2];
+
+    for (unsigned order = 0; order < 2; order++) {
+        struct addr one = free_addr("127.0.0.1"), any = one, both[2];
+
+        any.in.sin_addr.s_addr = 0;
+        both[order] = any;
+        both[!order] = one;
+        is_int(use(both, 2, 2), 0, "addresses that overlap (%u)", order);
+        is_uint(spread(&one, listen_group(&one), 10, counts), 10, "connections come to the closer");
+        listen_close_all(true);
+    }
+}
+
 static void test_testing(void)
 {
     struct addr a = free_addr("127.0.0.1");
@@ -272,6 +289,7 @@ int main(void)
     clock_update();
     test_workers();
     test_addresses();
+    test_overlap();
     test_testing();
     test_unix();
     test_upgrade();
