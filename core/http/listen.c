@@ -25,8 +25,8 @@ struct listen_line {
 
 static void add_addr(struct conf *cf, struct listen_line *line, const struct addr *a, unsigned port)
 {
-    line->addrs = arena_grow(cf->arena, line->addrs, line->count, &line->capacity,
-                             sizeof(*line->addrs));
+    line->addrs =
+        arena_grow(cf->arena, line->addrs, line->count, &line->capacity, sizeof(*line->addrs));
     line->addrs[line->count] = *a;
     addr_set_port(&line->addrs[line->count++], port);
 }
@@ -223,8 +223,10 @@ static const char *value_parameter(struct conf *cf, unsigned arg, struct listen_
     if (str_starts(v, STR("fastopen=")))
         return number_option(cf, arg, "fastopen", false, 0, &o->fastopen);
     if (str_starts(v, STR("setfib=")))
-        return conf_error_arg(cf, arg, "invalid parameter \"%.*s\": routing tables are not "
-                                       "supported on this platform", STR_ARG(v));
+        return conf_error_arg(cf, arg,
+                              "invalid parameter \"%.*s\": routing tables are not "
+                              "supported on this platform",
+                              STR_ARG(v));
     if (str_starts(v, STR("accept_filter=")))
         return conf_error_arg(cf, arg, "accept filters \"%.*s\" are not supported on this platform",
                               STR_ARG(v));
@@ -394,8 +396,8 @@ static struct http_listen *sharer(struct conf *cf, struct http_main *http,
 
     if (l->bind || l->wildcard || family == AF_UNIX)
         return NULL;
-    if (addr_parse(&any, family == AF_INET6 ? STR("[::]") : STR("*"), addr_port(&l->addr), true)
-        != 0)
+    if (addr_parse(&any, family == AF_INET6 ? STR("[::]") : STR("*"), addr_port(&l->addr), true) !=
+        0)
         return NULL;
     return table_get(&http->listen_by_text, addr_dup_text(cf->arena, &any, true));
 }
@@ -405,11 +407,11 @@ static void share(struct conf *cf, struct http_listen *wildcard, struct http_lis
     unsigned *n = &wildcard->specific_count;
 
     /* One more for the NULL at the end: the arena zeroes nothing here. */
-    wildcard->specific = arena_grow(cf->arena, wildcard->specific, *n,
-                                    &wildcard->specific_capacity, sizeof(*wildcard->specific));
+    wildcard->specific = arena_grow(cf->arena, wildcard->specific, *n, &wildcard->specific_capacity,
+                                    sizeof(*wildcard->specific));
     wildcard->specific[(*n)++] = l;
-    wildcard->specific = arena_grow(cf->arena, wildcard->specific, *n,
-                                    &wildcard->specific_capacity, sizeof(*wildcard->specific));
+    wildcard->specific = arena_grow(cf->arena, wildcard->specific, *n, &wildcard->specific_capacity,
+                                    sizeof(*wildcard->specific));
     wildcard->specific[*n] = NULL;
 }
 
@@ -422,7 +424,8 @@ static int ask_for_socket(struct conf *cf, struct http_listen *l)
         return -1;
     }
     /* Accepted sockets inherit it: no system call for each connection. */
-    l->options.nodelay = l->addr.sa.sa_family != AF_UNIX && l->default_server->core_loc->tcp_nodelay;
+    l->options.nodelay =
+        l->addr.sa.sa_family != AF_UNIX && l->default_server->core_loc->tcp_nodelay;
     socket->options = l->options;
     socket->single = l->addr.sa.sa_family == AF_UNIX;
     socket->pos = l->pos;

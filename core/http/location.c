@@ -45,8 +45,8 @@ static struct radix *add_child(struct arena *arena, struct radix *node, struct s
     unsigned capacity = node->capacity;
 
     child->label = label;
-    node->children = arena_grow(arena, node->children, node->count, &node->capacity,
-                                sizeof(*node->children));
+    node->children =
+        arena_grow(arena, node->children, node->count, &node->capacity, sizeof(*node->children));
     node->first = arena_grow(arena, node->first, node->count, &capacity, 1);
     node->children[node->count] = child;
     node->first[node->count++] = (unsigned char) label.ptr[0];
@@ -131,8 +131,8 @@ struct location_tree *location_tree_build(struct conf *cf, struct location **loc
 /* How far a search has got. */
 enum found {
     FOUND_NONE,
-    FOUND_PREFIX,   /* regexes may still take it */
-    FOUND_FINAL,    /* exact, or to be redirected */
+    FOUND_PREFIX, /* regexes may still take it */
+    FOUND_FINAL,  /* exact, or to be redirected */
 };
 
 struct search {
@@ -184,8 +184,8 @@ static enum found find_static(const struct location_tree *tree, struct search *s
         if (child == NULL)
             break;
         if (!str_starts(rest, child->label)) {
-            if (child->label.len == rest.len + 1 && child->label.ptr[rest.len] == '/'
-                && memcmp(child->label.ptr, rest.ptr, rest.len) == 0)
+            if (child->label.len == rest.len + 1 && child->label.ptr[rest.len] == '/' &&
+                memcmp(child->label.ptr, rest.ptr, rest.len) == 0)
                 slash = child;
             break;
         }
@@ -224,9 +224,9 @@ static const struct location *find_regex(const struct location_tree *tree, struc
 }
 
 /*
- * One level and what is nested in it. The regexes of the innermost level come first, then those around
- * it; "^~" holds off the regexes of its own level only. After a regex the search goes on inside it, and
- * does not come back. As deep as the file nests blocks (CONF_BLOCK_MAX).
+ * One level and what is nested in it. The regexes of the innermost level come first, then those
+ * around it; "^~" holds off the regexes of its own level only. After a regex the search goes on
+ * inside it, and does not come back. As deep as the file nests blocks (CONF_BLOCK_MAX).
  */
 static enum found search_level(const struct location *from, struct search *s)
 {

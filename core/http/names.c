@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Server names: the directive, the table of all names of a listening address, and the choice of a
- * server for a host. Exact names and wildcards are looked up by hash, so the cost does not grow with
- * their number; regexes are tried in the order of the file after those. Called while the file is read
- * and, for each request, by the protocol drivers.
+ * server for a host. Exact names and wildcards are looked up by hash, so the cost does not grow
+ * with their number; regexes are tried in the order of the file after those. Called while the file
+ * is read and, for each request, by the protocol drivers.
  */
 #include <unistd.h>
 
@@ -18,8 +18,8 @@ struct regex_name {
 
 /*
  * exact: "example.com". head: "*.example.com" under ".example.com". tail: "www.example.*" under
- * "www.example.". A host is only looked for as far as the longest key of a table goes: a peer cannot
- * make us hash a long host once for each of its dots.
+ * "www.example.". A host is only looked for as far as the longest key of a table goes: a peer
+ * cannot make us hash a long host once for each of its dots.
  */
 struct name_table {
     struct table exact, head, tail;
@@ -81,8 +81,8 @@ const char *set_server_name(struct conf *cf, void *field)
 
         if (error != NULL)
             return error;
-        s->names = arena_grow(cf->arena, s->names, s->name_count, &s->name_capacity,
-                              sizeof(*s->names));
+        s->names =
+            arena_grow(cf->arena, s->names, s->name_count, &s->name_capacity, sizeof(*s->names));
         s->names[s->name_count++] = name;
     }
     return NULL;
@@ -98,8 +98,8 @@ static enum name_kind classify(struct str name)
     unsigned stars = 0;
 
     for (size_t i = 0; i < name.len; i++) {
-        if (name.ptr[i] == '\0' || (name.ptr[i] == '*' && ++stars > 1)
-            || (name.ptr[i] == '.' && i + 1 < name.len && name.ptr[i + 1] == '.'))
+        if (name.ptr[i] == '\0' || (name.ptr[i] == '*' && ++stars > 1) ||
+            (name.ptr[i] == '.' && i + 1 < name.len && name.ptr[i + 1] == '.'))
             return NAME_INVALID;
     }
     if (name.len > 1 && name.ptr[0] == '.')
@@ -125,8 +125,7 @@ static bool put_new(struct table *table, struct str key, struct server *server)
 static bool put_name(struct name_table *t, struct str name, enum name_kind kind, struct server *s)
 {
     switch (kind) {
-    case NAME_EXACT:
-        return put_new(&t->exact, name, s);
+    case NAME_EXACT: return put_new(&t->exact, name, s);
     case NAME_HEAD:
         name = str_skip(name, 1);
         t->head_max = MAX(t->head_max, name.len);
@@ -140,8 +139,7 @@ static bool put_name(struct name_table *t, struct str name, enum name_kind kind,
             return false;
         t->head_max = MAX(t->head_max, name.len);
         return put_new(&t->exact, str_skip(name, 1), s) && put_new(&t->head, name, s);
-    case NAME_INVALID:
-        break;
+    case NAME_INVALID: break;
     }
     return true;
 }
@@ -152,8 +150,8 @@ static void add_to_table(struct conf *cf, struct http_listen *l, struct name_tab
     enum name_kind kind;
 
     if (n->regex != NULL) {
-        t->regexes = arena_grow(cf->arena, t->regexes, t->regex_count, capacity,
-                                sizeof(*t->regexes));
+        t->regexes =
+            arena_grow(cf->arena, t->regexes, t->regex_count, capacity, sizeof(*t->regexes));
         t->regexes[t->regex_count++] = (struct regex_name){ n, server };
         return;
     }
@@ -269,9 +267,8 @@ struct server *http_server_find(struct http_listen *l, struct str host, struct e
         return l->default_server;
     if ((s = table_get(&t->exact, host)) != NULL)
         return s;
-    if (host.len > 0
-        && ((s = find_head(t, host)) != NULL || (s = find_tail(t, host)) != NULL
-            || (s = find_regex(t, host, e, match)) != NULL))
+    if (host.len > 0 && ((s = find_head(t, host)) != NULL || (s = find_tail(t, host)) != NULL ||
+                         (s = find_regex(t, host, e, match)) != NULL))
         return s;
     return l->default_server;
 }

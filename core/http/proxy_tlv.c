@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The type-length-value fields of a PROXY protocol header, version 2, for variables. The header as a
- * whole was accepted before; what is inside is read defensively all the same.
+ * The type-length-value fields of a PROXY protocol header, version 2, for variables. The header as
+ * a whole was accepted before; what is inside is read defensively all the same.
  */
 #include "core/base/fmt.h"
 #include "core/http/proxy_protocol.h"
@@ -63,11 +63,11 @@ int proxy_protocol_tlv(struct str tlvs, struct str name, char buf[16], struct st
         unsigned char type;
         bool in_ssl;
     } names[] = {
-        { STR_INIT("alpn"), 0x01, false },        { STR_INIT("authority"), 0x02, false },
-        { STR_INIT("unique_id"), 0x05, false },   { STR_INIT("ssl"), TLV_SSL, false },
-        { STR_INIT("netns"), 0x30, false },       { STR_INIT("ssl_version"), 0x21, true },
-        { STR_INIT("ssl_cn"), 0x22, true },       { STR_INIT("ssl_cipher"), 0x23, true },
-        { STR_INIT("ssl_sig_alg"), 0x24, true },  { STR_INIT("ssl_key_alg"), 0x25, true },
+        { STR_INIT("alpn"), 0x01, false },       { STR_INIT("authority"), 0x02, false },
+        { STR_INIT("unique_id"), 0x05, false },  { STR_INIT("ssl"), TLV_SSL, false },
+        { STR_INIT("netns"), 0x30, false },      { STR_INIT("ssl_version"), 0x21, true },
+        { STR_INIT("ssl_cn"), 0x22, true },      { STR_INIT("ssl_cipher"), 0x23, true },
+        { STR_INIT("ssl_sig_alg"), 0x24, true }, { STR_INIT("ssl_key_alg"), 0x25, true },
     };
     bool verify = str_eq(name, STR("ssl_verify"));
     struct str ssl;
@@ -75,7 +75,8 @@ int proxy_protocol_tlv(struct str tlvs, struct str name, char buf[16], struct st
 
     if (str_starts(name, STR("0x")))
         return str_to_hex64(str_skip(name, 2), &type) != 0 || type > 0xff
-                   ? -1 : find(tlvs, (unsigned) type, out);
+                   ? -1
+                   : find(tlvs, (unsigned) type, out);
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         if (!str_eq(name, names[i].name))
             continue;

@@ -94,10 +94,8 @@ static bool binary_remote_addr(struct eval *e, const struct var *v, struct str *
     switch (a->sa.sa_family) {
     case AF_INET:
         return is_copy(r, out, str_from((const char *) &a->in.sin_addr, sizeof(a->in.sin_addr)));
-    case AF_INET6:
-        return is_copy(r, out, str_from((const char *) &a->in6.sin6_addr, 16));
-    default:
-        return var_is(out, STR("unix:"));
+    case AF_INET6: return is_copy(r, out, str_from((const char *) &a->in6.sin6_addr, 16));
+    default: return var_is(out, STR("unix:"));
     }
 }
 
@@ -136,14 +134,10 @@ static bool proxy_protocol(struct eval *e, const struct var *v, struct str *out)
     if (x == NULL || !x->have_proxy)
         return false;
     switch (v->data) {
-    case PROXY_ADDR:
-        return is_addr(r, out, &x->proxy_source, false);
-    case PROXY_PORT:
-        return is_port(r, out, &x->proxy_source);
-    case PROXY_SERVER_ADDR:
-        return is_addr(r, out, &x->proxy_dest, false);
-    default:
-        return is_port(r, out, &x->proxy_dest);
+    case PROXY_ADDR: return is_addr(r, out, &x->proxy_source, false);
+    case PROXY_PORT: return is_port(r, out, &x->proxy_source);
+    case PROXY_SERVER_ADDR: return is_addr(r, out, &x->proxy_dest, false);
+    default: return is_port(r, out, &x->proxy_dest);
     }
 }
 
@@ -153,9 +147,9 @@ static bool proxy_protocol_tlv_value(struct eval *e, const struct var *v, struct
     const struct client_extra *x = req_of(e)->client->extra;
     char buf[16];
 
-    return x != NULL && x->proxy_tlvs.len > 0
-           && proxy_protocol_tlv(x->proxy_tlvs, v->suffix, buf, out) == 0
-           && is_copy(req_of(e), out, *out);
+    return x != NULL && x->proxy_tlvs.len > 0 &&
+           proxy_protocol_tlv(x->proxy_tlvs, v->suffix, buf, out) == 0 &&
+           is_copy(req_of(e), out, *out);
 }
 
 /* The connection ------------------------------------------------------------------------------ */
@@ -215,14 +209,10 @@ static bool tcpinfo(struct eval *e, const struct var *v, struct str *out)
     if (info.fd < 0 || getsockopt(info.fd, IPPROTO_TCP, TCP_INFO, &ti, &len) != 0)
         return false;
     switch (v->data) {
-    case TCP_RTT:
-        return var_is_number(r, out, ti.tcpi_rtt);
-    case TCP_RTTVAR:
-        return var_is_number(r, out, ti.tcpi_rttvar);
-    case TCP_SND_CWND:
-        return var_is_number(r, out, ti.tcpi_snd_cwnd);
-    default:
-        return var_is_number(r, out, ti.tcpi_rcv_space);
+    case TCP_RTT: return var_is_number(r, out, ti.tcpi_rtt);
+    case TCP_RTTVAR: return var_is_number(r, out, ti.tcpi_rttvar);
+    case TCP_SND_CWND: return var_is_number(r, out, ti.tcpi_snd_cwnd);
+    default: return var_is_number(r, out, ti.tcpi_rcv_space);
     }
 }
 
@@ -300,12 +290,22 @@ static bool time_local(struct eval *e, const struct var *v, struct str *out)
 
 /* The table ------------------------------------------------------------------------------------ */
 
-#define VAR(name_, get_) { .name = name_, .get = get_ }
-#define FRESH(name_, get_) { .name = name_, .get = get_, .flags = VAR_FRESH }
-#define FAMILY(name_, get_, flags_) \
-    { .name = name_, .get = get_, .flags = VAR_PREFIX | (flags_) }
-#define VALUED(name_, get_, data_, flags_) \
-    { .name = name_, .get = get_, .data = data_, .flags = flags_ }
+#define VAR(name_, get_)           \
+    {                              \
+        .name = name_, .get = get_ \
+    }
+#define FRESH(name_, get_)                             \
+    {                                                  \
+        .name = name_, .get = get_, .flags = VAR_FRESH \
+    }
+#define FAMILY(name_, get_, flags_)                                \
+    {                                                              \
+        .name = name_, .get = get_, .flags = VAR_PREFIX | (flags_) \
+    }
+#define VALUED(name_, get_, data_, flags_)                         \
+    {                                                              \
+        .name = name_, .get = get_, .data = data_, .flags = flags_ \
+    }
 
 const struct var_row http_core_variables[] = {
     /* what the request said */
@@ -340,7 +340,9 @@ const struct var_row http_core_variables[] = {
     FRESH("request_length", var_request_length),
     FRESH("request_time", var_request_time),
     FRESH("request_completion", var_request_completion),
-    { .name = "limit_rate", .get = var_limit_rate, .set = var_set_limit_rate,
+    { .name = "limit_rate",
+      .get = var_limit_rate,
+      .set = var_set_limit_rate,
       .flags = VAR_FRESH | VAR_CHANGEABLE },
     FAMILY("sent_http_", var_sent_http, 0),
     FAMILY("sent_trailer_", var_sent_trailer, 0),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Variables of the request as it came and as it was rewritten: line, URI, arguments, fields, cookies,
- * body, paths. Values point into the request wherever they can.
+ * Variables of the request as it came and as it was rewritten: line, URI, arguments, fields,
+ * cookies, body, paths. Values point into the request wherever they can.
  */
 #include <errno.h>
 #include <limits.h>
@@ -48,8 +48,8 @@ bool var_arg(struct eval *e, const struct var *v, struct str *out)
         ssize_t end = str_chr(rest, '&');
         struct str item = end < 0 ? rest : str_from(rest.ptr, (size_t) end);
 
-        if (item.len > v->suffix.len && item.ptr[v->suffix.len] == '='
-            && str_casestarts(item, v->suffix))
+        if (item.len > v->suffix.len && item.ptr[v->suffix.len] == '=' &&
+            str_casestarts(item, v->suffix))
             return var_is(out, str_skip(item, v->suffix.len + 1));
         if (end < 0)
             break;
@@ -87,16 +87,11 @@ bool var_server_protocol(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
     switch (req_of(e)->in->version) {
-    case HTTP_10:
-        return var_is(out, STR("HTTP/1.0"));
-    case HTTP_11:
-        return var_is(out, STR("HTTP/1.1"));
-    case HTTP_20:
-        return var_is(out, STR("HTTP/2.0"));
-    case HTTP_30:
-        return var_is(out, STR("HTTP/3.0"));
-    default:
-        return false; /* HTTP/0.9 names none */
+    case HTTP_10: return var_is(out, STR("HTTP/1.0"));
+    case HTTP_11: return var_is(out, STR("HTTP/1.1"));
+    case HTTP_20: return var_is(out, STR("HTTP/2.0"));
+    case HTTP_30: return var_is(out, STR("HTTP/3.0"));
+    default: return false; /* HTTP/0.9 names none */
     }
 }
 
@@ -246,8 +241,7 @@ bool var_request_body(struct eval *e, const struct var *v, struct str *out)
     (void) v;
     if (!b->started || !b->complete || b->streaming || b->discarding || b->file != NULL)
         return false;
-    if (b->chain.first != NULL && b->chain.first->next == NULL
-        && b->chain.first->kind == PIECE_MEM)
+    if (b->chain.first != NULL && b->chain.first->next == NULL && b->chain.first->kind == PIECE_MEM)
         return var_is(out, str_from(b->chain.first->mem.ptr, (size_t) b->chain.first->len));
     start = p = arena_bytes(r->arena, (size_t) b->chain.bytes);
     for (const struct piece *piece = b->chain.first; piece != NULL; piece = piece->next) {

@@ -60,7 +60,8 @@ static inline void fake_start(const char *http, const char *uri, const char *arg
     fake->args = str_cstr(args);
     fake->unparsed_uri = str_printf(fake->arena, "%s%s%s", uri, *args ? "?" : "", args);
     fake->body.complete = true;
-    loc = http_location_find(server->root, fake->uri, &fake->eval, &fake->match, &redirect, &failed);
+    loc =
+        http_location_find(server->root, fake->uri, &fake->eval, &fake->match, &redirect, &failed);
     fake->loc = loc != NULL ? loc : server->root;
 }
 

@@ -117,8 +117,8 @@ static void test_sharing(void)
     ok(address("127.0.0.3:82")->socket != NULL, "or the wildcard is of another port");
     ok(address("[::1]:81")->socket != NULL, "or of another family");
     ok(address("[::1]:83")->socket == NULL, "IPv6 shares too");
-    ok(any->specific != NULL && any->specific[0] == address("127.0.0.1:81")
-           && any->specific[1] == address("127.0.0.5:81") && any->specific[2] == NULL,
+    ok(any->specific != NULL && any->specific[0] == address("127.0.0.1:81") &&
+           any->specific[1] == address("127.0.0.5:81") && any->specific[2] == NULL,
        "the wildcard knows the addresses it answers for");
     is_uint(sockets(), 5, "sockets");
     ok(any->socket->owner == any && any->socket->accept == client_accept, "connections come to it");
@@ -134,19 +134,20 @@ static void test_options(void)
             "server { listen [::]:82 ipv6only=off so_keepalive=off multipath proxy_protocol; }"
             "server { listen 83; } server { listen 81; }");
     o = &address("0.0.0.0:81")->socket->options;
-    ok(o->backlog == 7 && o->rcvbuf == 8192 && o->sndbuf == 1 << 20 && o->fastopen == 0
-           && o->deferred,
+    ok(o->backlog == 7 && o->rcvbuf == 8192 && o->sndbuf == 1 << 20 && o->fastopen == 0 &&
+           o->deferred,
        "what was given");
     ok(o->keepalive == 1 && o->keepidle == 1800 && o->keepintvl == 0 && o->keepcnt == 10,
        "keep-alive in parts");
     ok(!o->nodelay, "tcp_nodelay off");
     ok(address("0.0.0.0:81")->bind, "options imply bind");
     o = &address("[::]:82")->socket->options;
-    ok(!o->ipv6only && o->ipv6only_set && o->keepalive == 0 && o->multipath && o->nodelay, "others");
+    ok(!o->ipv6only && o->ipv6only_set && o->keepalive == 0 && o->multipath && o->nodelay,
+       "others");
     ok(address("[::]:82")->proxy_protocol, "the PROXY protocol belongs to the address");
     o = &address("0.0.0.0:83")->socket->options;
-    ok(o->backlog == 511 && o->rcvbuf == -1 && o->keepalive == -1 && o->reuseport && o->nodelay
-           && !o->deferred && !o->multipath,
+    ok(o->backlog == 511 && o->rcvbuf == -1 && o->keepalive == -1 && o->reuseport && o->nodelay &&
+           !o->deferred && !o->multipath,
        "what is not said");
     ok(!address("0.0.0.0:83")->bind && !address("0.0.0.0:83")->proxy_protocol, "and not implied");
     done();
@@ -188,7 +189,8 @@ static void test_refused(void)
     refused("server { listen 81 fastopen=-1; }", "invalid fastopen \"fastopen=-1\" in ");
     refused("server { listen 81 ipv6only=x; }", "invalid parameter \"ipv6only=x\" in ");
     refused("server { listen 81 so_keepalive=::; }", "invalid so_keepalive value: \"::\" in ");
-    refused("server { listen 81 so_keepalive=1:2:x; }", "invalid so_keepalive value: \"1:2:x\" in ");
+    refused("server { listen 81 so_keepalive=1:2:x; }",
+            "invalid so_keepalive value: \"1:2:x\" in ");
     refused("server { listen 81 so_keepalive=1:2:3:4; }", "invalid so_keepalive value: ");
     refused("server { listen 81 setfib=1; }", "invalid parameter \"setfib=1\"");
     refused("server { listen 81 accept_filter=x; }",

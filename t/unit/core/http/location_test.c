@@ -50,8 +50,10 @@ static struct config *read_server(const char *body)
         diag("%s", toy_logged);
     ASSERT(config != NULL);
     values = NULL;
-    eval = (struct eval){ .arena = arena_new(), .space = &config_http(config)->vars,
-                          .values = &values, .log = &toy_log };
+    eval = (struct eval){ .arena = arena_new(),
+                          .space = &config_http(config)->vars,
+                          .values = &values,
+                          .log = &toy_log };
     return config;
 }
 
@@ -74,7 +76,9 @@ static const char *found(const struct config *config, const char *uri)
     if (loc == NULL)
         return "-";
     snprintf(text, sizeof(text), "%s%.*s%s",
-             loc->kind == LOC_EXACT ? "=" : loc->kind == LOC_REGEX ? "~" : "",
+             loc->kind == LOC_EXACT   ? "="
+             : loc->kind == LOC_REGEX ? "~"
+                                      : "",
              STR_ARG(loc->name), redirect ? ">" : "");
     return text;
 }
@@ -164,9 +168,9 @@ static struct str value_of(const char *name)
 
 static void test_captures(void)
 {
-    struct config *config = read_server(
-        "location ~ \"^/u/(?<who>[^/]+)(/)?(?<rest>.+)?$\" { root /x/$who/$rest; }"
-        "location ~ ^/plain { }");
+    struct config *config =
+        read_server("location ~ \"^/u/(?<who>[^/]+)(/)?(?<rest>.+)?$\" { root /x/$who/$rest; }"
+                    "location ~ ^/plain { }");
 
     finds("/u/joe/a/b", "~^/u/(?<who>[^/]+)(/)?(?<rest>.+)?$");
     ok(eval.match == &match && match.count == 4, "the match is kept");
@@ -185,7 +189,8 @@ static void test_captures(void)
 
 static void test_duplicates(void)
 {
-    ok(toy_read("http { server { location /a { } location ^~ /a { } } }") == NULL, "a prefix twice");
+    ok(toy_read("http { server { location /a { } location ^~ /a { } } }") == NULL,
+       "a prefix twice");
     ok(toy_count("duplicate location \"/a\" in ") == 1, "is said");
     ok(toy_read("http { server { location = /a { } location =/a { } } }") == NULL, "= twice");
     ok(toy_count("duplicate location \"/a\" in ") == 1, "is said");
@@ -278,21 +283,22 @@ static struct answer slow_find(const struct location *from, struct str uri)
     struct answer best = { NULL, false, false };
     const struct location *slash = NULL;
 
-#define EACH_CHILD(child) \
-    for (struct list *n = from->level->children.next; n != &from->level->children; n = n->next) \
+#define EACH_CHILD(child)                                                                          \
+    for (struct list *n = from->level->children.next; n != &from->level->children; n = n->next)    \
         for (const struct location *child = container_of(n, struct level, sibling)->object; child; \
              child = NULL)
 
-    EACH_CHILD(l) {
+    EACH_CHILD(l)
+    {
         if (l->kind == LOC_EXACT && str_eq(l->name, uri))
             return (struct answer){ l, false, true };
         if (l->kind == LOC_REGEX)
             continue;
-        if (l->kind != LOC_EXACT && str_starts(uri, l->name)
-            && (best.loc == NULL || best.loc->name.len < l->name.len))
+        if (l->kind != LOC_EXACT && str_starts(uri, l->name) &&
+            (best.loc == NULL || best.loc->name.len < l->name.len))
             best.loc = l;
-        if (l->auto_slash && l->name.len == uri.len + 1 && str_starts(l->name, uri)
-            && (slash == NULL || l->kind == LOC_EXACT))
+        if (l->auto_slash && l->name.len == uri.len + 1 && str_starts(l->name, uri) &&
+            (slash == NULL || l->kind == LOC_EXACT))
             slash = l;
     }
     if (slash != NULL && (best.loc == NULL || best.loc->name.len < uri.len))
@@ -309,7 +315,8 @@ static struct answer slow_find(const struct location *from, struct str uri)
         if (prefix->kind == LOC_PREFIX_FINAL)
             return best;
     }
-    EACH_CHILD(l) {
+    EACH_CHILD(l)
+    {
         if (l->kind == LOC_REGEX && regex_exec(l->regex, uri, NULL) > 0) {
             struct answer inner = slow_find(l, uri);
 

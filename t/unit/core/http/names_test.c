@@ -35,8 +35,8 @@ static void servers(const char *const *lines)
 
     fputs("http {\n", f);
     for (; *lines != NULL; lines++)
-        fprintf(f, "server { listen 127.0.0.1:80; %s%s%s }\n", **lines ? "server_name " : "", *lines,
-                **lines ? ";" : "");
+        fprintf(f, "server { listen 127.0.0.1:80; %s%s%s }\n", **lines ? "server_name " : "",
+                *lines, **lines ? ";" : "");
     fputs("}\n", f);
     fclose(f);
     config = toy_read(text);
@@ -45,8 +45,10 @@ static void servers(const char *const *lines)
     ASSERT(config != NULL);
     free(text);
     values = NULL;
-    eval = (struct eval){ .arena = arena_new(), .space = &config_http(config)->vars,
-                          .values = &values, .log = &toy_log };
+    eval = (struct eval){ .arena = arena_new(),
+                          .space = &config_http(config)->vars,
+                          .values = &values,
+                          .log = &toy_log };
 }
 
 /* The server's number, from 0. */
@@ -72,8 +74,8 @@ static int found(const char *host)
 static void test_kinds(void)
 {
     servers(LINES("default.test", "Example.ORG www.example.org", "*.example.org", "*.a.example.org",
-                  ".both.test", "mail.*", "mail.example.*", "~^www\\d+\\.", "~^(?<n>.+)\\.re\\.test$",
-                  "\"\" empty.test"));
+                  ".both.test", "mail.*", "mail.example.*", "~^www\\d+\\.",
+                  "~^(?<n>.+)\\.re\\.test$", "\"\" empty.test"));
     finds("default.test", 0);
     finds("nobody.test", 0);
     finds("example.org", 1);
@@ -238,25 +240,30 @@ static bool behind(struct str host, struct str suffix)
     return host.len > suffix.len && str_ends(host, suffix);
 }
 
-/* Every name looked at, by the kinds in their order. First come is first served where names conflict. */
+/*
+ * Every name looked at, by the kinds in their order. First come is first served where names
+ * conflict.
+ */
 static int slow_find(struct str host)
 {
     const struct http_main *http = config_http(config);
     int result = -1;
     size_t best = 0;
 
-#define EACH_NAME(s, n) \
-    for (unsigned s = 0; s < http->server_count; s++) \
+#define EACH_NAME(s, n)                                             \
+    for (unsigned s = 0; s < http->server_count; s++)               \
         for (unsigned k = 0; k < http->servers[s]->name_count; k++) \
             for (const struct server_name *n = &http->servers[s]->names[k]; n; n = NULL)
 
-    EACH_NAME(s, n) {
+    EACH_NAME(s, n)
+    {
         bool dot = n->regex == NULL && n->name.ptr[0] == '.';
 
         if (n->regex == NULL && str_eq(dot ? str_skip(n->name, 1) : n->name, host))
             return (int) s;
     }
-    EACH_NAME(s, n) {
+    EACH_NAME(s, n)
+    {
         struct str tail = n->name.ptr[0] == '*' ? str_skip(n->name, 1) : n->name;
 
         if (n->regex == NULL && tail.ptr[0] == '.' && behind(host, tail) && tail.len > best) {
@@ -266,18 +273,20 @@ static int slow_find(struct str host)
     }
     if (result >= 0)
         return result;
-    EACH_NAME(s, n) {
+    EACH_NAME(s, n)
+    {
         struct str head = str_from(n->name.ptr, n->name.len - 1);
 
-        if (n->regex == NULL && str_ends(n->name, STR(".*")) && str_starts(host, head)
-            && host.len > head.len && head.len > best) {
+        if (n->regex == NULL && str_ends(n->name, STR(".*")) && str_starts(host, head) &&
+            host.len > head.len && head.len > best) {
             best = head.len;
             result = (int) s;
         }
     }
     if (result >= 0)
         return result;
-    EACH_NAME(s, n) {
+    EACH_NAME(s, n)
+    {
         if (n->regex != NULL && regex_exec(n->regex, host, NULL) > 0)
             return (int) s;
     }
@@ -293,8 +302,8 @@ static bool conflict(const char *a, const char *b)
         a++;
     if (b[0] == '*')
         b++;
-    return strcmp(a, b) == 0 || (a[0] == '.' && strcmp(a + 1, b) == 0)
-           || (b[0] == '.' && strcmp(a, b + 1) == 0);
+    return strcmp(a, b) == 0 || (a[0] == '.' && strcmp(a + 1, b) == 0) ||
+           (b[0] == '.' && strcmp(a, b + 1) == 0);
 }
 
 static void test_random(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The core's variables for a request that is made by hand: what each says, when there is none, which
- * are cached, and the two that can be set.
+ * The core's variables for a request that is made by hand: what each says, when there is none,
+ * which are cached, and the two that can be set.
  */
 #include "t/unit/core/http/fake_req.h"
 
@@ -110,7 +110,8 @@ static const char *user(const char *authorization)
 static void test_user(void)
 {
     is_str(user("Basic dTpw"), "u", "the user of u:p");
-    is_str(user("basic  dXNlcjphOmI="), "user", "the scheme's case does not matter, nor a second colon");
+    is_str(user("basic  dXNlcjphOmI="), "user",
+           "the scheme's case does not matter, nor a second colon");
     is_str(user("Basic dXNlcg=="), "none", "no colon, no user");
     is_str(user("Basic OnA="), "none", "an empty one is none");
     is_str(user("Basic !"), "none", "not Base64");
@@ -153,8 +154,8 @@ static void test_connection(void)
     is_var("remote_port", "50000");
     is_var("server_addr", "127.0.0.1");
     is_var("server_port", "8123");
-    ok(var_by_name(&fake->eval, STR("binary_remote_addr"), &out) && out.len == 4
-           && memcmp(out.ptr, "\12\1\2\3", 4) == 0,
+    ok(var_by_name(&fake->eval, STR("binary_remote_addr"), &out) && out.len == 4 &&
+           memcmp(out.ptr, "\12\1\2\3", 4) == 0,
        "$binary_remote_addr");
     is_var("connection", "42");
     is_var("connection_requests", "3");
@@ -162,11 +163,12 @@ static void test_connection(void)
     is_var("proxy_protocol_addr", NULL);
     is_var("proxy_protocol_tlv_ssl", NULL);
     client_extra(&fake_client)->have_realip = true;
-    ok(addr_parse(&fake_client.extra->realip, STR("[2001:db8::1]:99"), 0, false) == 0, "an address");
+    ok(addr_parse(&fake_client.extra->realip, STR("[2001:db8::1]:99"), 0, false) == 0,
+       "an address");
     is_var("remote_addr", "2001:db8::1");
     is_var("remote_port", "99");
-    ok(var_by_name(&fake->eval, STR("binary_remote_addr"), &out) && out.len == 16
-           && memcmp(out.ptr, "\x20\x01\x0d\xb8", 4) == 0,
+    ok(var_by_name(&fake->eval, STR("binary_remote_addr"), &out) && out.len == 16 &&
+           memcmp(out.ptr, "\x20\x01\x0d\xb8", 4) == 0,
        "$binary_remote_addr has 16 bytes of IPv6");
     fake_client.extra->have_realip = false;
     fake_conn.peer.sa.sa_family = AF_UNIX;
@@ -175,8 +177,8 @@ static void test_connection(void)
     is_var("remote_port", "");
     is_var("binary_remote_addr", "unix:");
     fake_client.extra->have_proxy = true;
-    ok(addr_parse(&fake_client.extra->proxy_source, STR("1.2.3.4:5"), 0, false) == 0
-           && addr_parse(&fake_client.extra->proxy_dest, STR("6.7.8.9:10"), 0, false) == 0,
+    ok(addr_parse(&fake_client.extra->proxy_source, STR("1.2.3.4:5"), 0, false) == 0 &&
+           addr_parse(&fake_client.extra->proxy_dest, STR("6.7.8.9:10"), 0, false) == 0,
        "two more");
     is_var("proxy_protocol_addr", "1.2.3.4");
     is_var("proxy_protocol_port", "5");
@@ -189,7 +191,10 @@ static void test_connection(void)
     fake_end();
 }
 
-/* A version 2 header over IPv4 with ALPN, SSL (verified with result 7, CN "me") and a type of its own. */
+/*
+ * A version 2 header over IPv4 with ALPN, SSL (verified with result 7, CN "me") and a type of its
+ * own.
+ */
 static void test_tlvs(void)
 {
     static const char header[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x28"
@@ -225,7 +230,8 @@ static void test_tlvs(void)
 
 static void test_answer(void)
 {
-    fake_start("server { listen 127.0.0.1:8123; keepalive_timeout 75 20; limit_rate 10k; }", "/", "");
+    fake_start("server { listen 127.0.0.1:8123; keepalive_timeout 75 20; limit_rate 10k; }", "/",
+               "");
     is_var("status", "000");
     is_var("sent_http_content_length", NULL);
     is_var("sent_http_last_modified", NULL);
@@ -294,8 +300,8 @@ static void test_process(void)
     ok(strcmp(a, b) != 0, "and another one if it is not cached");
     a = fake_var("time_iso8601");
     b = fake_var("time_iso8601_ms");
-    ok(strlen(a) == 25 && strlen(b) == 29 && strncmp(a, b, 19) == 0 && b[19] == '.'
-           && strcmp(a + 19, b + 23) == 0,
+    ok(strlen(a) == 25 && strlen(b) == 29 && strncmp(a, b, 19) == 0 && b[19] == '.' &&
+           strcmp(a + 19, b + 23) == 0,
        "$time_iso8601_ms: %s", b);
     ok(strlen(fake_var("time_local")) == 26, "$time_local");
     a = fake_var("msec");
