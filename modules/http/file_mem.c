@@ -143,6 +143,8 @@ static void cancel(struct wait *w)
     chain_clear(&m->held);
 }
 
+static void on_drain(struct req *r);
+
 /* Runs the filters again: this one goes on where it stopped. */
 static void go_on(struct file_mem *m)
 {
@@ -154,6 +156,9 @@ static void go_on(struct file_mem *m)
     r->filter_waits = false;
     if (answer_body(r, &none, 0) == V_ABORT && !r->finished)
         req_abort(r, 0);
+    /* The producer may have held back because this filter did. */
+    if (!r->finished && !r->filter_waits && r->on_drain != NULL && r->on_drain != on_drain)
+        r->on_drain(r);
 }
 
 static void later_run(struct later *later)
@@ -172,8 +177,6 @@ static void on_drain(struct req *r)
             return;
         r->on_drain = m->outer_drain;
         go_on(m);
-        if (!r->finished && r->on_drain != NULL && r->on_drain != on_drain)
-            r->on_drain(r);
         return;
     }
 }

@@ -9,31 +9,29 @@
 
 #define TRIED_BITS 128
 
-static uint64_t *tried_word(struct choice *c, unsigned i, uint64_t *mask)
+static uint64_t *tried_word(struct choice *c, unsigned i)
 {
-    *mask = UINT64_C(1) << (i % 64);
     return c->tried_more != NULL ? &c->tried_more[i / 64] : &c->tried[i / 64];
+}
+
+static uint64_t tried_bit(unsigned i)
+{
+    return UINT64_C(1) << (i % 64);
 }
 
 static bool is_tried(struct choice *c, unsigned i)
 {
-    uint64_t mask;
-
-    return (*tried_word(c, i, &mask) & mask) != 0;
+    return (*tried_word(c, i) & tried_bit(i)) != 0;
 }
 
 static void set_tried(struct choice *c, unsigned i)
 {
-    uint64_t mask;
-
-    *tried_word(c, i, &mask) |= mask;
+    *tried_word(c, i) |= tried_bit(i);
 }
 
 static void clear_tried(struct choice *c, unsigned i)
 {
-    uint64_t mask;
-
-    *tried_word(c, i, &mask) &= ~mask;
+    *tried_word(c, i) &= ~tried_bit(i);
 }
 
 static void start(struct choice *c)

@@ -260,7 +260,7 @@ static void make_room(struct exchange *x)
     if (b == NULL) {
         x->in = block_new(x->state == X_HEAD ? MAX(BLOCK_LARGE, x->conf->buffer_size + 1)
                                              : BLOCK_LARGE);
-        x->start = x->end = x->head_start = 0;
+        x->start = x->end = x->head_start = x->head_end = 0;
     }
 }
 
@@ -298,8 +298,10 @@ static bool process_head(struct exchange *x)
         }
         if (result == BACKEND_MORE)
             return true;
-        if (result == BACKEND_DONE)
+        if (result == BACKEND_DONE) {
+            x->head_end = x->start;
             return answer_head_received(x);
+        }
         answer_interim(x);
         if (x->state != X_HEAD)
             return false;

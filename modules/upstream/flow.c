@@ -79,10 +79,11 @@ static void give_trailers(struct exchange *x)
     }
 }
 
-/* How much may wait at the client's side before more is handed on. */
-static uint64_t mark(const struct exchange *x)
+/* As much waits at the client's side as may, or a filter has to work off what it has. */
+static bool is_full(const struct exchange *x)
 {
-    return x->buffering ? x->conf->busy : x->conf->buffer_size;
+    return x->req->filter_waits
+           || answer_full(x->req, x->buffering ? x->conf->busy : x->conf->buffer_size);
 }
 
 /* All that waits, in order: the file's part, then what is in memory. */
@@ -203,7 +204,7 @@ void flow(struct exchange *x)
             exchange_finish(x, V_ABORT);
         return;
     }
-    if (answer_full(r, mark(x)) && !(x->ended && !file_waits(x) && chain_empty(&x->body))) {
+    if (is_full(x) && !(x->ended && !file_waits(x) && chain_empty(&x->body))) {
         hold_back(x);
         return;
     }
@@ -211,11 +212,11 @@ void flow(struct exchange *x)
         return;
     if (x->cut) {
         /* What came before the break is to arrive; then the client sees a close. */
-        if (answer_buffered(r) == 0)
+        if (answer_buffered(r) == 0 && !r->filter_waits)
             exchange_finish(x, V_ABORT);
         return;
     }
-    if (!x->buffering && answer_full(r, mark(x)))
+    if (!x->buffering && is_full(x))
         pause_reading(x);
     else if (x->paused)
         exchange_resume_reading(x);

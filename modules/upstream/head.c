@@ -114,10 +114,10 @@ static struct str moved(struct str s, const char *from, size_t len, const char *
 void answer_head_move(struct exchange *x)
 {
     const char *from;
-    size_t len = x->start - x->head_start;
+    size_t len = x->head_end - x->head_start;
     char *to;
 
-    if (x->in == NULL)
+    if (x->in == NULL || len == 0)
         return;
     from = x->in->data + x->head_start;
     to = arena_bytes(x->req->arena, len);
@@ -130,7 +130,7 @@ void answer_head_move(struct exchange *x)
     }
     x->head.reason = moved(x->head.reason, from, len, to);
     x->head.line = moved(x->head.line, from, len, to);
-    x->head_start = x->start;
+    x->head_start = x->head_end;
 }
 
 /* Whether the answer's Connection names this field. */

@@ -292,7 +292,7 @@ struct exchange {
     struct chain out;              /* of the request, not yet sent */
     struct block *in;
     size_t start, end;             /* of what is read and not decoded */
-    size_t head_start;             /* where the current head began */
+    size_t head_start, head_end;   /* where the current head lies in it */
     size_t head_bytes;             /* read so far, informational heads included */
     struct chain body;             /* decoded, not yet handed on */
     uint64_t received;             /* of the body */
