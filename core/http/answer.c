@@ -8,7 +8,6 @@
 
 #include "core/base/fmt.h"
 #include "core/http/client.h"
-#include "core/version.h"
 
 /* Head -------------------------------------------------------------------------------------- */
 
@@ -309,85 +308,6 @@ enum verdict answer_text(struct req *r, unsigned status, struct str type, struct
     chain_push_str(&chain, body);
     v = answer_body(r, &chain, BODY_END);
     return v == V_ABORT ? V_ABORT : V_ANSWER;
-}
-
-static struct str server_text(struct req *r)
-{
-    switch (r->loc->core->server_tokens) {
-    case TOKENS_OFF:
-        return STR("proxyd");
-    case TOKENS_STRING:
-        return expr_eval(&r->eval, r->loc->core->server_tokens_text);
-    default:
-        return STR("proxyd/" PROXYD_VERSION);
-    }
-}
-
-/* Statuses of our own that the client sees as 400 (494 to 497). */
-static unsigned public_status(unsigned status)
-{
-    return status >= 494 && status <= 497 ? 400 : status;
-}
-
-/* Where the page's words are not the reason phrase's; below the heading, what else there is to say. */
-/* What a page says where it is not the status line's reason. extra: a second line. */
-struct page_text {
-    unsigned status;
-    struct str title, heading, extra;
-};
-
-static const struct page_text page_texts[] = {
-    { 302, STR_INIT("302 Found"), STR_INIT("302 Found"), { 0, NULL } },
-    { 401, STR_INIT("401 Authorization Required"), STR_INIT("401 Authorization Required"), { 0, NULL } },
-    { 494, STR_INIT("400 Request Header Or Cookie Too Large"), STR_INIT("400 Bad Request"),
-      STR_INIT("Request Header Or Cookie Too Large") },
-    { 495, STR_INIT("400 The SSL certificate error"), STR_INIT("400 Bad Request"),
-      STR_INIT("The SSL certificate error") },
-    { 496, STR_INIT("400 No required SSL certificate was sent"), STR_INIT("400 Bad Request"),
-      STR_INIT("No required SSL certificate was sent") },
-    { 497, STR_INIT("400 The plain HTTP request was sent to HTTPS port"), STR_INIT("400 Bad Request"),
-      STR_INIT("The plain HTTP request was sent to HTTPS port") },
-};
-
-static struct str page_of(struct req *r, unsigned status, struct str reason)
-{
-    struct page_text text = { .status = status };
-    struct str server = server_text(r);
-
-    for (unsigned i = 0; i < ARRAY_LEN(page_texts); i++) {
-        if (page_texts[i].status == status)
-            text = page_texts[i];
-    }
-    if (text.title.len == 0)
-        text.title = text.heading = str_printf(r->arena, "%u %.*s", status, STR_ARG(reason));
-    if (text.extra.len > 0)
-        text.extra = str_printf(r->arena, "<center>%.*s</center>\r\n", STR_ARG(text.extra));
-    return str_printf(r->arena,
-                      "<html>\r\n<head><title>%.*s</title></head>\r\n<body>\r\n"
-                      "<center><h1>%.*s</h1></center>\r\n%.*s<hr><center>%.*s</center>\r\n"
-                      "</body>\r\n</html>\r\n",
-                      STR_ARG(text.title), STR_ARG(text.heading), STR_ARG(text.extra),
-                      STR_ARG(server));
-}
-
-enum verdict answer_builtin(struct req *r, unsigned status)
-{
-    struct str reason, page = STR("");
-    unsigned shown = public_status(status);
-    bool has_page = (status >= 301 && status <= 308 && status != 304) || status >= 400;
-
-    reason = status_reason(shown);
-    if (has_page && reason.len > 0)
-        page = page_of(r, status, reason);
-    r->err_status = shown;
-    r->allow_ranges = false;
-    r->charset = STR_NULL;
-    answer_clear_last_modified(r);
-    answer_clear_etag(r);
-    fields_delete(&r->out.fields, T_ACCEPT_RANGES);
-    if (page.len == 0)
-        fields_delete(&r->out.fields, T_CONTENT_TYPE);
-    return answer_text(r, shown, page.len ? STR("text/html") : STR_NULL, page);
 }
 
 /* Helpers for filters ----------------------------------------------------------------------- */

@@ -21,6 +21,8 @@ enum verdict answer_body(struct req *r, struct chain *chain, unsigned flags);
 enum verdict answer_text(struct req *r, unsigned status, struct str type, struct str body);
 /* The built-in page for a status, or an empty body where there is none. Used by the engine. */
 enum verdict answer_builtin(struct req *r, unsigned status);
+/* What the Server field and the built-in pages call us (server_tokens). */
+struct str answer_server(struct req *r);
 /* A filter that said HEAD_HOLD lets the head go. */
 void answer_release_head(struct req *r);
 /* Bytes of body accepted and not yet written; the producer pauses while answer_full. */

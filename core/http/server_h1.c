@@ -12,7 +12,6 @@
 #include "core/http/answer.h"
 #include "core/http/client.h"
 #include "core/http/proxy_protocol.h"
-#include "core/version.h"
 
 #define FIELDS_HINT 24
 
@@ -606,16 +605,7 @@ static void h1_read_body(struct req *r, bool on)
 
 static struct str server_field(struct req *r)
 {
-    if (fields_get(&r->out.fields, T_SERVER) != NULL)
-        return STR_NULL;
-    switch (r->loc->core->server_tokens) {
-    case TOKENS_OFF:
-        return STR("proxyd");
-    case TOKENS_STRING:
-        return expr_eval(&r->eval, r->loc->core->server_tokens_text);
-    default:
-        return STR("proxyd/" PROXYD_VERSION);
-    }
+    return fields_get(&r->out.fields, T_SERVER) != NULL ? STR_NULL : answer_server(r);
 }
 
 static enum verdict h1_head(struct req *r)
