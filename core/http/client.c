@@ -187,6 +187,7 @@ void client_accept(struct listener *l, struct conn *conn)
     c->listen = choose_listen(c, c->listen);
     c->server = c->listen->default_server;
     c->start_ms = clock_ms();
+    c->nodelay = c->listen->options.nodelay;
     conn->owner = c;
     conn->handler = client_event;
     conn->timer.fire = client_timeout;

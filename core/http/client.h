@@ -37,6 +37,7 @@ struct client {
     uint64_t server_keepalive_ms;   /* keepalive_timeout of the last answer's location */
     uint32_t requests;              /* so far */
     uint8_t state;                  /* enum client_state */
+    bool nodelay;                   /* TCP_NODELAY as the socket has it */
     bool draining;                  /* close after this answer */
     bool pipelined;                 /* the request under way was already buffered behind another */
 };

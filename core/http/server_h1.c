@@ -608,6 +608,16 @@ static struct str server_field(struct req *r)
     return fields_get(&r->out.fields, T_SERVER) != NULL ? STR_NULL : answer_server(r);
 }
 
+/* The listening socket has the default server's setting; another one costs a call, once. */
+static void set_nodelay(struct conn *conn, bool on)
+{
+    struct conn_info info;
+
+    conn_info(conn, &info);
+    if (info.fd >= 0)
+        socket_nodelay(info.fd, on);
+}
+
 static enum verdict h1_head(struct req *r)
 {
     struct client *c = r->client;
@@ -627,6 +637,10 @@ static enum verdict h1_head(struct req *r)
     }
     if (c->draining)
         r->keep_alive = false;
+    if (unlikely(core->tcp_nodelay != c->nodelay) && !c->conn->unix_peer) {
+        c->nodelay = core->tcp_nodelay;
+        set_nodelay(c->conn, c->nodelay);
+    }
     w.server = server_field(r);
     w.date = fields_get(&r->out.fields, T_DATE) ? STR_NULL : clock_http_date();
     r->out.chunked = w.chunked = st->chunked;
@@ -744,6 +758,8 @@ static uint64_t rate_allows(struct req *r, struct h1_state *st)
     if (r->limit_rate == 0)
         return UINT64_MAX;
     elapsed_ms = clock_ms() - r->start_ms;
+    if (r->limit_rate > UINT64_MAX / 2 / (elapsed_ms + 1000))
+        return UINT64_MAX; /* more than any socket takes */
     allowed = r->limit_rate_after + r->limit_rate * (elapsed_ms + 1000) / 1000;
     if (sent < allowed)
         return allowed - sent;
@@ -761,12 +777,15 @@ static int write_out(struct client *c)
 {
     struct h1_state *st = c->h1;
     struct req *r = st->req;
-    uint64_t limit = rate_allows(r, st);
+    uint64_t limit = rate_allows(r, st), chunk = r->loc->core->sendfile_max_chunk;
     ssize_t n;
 
     if (limit == 0)
         return 0;
-    n = conn_send(c->conn, &st->out, limit == UINT64_MAX ? 0 : limit, false);
+    /* A fast client must not keep the worker to itself: the rest follows in the next turn. */
+    if (chunk == 0 || limit <= chunk)
+        chunk = limit;
+    n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
     if (n < 0) {
         log_info(&r->log, errno, "writev() failed");
         r->keep_alive = false;
@@ -775,7 +794,7 @@ static int write_out(struct client *c)
     }
     r->sent_bytes += (uint64_t) n;
     if (!chain_empty(&st->out)) {
-        if (limit != UINT64_MAX && (c->conn->ready & CONN_WRITE)) {
+        if (limit == chunk && limit != UINT64_MAX && (c->conn->ready & CONN_WRITE)) {
             st->delayed = true;
             timer_set(&st->write_timer, 1000 * MIN(st->out.bytes, limit) / r->limit_rate + 1);
             return 0;
