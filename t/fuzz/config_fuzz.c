@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: any bytes as a configuration file, read as -t does. The build's own modules are
- * there
- * if it has any, so their setters are reached too. Slashes are taken out, so that no file of the
- * system
- * is included or named.
+ * Fuzz target: any bytes as a configuration file, read as -t does, with the setters of the modules
+ * of the build. Slashes are taken out, so that no file of the system is included or named, and it
+ * works in a directory of its own: name the corpus with its whole path.
  */
 #include <unistd.h>
 
