@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Timers against a plain model. The clock is the test's own: nothing depends on the machine's load. */
+/* Timers against a plain model, with a clock of the test's own: the machine's load does not matter. */
 #include "core/event/timer.h"
 
 #include "core/base/clock.h"
