@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Timers against a plain model, with a clock of the test's own: the machine's load does not matter. */
+/* Timers against a plain model, by a clock of the test's own: the machine's load is no matter. */
 #include "core/event/timer.h"
 
 #include "core/base/clock.h"
