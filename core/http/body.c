@@ -88,6 +88,9 @@ void body_failed(struct req *r, unsigned status)
     r->lingering = false;
     if (r->body.discarding)
         return;
+    /* Who reads the body then gives up without an answer: this is what the log says. */
+    if (status == 408 && !r->head_sent)
+        r->out.status = 408;
     wake(r);
 }
 
