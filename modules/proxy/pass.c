@@ -60,8 +60,6 @@ static bool has_no_prefix(const struct conf *cf, const struct location *loc)
            || (cf->level->context & (CTX_IF_LOCATION | CTX_LIMIT_EXCEPT));
 }
 
-
-
 const char *proxy_set_pass(struct conf *cf, void *field)
 {
     struct proxy_pass **out = field, *pass = ARENA_NEW(cf->arena, struct proxy_pass);
@@ -83,10 +81,11 @@ const char *proxy_set_pass(struct conf *cf, void *field)
         return NULL;
     }
     error = split_url(literal, &a, &authority, &pass->uri);
+    if (error != NULL && str_casestarts(literal, STR("http://")))
+        return conf_error_arg(cf, 1, "%s in upstream \"%.*s\"", error,
+                              STR_ARG(str_skip(literal, 7)));
     if (error != NULL)
-        return str_casestarts(literal, STR("http")) && str_find(literal, STR("://")) > 0
-                   ? conf_error_arg(cf, 1, "%s in \"%s\"", error, cf->args[1].ptr)
-                   : conf_error_arg(cf, 1, "%s", error);
+        return conf_error_arg(cf, 1, "%s", error);
     if (pass->uri.len > 0 && pass->uri.ptr[0] != '/')
         pass->uri = str_printf(cf->arena, "/%.*s", STR_ARG(pass->uri));
     name_target(&a, authority, &pass->host_port, &pass->port);

@@ -205,11 +205,13 @@ static const char *set_via(struct conf *cf, void *field)
 static int proxy_finish(struct conf *cf, struct level *level, struct level *parent)
 {
     struct proxy_loc *p = level_conf(level, STORE_LOC, proxy_slot);
+    const struct proxy_loc *above = NULL;
 
-    (void) parent;
     if (p == NULL)
         return 0;
-    if (upstream_conf_finish(cf, level, &p->up, "proxy", hidden) != 0
+    if (parent != NULL && parent->conf[STORE_LOC] != NULL)
+        above = level_conf(parent, STORE_LOC, proxy_slot);
+    if (upstream_conf_finish(cf, level, &p->up, above ? &above->up : NULL, "proxy", hidden) != 0
         || proxy_make_template(cf, level, p) != 0)
         return -1;
     return proxy_finish_redirects(cf, level, p);

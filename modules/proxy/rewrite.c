@@ -83,8 +83,11 @@ const char *proxy_set_redirect(struct conf *cf, void *field)
 {
     struct proxy_rewrite rw = { .is_default = true };
 
-    if (cf->nargs == 2 && str_eq(cf->args[1], STR("default")))
+    if (cf->nargs == 2 && str_eq(cf->args[1], STR("default"))) {
+        if (container_of(field, struct proxy_loc, redirects)->pass == NULL)
+            return "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive";
         return add_rewrite(cf, field, &rw);
+    }
     return set_rewrite(cf, field, false);
 }
 

@@ -114,10 +114,15 @@ static const struct hidden_fields *make_hidden(struct arena *arena, const struct
     return h;
 }
 
-/* Sizes that do not fit each other. */
-static const char *find_misfit(const struct upstream_conf *uc, size_t largest, struct arena *arena,
-                               const char *f)
+static size_t largest_of(const struct upstream_conf *uc)
 {
+    return MAX(uc->buffer_size, uc->buffers.size);
+}
+
+/* Sizes that do not fit each other. */
+static const char *find_misfit(const struct upstream_conf *uc, struct arena *arena, const char *f)
+{
+    size_t largest = largest_of(uc);
     struct str larger = str_printf(arena, "must be equal to or greater than the maximum of the value "
                                           "of \"%s_buffer_size\" and one of the \"%s_buffers\"",
                                    f, f);
@@ -138,18 +143,20 @@ static const char *find_misfit(const struct upstream_conf *uc, size_t largest, s
 }
 
 int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_conf *uc,
-                         const char *family, const char *const *own)
+                         const struct upstream_conf *parent, const char *family,
+                         const char *const *own)
 {
-    size_t largest = MAX(uc->buffer_size, uc->buffers.size);
+    size_t largest = largest_of(uc);
     const char *misfit;
 
     uc->memory = uc->buffer_size + uc->buffers.count * uc->buffers.size;
     uc->busy = uc->busy_buffers_size ? uc->busy_buffers_size : 2 * largest;
     uc->write_size = uc->temp_file_write_size ? uc->temp_file_write_size : 2 * largest;
     uc->hidden = make_hidden(cf->arena, uc, own);
-    misfit = find_misfit(uc, largest, cf->arena, family);
+    misfit = find_misfit(uc, cf->arena, family);
     if (misfit == NULL)
         return 0;
-    conf_error_at(cf, level->pos, "%s", misfit);
+    if (parent == NULL || find_misfit(parent, cf->arena, family) == NULL)
+        conf_error_at(cf, level->pos, "%s", misfit);
     return -1;
 }

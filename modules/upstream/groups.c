@@ -221,6 +221,8 @@ static const char *set_upstream(struct conf *cf, void *field)
     struct http_main *http = conf_http(cf);
     struct str name = str_lower(cf->arena, cf->args[1]);
     struct upstream *g = table_get(&http->upstreams, name);
+    const char *error;
+    unsigned errors;
 
     (void) field;
     if (g != NULL && g->level != NULL)
@@ -234,11 +236,13 @@ static const char *set_upstream(struct conf *cf, void *field)
     g->name = cf->args[1];
     g->pos = cf->pos;
     g->level = conf_level(cf, CTX_UPSTREAM, g);
-    const char *error = conf_block(cf, g->level);
-
+    errors = cf->config->errors;
+    error = conf_block(cf, g->level);
     if (error != NULL)
         return error;
-    if (container_of(g, struct block_object, group)->lines.count == 0)
+    /* Where something in the block was at fault already, that may be why it is empty. */
+    if (container_of(g, struct block_object, group)->lines.count == 0
+        && cf->config->errors == errors)
         return conf_error(cf, "no servers are inside upstream");
     return NULL;
 }

@@ -165,9 +165,11 @@ conf_setter upstream_set_bind;
 extern const struct conf_enum upstream_next_names[], upstream_ignore_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
- * the module's finish. `hide` is the family's own list of what is not passed, NULL-terminated. */
+ * the module's finish. `parent` is what was inherited from, NULL at the top: faults that it has are
+ * reported there. `hide` is the family's own list of what is not passed, NULL-terminated. */
 int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_conf *uc,
-                         const char *family, const char *const *hide);
+                         const struct upstream_conf *parent, const char *family,
+                         const char *const *hide);
 
 /*
  * The rows of a family: UPSTREAM_ROWS("proxy_", struct proxy_loc, up), in a table of directives of a module whose
@@ -244,15 +246,23 @@ enum backend_result {
 /* A protocol spoken with servers. Functions are given the exchange; they do no I/O. */
 struct backend {
     const char *scheme; /* "http://": for the log */
-    /* Appends the request's head, and its body as far as it is there, to out. For each attempt. 0, or -1: logged. */
+    /*
+     * Appends the request's head, and its body as far as it is there, to out. For each attempt. 0,
+     * or -1: logged.
+     */
     int (*encode)(struct exchange *x, struct chain *out);
     /* A streamed body: takes all of `in`; end: that was the last of it. */
     void (*encode_body)(struct exchange *x, struct chain *in, bool end, struct chain *out);
     /* An attempt begins: forgets what was decoded. Fills in x->head. */
     void (*reset)(struct exchange *x);
-    /* Decodes the answer's head. The bytes stay where they are until x->head is no longer needed. */
+    /*
+     * Decodes the answer's head. The bytes stay where they are until x->head is no longer needed.
+     */
     enum backend_result (*head)(struct exchange *x, const char *ptr, size_t len, size_t *used);
-    /* Decodes body bytes into out, by reference to block. What is left over after DONE does not belong to the answer. */
+    /*
+     * Decodes body bytes into out, by reference to block. What is left over after DONE does not
+     * belong to the answer.
+     */
     enum backend_result (*body)(struct exchange *x, struct block *block, const char *ptr, size_t len,
                                 struct chain *out, size_t *used);
     /* The server has closed: whether the body was complete by that. */
