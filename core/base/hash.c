@@ -66,15 +66,6 @@ uint64_t hash_bytes(const void *ptr, size_t len)
     return fold(h ^ MIX_C, len ^ MIX_A);
 }
 
-uint32_t hash_name(struct str s)
-{
-    uint32_t h = 2166136261u;
-
-    for (size_t i = 0; i < s.len; i++)
-        h = (h ^ ascii_lower((unsigned char) s.ptr[i])) * 16777619u;
-    return h;
-}
-
 static const uint32_t crc_table[256] = {
     0x00000000, 0x77073096, 0xee0e612c, 0x990951ba, 0x076dc419, 0x706af48f, 0xe963a535, 0x9e6495a3,
     0x0edb8832, 0x79dcb8a4, 0xe0d5e91e, 0x97d2d988, 0x09b64c2b, 0x7eb17cbd, 0xe7b82d07, 0x90bf1d91,

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Heads of HTTP/1 messages (RFC 9112, 2 to 6) out of bytes, for both roles. Each field line is read
- * in one pass: name, hash and class together, then the value by SIMD up to its end; only lines
+ * in one pass: the name and its class, then the value, both by SIMD up to their ends; only lines
  * that fail there are looked at again, to say what is wrong. The outcome depends on the bytes
  * alone, never on how they were cut: a line is judged when it is complete, save control bytes in a
  * start line and lines that are too long, which are refused at the byte that makes them so.
  */
 #include "core/http/h1.h"
+
+#include "core/base/hash.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum state { STATE_START, STATE_FIELDS, STATE_DONE };
 
@@ -15,19 +21,7 @@ enum state { STATE_START, STATE_FIELDS, STATE_DONE };
 #define BAD_SHOWN 128 /* bytes of a too long line that go to the log */
 
 /* clang-format off */
-/* Lower-cased bytes of tokens (RFC 9110, 5.6.2); 0: not one. */
-static const unsigned char name_lower[256] = {
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 33, 0, 35, 36, 37, 38, 39, 0, 0, 42, 43, 0, 45, 46, 0,
-    48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 0, 0, 0, 0, 0, 0,
-    0, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111,
-    112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 0, 0, 0, 94, 95,
-    96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111,
-    112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 0, 124, 0, 126, 0,
-};
-
-/* 1: letters, digits, hyphen; 2: underscore; 4: the other signs of tokens. */
+/* 1: letters, digits, hyphen; 2: underscore; 4: the other signs of tokens (RFC 9110, 5.6.2); 0: none. */
 enum { CLASS_PLAIN = 1, CLASS_UNDERSCORE = 2, CLASS_OTHER = 4 };
 static const unsigned char name_class[256] = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -362,11 +356,12 @@ static enum h1_result host_field(struct h1_parser *p, struct str value)
 }
 
 static enum h1_result add_field(struct h1_parser *p, struct str line, struct str name,
-                                uint32_t hash, struct str value)
+                                struct str value)
 {
+    uint32_t hash = hash_name(name);
     enum token t = token_lookup_hashed(name, hash);
     struct fields *f = &p->msg->fields;
-    bool repeated = t != T_NONE && f->first[t] != 0;
+    bool repeated = t != T_NONE && f->index->first[t] != 0;
 
     fields_add_hashed(p->msg, f, t, hash, name, value);
     if (p->response) {
@@ -433,6 +428,47 @@ static enum h1_result slow_field(struct h1_parser *p, const char *ptr, size_t le
     return odd_field(p, line);
 }
 
+#ifdef __SSE2__
+/* How many of the 16 bytes at s, from the first on, are letters, digits or hyphens. */
+static inline unsigned plain_span16(const unsigned char *s)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *) (const void *) s);
+    __m128i letter = _mm_sub_epi8(_mm_or_si128(v, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+    __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
+    __m128i is_letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter);
+    __m128i is_digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
+    __m128i is_hyphen = _mm_cmpeq_epi8(v, _mm_set1_epi8('-'));
+    __m128i plain = _mm_or_si128(is_letter, _mm_or_si128(is_digit, is_hyphen));
+
+    return (unsigned) __builtin_ctz(~(unsigned) _mm_movemask_epi8(plain));
+}
+#endif
+
+/*
+ * The end of a name's token signs. Those that are not plain leave their bits in *classes. Sixteen bytes
+ * at once where there are as many: names by table were a fifth of all instructions of a request.
+ */
+static inline const unsigned char *name_end(const unsigned char *s, const unsigned char *end,
+                                            unsigned *classes)
+{
+    unsigned c;
+
+#ifdef __SSE2__
+    while (end - s >= 16) {
+        unsigned n = plain_span16(s);
+
+        s += n;
+        if (n < 16)
+            break;
+    }
+#endif
+    while (likely(s < end) && (c = name_class[*s]) != 0) {
+        *classes |= c;
+        s++;
+    }
+    return s;
+}
+
 /*
  * One field line (RFC 9112, 5) at ptr, which is not the empty line. *used: its bytes with the end,
  * 0 if it is not complete.
@@ -440,15 +476,11 @@ static enum h1_result slow_field(struct h1_parser *p, const char *ptr, size_t le
 static enum h1_result field_line(struct h1_parser *p, const char *ptr, size_t len, size_t *used)
 {
     const unsigned char *s = (const unsigned char *) ptr, *end = s + len;
-    uint32_t hash = 2166136261u; /* as hash_name makes it */
-    unsigned classes = 0, c;
+    unsigned classes = 0;
     const char *value, *stop, *next;
     struct str line, name;
 
-    while (likely(s < end) && (c = name_lower[*s]) != 0) {
-        hash = (hash ^ c) * 16777619u;
-        classes |= name_class[*s++];
-    }
+    s = name_end(s, end, &classes);
     if (unlikely(s == end || *s != ':' || (const char *) s == ptr))
         return slow_field(p, ptr, len, used);
     name = str_from(ptr, (size_t) ((const char *) s - ptr));
@@ -475,28 +507,49 @@ static enum h1_result field_line(struct h1_parser *p, const char *ptr, size_t le
     }
     while (stop > value && (stop[-1] == ' ' || stop[-1] == '\t'))
         stop--;
-    return add_field(p, line, name, hash, str_from(value, (size_t) (stop - value)));
+    return add_field(p, line, name, str_from(value, (size_t) (stop - value)));
 }
 
 /* The end of the head ----------------------------------------------------------------------- */
 
+/* What the members of one Connection field ask for. */
+struct connection_options {
+    bool close, keep, upgrade;
+};
+
+static void connection_option(struct connection_options *o, struct str member)
+{
+    switch (member.len) {
+    case 5: o->close |= str_caseeq(member, STR("close")); break;
+    case 7: o->upgrade |= str_caseeq(member, STR("upgrade")); break;
+    case 10: o->keep |= str_caseeq(member, STR("keep-alive")); break;
+    default: break;
+    }
+}
+
 /* RFC 9112, 9.3, and RFC 9110, 7.8. */
 static void derive_connection(struct msg *m)
 {
-    bool close = false, keep = false, upgrade = false;
+    struct connection_options o = { false, false, false };
 
     m->keep_alive = m->version >= HTTP_11;
     for (struct field *f = fields_get(&m->fields, T_CONNECTION); f != NULL;
          f = fields_next(&m->fields, f)) {
-        close |= list_has(f->value, STR("close"));
-        keep |= list_has(f->value, STR("keep-alive"));
-        upgrade |= list_has(f->value, STR("upgrade"));
+        struct str member;
+
+        /* The one that nearly every client sends, without taking the list apart. */
+        if (likely(str_eq(f->value, STR("keep-alive")))) {
+            o.keep = true;
+            continue;
+        }
+        for (size_t pos = 0; list_next(f->value, &pos, &member);)
+            connection_option(&o, member);
     }
-    if (close)
+    if (o.close)
         m->keep_alive = false;
-    else if (keep)
+    else if (o.keep)
         m->keep_alive = true;
-    m->upgrade = upgrade && m->version >= HTTP_11 && fields_get(&m->fields, T_UPGRADE) != NULL;
+    m->upgrade = o.upgrade && m->version >= HTTP_11 && fields_get(&m->fields, T_UPGRADE) != NULL;
 }
 
 /* RFC 9112, 6. Repeated fields have been refused already. */

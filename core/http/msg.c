@@ -218,13 +218,33 @@ struct str status_reason(unsigned status)
 
 void msg_init(struct msg *m, struct arena *arena, unsigned fields_hint)
 {
-    memset(m, 0, sizeof(*m));
+    /* Not index.last, which is read only where it has been set: three heads a request, two lines each. */
+    memset(m, 0, offsetof(struct msg, index.last));
     m->arena = arena;
+    m->fields.index = &m->index;
     m->content_length = -1;
     if (fields_hint > 0) {
         m->fields.items = arena_alloc(arena, fields_hint * sizeof(struct field));
         m->fields.capacity = fields_hint;
     }
+}
+
+/* The field with index + 1 `at` is its token's last. */
+static void index_add(struct fields *f, enum token t, uint16_t at)
+{
+    struct field_index *x = f->index;
+    struct field *first;
+
+    if (likely(x->first[t] == 0)) {
+        x->first[t] = at;
+        return;
+    }
+    first = &f->items[x->first[t] - 1];
+    if (first->next == 0)
+        first->next = at;
+    else
+        f->items[x->last[t] - 1].next = at;
+    x->last[t] = at;
 }
 
 struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, uint32_t hash,
@@ -233,7 +253,8 @@ struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, u
     struct field *item;
 
     ASSERT(f->count < FIELDS_LIMIT);
-    f->items = arena_grow(m->arena, f->items, f->count, &f->capacity, sizeof(*f->items));
+    if (unlikely(f->count == f->capacity))
+        f->items = arena_grow(m->arena, f->items, f->count, &f->capacity, sizeof(*f->items));
     item = &f->items[f->count++];
     item->name = name;
     item->value = value;
@@ -242,13 +263,8 @@ struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, u
     item->token = (uint8_t) t;
     item->deleted = false;
     item->in_order = false;
-    if (t != T_NONE) {
-        if (f->first[t] == 0)
-            f->first[t] = (uint16_t) f->count;
-        else
-            f->items[f->last[t] - 1].next = (uint16_t) f->count;
-        f->last[t] = (uint16_t) f->count;
-    }
+    if (t != T_NONE && f->index != NULL)
+        index_add(f, t, (uint16_t) f->count);
     return item;
 }
 
@@ -280,6 +296,16 @@ static struct field *live(const struct fields *f, unsigned at)
     return NULL;
 }
 
+/* The first of the token from index i on, where there is no index. */
+static struct field *scan_token(const struct fields *f, unsigned i, enum token t)
+{
+    for (; i < f->count; i++) {
+        if (f->items[i].token == t && !f->items[i].deleted)
+            return &f->items[i];
+    }
+    return NULL;
+}
+
 /* The first field from index i on with this name, which has no token. */
 static struct field *search(const struct fields *f, unsigned i, struct str name, uint32_t hash)
 {
@@ -295,7 +321,9 @@ static struct field *search(const struct fields *f, unsigned i, struct str name,
 struct field *fields_get(const struct fields *f, enum token t)
 {
     ASSERT(t > T_NONE && t < T_KNOWN);
-    return live(f, f->first[t]);
+    if (unlikely(f->index == NULL))
+        return scan_token(f, 0, t);
+    return live(f, f->index->first[t]);
 }
 
 struct field *fields_find(const struct fields *f, struct str name)
@@ -303,14 +331,17 @@ struct field *fields_find(const struct fields *f, struct str name)
     uint32_t hash;
     enum token t = token_lookup(name, &hash);
 
-    return t != T_NONE ? live(f, f->first[t]) : search(f, 0, name, hash);
+    return t != T_NONE ? fields_get(f, t) : search(f, 0, name, hash);
 }
 
 struct field *fields_next(const struct fields *f, const struct field *prev)
 {
-    if (prev->token != T_NONE)
-        return live(f, prev->next);
-    return search(f, (unsigned) (prev - f->items) + 1, prev->name, prev->hash);
+    unsigned after = (unsigned) (prev - f->items) + 1;
+
+    if (prev->token == T_NONE)
+        return search(f, after, prev->name, prev->hash);
+    return likely(f->index != NULL) ? live(f, prev->next)
+                                    : scan_token(f, after, (enum token) prev->token);
 }
 
 struct str fields_value(const struct fields *f, enum token t)
@@ -355,7 +386,8 @@ unsigned fields_delete(struct fields *f, enum token t)
         item->deleted = true;
         n++;
     }
-    f->first[t] = f->last[t] = 0;
+    if (f->index != NULL)
+        f->index->first[t] = 0;
     return n;
 }
 

@@ -57,8 +57,13 @@ struct fields {
     struct field *items;
     unsigned count;
     unsigned capacity;
-    uint16_t first[T_KNOWN]; /* index + 1 of the first field with that token, 0: none */
-    uint16_t last[T_KNOWN];  /* of the last one: appending costs the same however many there are */
+    struct field_index *index; /* NULL: few fields, looked through one by one (trailers) */
+};
+
+/* Index + 1 of a known token's fields. */
+struct field_index {
+    uint16_t first[T_KNOWN]; /* 0: none */
+    uint16_t last[T_KNOWN];  /* set from the second on: appending costs the same however many there are */
 };
 
 struct msg {
@@ -80,6 +85,7 @@ struct msg {
     bool keep_alive;          /* by version and Connection */
     bool upgrade;             /* Connection names upgrade and there is an Upgrade field */
     bool expect_continue;
+    struct field_index index; /* of fields; behind all else, for `last` is left as it is */
 };
 
 /* Empties and prepares; field storage for `fields_hint` entries is taken from the arena. */

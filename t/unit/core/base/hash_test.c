@@ -11,13 +11,29 @@ static void test_functions(void)
     bool differ = true;
     uint64_t h;
 
-    /* The check values that CRC-32/ISO-HDLC and FNV-1a are published with. */
+    /* The check values that CRC-32/ISO-HDLC is published with. */
     is_uint(hash_crc32(0, "123456789", 9), 0xcbf43926u, "crc32");
     is_uint(hash_crc32(hash_crc32(0, "1234", 4), "56789", 5), 0xcbf43926u, "crc32 in two parts");
     is_uint(hash_crc32(0, "", 0), 0, "crc32 of nothing");
-    is_uint(hash_name(STR("")), 0x811c9dc5u, "fnv-1a of nothing");
-    is_uint(hash_name(STR("a")), 0xe40c292cu, "fnv-1a");
-    is_uint(hash_name(STR("FooBar")), 0xbf9cf968u, "fnv-1a of the lower-cased name");
+
+    /* Names: no matter how they are spelled; every byte of every length counts. */
+    for (size_t len = 1; len < sizeof(a); len++) {
+        memset(a, 'k', len);
+        memset(b, 'K', len);
+        if (hash_name(str_from(a, len)) != hash_name(str_from(b, len))
+            || hash_name(str_from(a, len)) == hash_name(str_from(a, len - 1)))
+            differ = false;
+        for (size_t i = 0; i < len; i++) {
+            b[i] = 'L';
+            if (hash_name(str_from(a, len)) == hash_name(str_from(b, len)))
+                differ = false;
+            b[i] = 'K';
+        }
+    }
+    ok(differ, "names: folded, and each byte counts");
+    differ = true;
+    memset(a, 0, sizeof(a));
+    memset(b, 0, sizeof(b));
 
     /* Every bit of every position of every length counts. */
     for (size_t len = 1; len < sizeof(a); len++) {
