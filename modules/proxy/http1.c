@@ -75,7 +75,8 @@ static const char *sentence(struct exchange *x, const struct h1_parser *p)
     case H1_DUPLICATE_CONTENT_LENGTH:
         return "upstream sent duplicate header line: \"Content-Length\"";
     case H1_BOTH_LENGTH_AND_ENCODING:
-        return "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time";
+        return "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same "
+               "time";
     case H1_UNKNOWN_TRANSFER_ENCODING:
         return "upstream sent unknown \"Transfer-Encoding\"";
     case H1_ENCODING_IN_10:
@@ -109,8 +110,8 @@ static enum backend_result head(struct exchange *x, const char *ptr, size_t len,
     return BACKEND_DONE;
 }
 
-static enum backend_result body(struct exchange *x, struct block *block, const char *ptr, size_t len,
-                                struct chain *out, size_t *used)
+static enum backend_result body(struct exchange *x, struct block *block, const char *ptr,
+                                size_t len, struct chain *out, size_t *used)
 {
     struct proxy_req *pr = x->data;
 

@@ -49,7 +49,7 @@ struct proxy_fields {
 struct proxy_template {
     struct proxy_field *fields;
     unsigned count;
-    bool sets_length, sets_encoding;   /* Content-Length, Transfer-Encoding are the configuration's business */
+    bool sets_length, sets_encoding;   /* the framing is the configuration's business */
     bool sets_upgrade;                 /* Upgrade is sent: 101 may come */
     unsigned char drop[T_KNOWN];       /* client's fields that are not passed */
     struct str *names;                 /* and those that are not well-known */
@@ -132,7 +132,8 @@ struct str proxy_via_value(struct req *r, const struct proxy_via *via);
 struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr);
 
 /* rewrite.c */
-conf_setter proxy_set_redirect, proxy_set_cookie_domain, proxy_set_cookie_path, proxy_set_cookie_flags;
+conf_setter proxy_set_redirect, proxy_set_cookie_domain, proxy_set_cookie_path;
+conf_setter proxy_set_cookie_flags;
 /* Completes proxy_redirect default for this location. 0 or -1. */
 int proxy_finish_redirects(struct conf *cf, struct level *level, struct proxy_loc *p);
 bool proxy_rewrite_field(struct exchange *x, const struct field *f, struct str *value);

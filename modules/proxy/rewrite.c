@@ -206,7 +206,8 @@ int proxy_finish_redirects(struct conf *cf, struct level *level, struct proxy_lo
 /* Rewriting ----------------------------------------------------------------------------------- */
 
 /* 1: matches, and $1… are its captures. */
-static bool matches(struct req *r, const struct regex *re, struct var **captures, struct str subject)
+static bool matches(struct req *r, const struct regex *re, struct var **captures,
+                    struct str subject)
 {
     struct regex_match *m = ARENA_NEW(r->arena, struct regex_match);
 
@@ -237,7 +238,8 @@ static bool rewrite(struct req *r, const struct proxy_rewrites *list, struct str
         if (!str_starts(text, from))
             continue;
         text = str_skip(text, from.len);
-        *out = str_printf(r->arena, "%.*s%.*s", STR_ARG(expr_eval(&r->eval, rw->to)), STR_ARG(text));
+        from = expr_eval(&r->eval, rw->to);
+        *out = str_printf(r->arena, "%.*s%.*s", STR_ARG(from), STR_ARG(text));
         return true;
     }
     return false;

@@ -521,7 +521,10 @@ static void body_came(struct req *main)
     if (x == NULL || x->state == X_OVER)
         return;
     if (main->body.failed) {
-        /* The client's fault: no server is to blame. After a timeout nobody is there to be answered. */
+        /*
+         * The client's fault: no server is to blame. After a timeout nobody is there to be
+         * answered.
+         */
         if (main->body.failed == 408)
             req_abort(main, 408);
         else
@@ -674,6 +677,16 @@ static void begin(struct exchange *x)
 
 /* Names at run time -------------------------------------------------------------------------- */
 
+/* The numbers of nginx's log: DNS's own, or the system's for a timeout. */
+static int resolve_number(enum resolve_status status)
+{
+    switch (status) {
+    case RESOLVE_NOT_FOUND: return 3;
+    case RESOLVE_TIMEOUT: return ETIMEDOUT;
+    default: return 2;
+    }
+}
+
 static void resolved(struct resolve_query *q)
 {
     struct exchange *x = container_of(q, struct exchange, query);
@@ -684,7 +697,7 @@ static void resolved(struct resolve_query *q)
     x->state = X_START;
     if (q->status != RESOLVE_OK || q->addr_count == 0) {
         log_error(&r->log, 0, "%.*s could not be resolved (%d: %s)", STR_ARG(x->resolve_name),
-                  (int) q->status, resolve_status_text(q->status));
+                  resolve_number(q->status), resolve_status_text(q->status));
         exchange_finish(x, req_status(r, 502));
         return;
     }

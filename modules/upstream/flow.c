@@ -155,7 +155,10 @@ static void pause_reading(struct exchange *x)
         timer_stop(&x->up->conn->timer);
 }
 
-/* The client is slow: memory first, then the file, then a pause. Children of a request spool without a pause. */
+/*
+ * The client is slow: memory first, then the file, then a pause. Children of a request spool
+ * without a pause.
+ */
 static void hold_back(struct exchange *x)
 {
     uint64_t held = answer_buffered(x->req) - MIN(x->file_sent, answer_buffered(x->req));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the head of a server's answer means: another attempt, an error page, an internal redirect, or
- * an answer for the client; and which of its fields go there. Called by exchange.c when the
+ * What the head of a server's answer means: another attempt, an error page, an internal redirect,
+ * or an answer for the client; and which of its fields go there. Called by exchange.c when the
  * backend has decoded a head.
  */
 #include "core/base/clock.h"
@@ -12,7 +12,8 @@
 
 /* What an internal redirect takes along (semantics: nothing else). */
 static const enum token redirect_fields[] = {
-    T_CONTENT_TYPE, T_CONTENT_DISPOSITION, T_SET_COOKIE, T_CACHE_CONTROL, T_EXPIRES, T_ACCEPT_RANGES,
+    T_CONTENT_TYPE, T_CONTENT_DISPOSITION, T_SET_COOKIE, T_CACHE_CONTROL, T_EXPIRES,
+    T_ACCEPT_RANGES,
 };
 
 /* The target of a redirect: a named location, or a URI that may not climb. */
@@ -172,7 +173,10 @@ static bool is_dropped(const struct exchange *x, const struct field *f)
     }
 }
 
-/* Of a value "keep-alive, x": only names other than the usual ones make a search of all fields worth it. */
+/*
+ * Of a value "keep-alive, x": only names other than the usual ones make a search of all fields
+ * worth it.
+ */
 static struct str hop_names(const struct exchange *x)
 {
     struct str v = fields_value(&x->head.fields, T_CONNECTION);
@@ -205,7 +209,8 @@ static void obey(struct exchange *x)
         r->main->limit_rate_after = 0;
     }
     v = fields_value(f, T_X_ACCEL_CHARSET);
-    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET))
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET)
+        && str_casefind(fields_value(f, T_CONTENT_TYPE), STR("charset=")) < 0)
         r->charset = v;
     if (!x->buffering)
         r->main->limit_rate = 0;
@@ -267,6 +272,8 @@ void answer_fields(struct exchange *x)
         out = fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name,
                                 value);
         out->in_order = keeps_place((enum token) f->token);
+        if (f->token == T_CONTENT_TYPE)
+            out->name = token_name(T_CONTENT_TYPE);
     }
     pass_absence(r, hidden, T_SERVER);
     pass_absence(r, hidden, T_DATE);

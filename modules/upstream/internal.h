@@ -44,7 +44,10 @@ void exchange_finish(struct exchange *x, enum verdict v);
 void exchange_detach(struct exchange *x, bool complete);
 /* Reading goes on after a pause. */
 void exchange_resume_reading(struct exchange *x);
-/* Decodes what lies in x->in; the connection goes with the answer's end, or where the answer is broken (x->cut). */
+/*
+ * Decodes what lies in x->in; the connection goes with the answer's end, or where the answer is
+ * broken (x->cut).
+ */
 void exchange_decode(struct exchange *x);
 /* The exchange is over but for what the caller still hands on. */
 void exchange_over(struct exchange *x);

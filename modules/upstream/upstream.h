@@ -157,7 +157,7 @@ struct upstream_conf {
     struct expr_size limit_rate;
     /* computed by upstream_conf_finish */
     const struct hidden_fields *hidden;
-    size_t busy, write_size; /* busy_buffers_size and temp_file_write_size, or what follows from the others */
+    size_t busy, write_size; /* *_busy_buffers_size, *_temp_file_write_size, set or derived */
     size_t memory;           /* of the body, at most */
 };
 
@@ -263,8 +263,8 @@ struct backend {
      * Decodes body bytes into out, by reference to block. What is left over after DONE does not
      * belong to the answer.
      */
-    enum backend_result (*body)(struct exchange *x, struct block *block, const char *ptr, size_t len,
-                                struct chain *out, size_t *used);
+    enum backend_result (*body)(struct exchange *x, struct block *block, const char *ptr,
+                                size_t len, struct chain *out, size_t *used);
     /* The server has closed: whether the body was complete by that. */
     bool (*eof)(struct exchange *x);
     /* The answer is complete: whether the connection may serve another request. */
@@ -321,11 +321,12 @@ struct exchange {
     bool cut;                      /* the answer broke off: the client is to see that */
     bool answering;                /* the head was handed on */
     bool watches_hup;
-    bool send_broken;              /* the server takes no more of the request; its answer may be there */
+    bool send_broken;              /* the server takes no more; its answer may be there */
 };
 
 /*
- * From a content handler: asks a server. x lies in the request's arena, zeroed but for what the caller sets.
+ * From a content handler: asks a server. x lies in the request's arena, zeroed but for what the
+ * caller sets.
  * V_WAIT, or what the handler is to return at once.
  */
 enum verdict exchange_start(struct exchange *x);
