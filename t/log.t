@@ -154,7 +154,8 @@ is lines('eporigin.log'), 0, 'not where it began';
 get("/var/?n=$_")       for qw(a b);
 get("/varcached/?n=$_") for qw(a a b);
 ok line("logs/a.log") && line('logs/b.log'), 'variables in the path';
-is lines('logs/cached-a.log') . lines('logs/cached-b.log'), '21', 'with the cache of files';
+ok $p->wait_for(sub { lines('logs/cached-a.log') . lines('logs/cached-b.log') eq '21' }),
+    'with the cache of files';
 
 # --- buffers --------------------------------------------------------------------------------------
 get('/buffer');

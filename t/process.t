@@ -70,7 +70,7 @@ is $p->master, $p->pid_file, 'the same master';
 like $p->get('/')->body,    qr/^two:/, 'the new configuration';
 like $p->get('/old')->body, qr/^two:/, 'all of it';
 ok $p->wait_for(sub { $idle->wait_input(0.1); $idle->eof }), 'an idle connection was closed';
-is scalar(grep { Proxyd::alive($_) } @w), 1, 'the old worker with a request under way stays';
+ok $p->wait_for(sub { 1 == grep { Proxyd::alive($_) } @w }), 'the old worker with a request under way stays';
 like $p->error_log,
     qr/\[notice\] $master#\d+: signal 1 \(SIGHUP\) received from \d+, reconfiguring/,
     'HUP in the log';
