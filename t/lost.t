@@ -17,7 +17,7 @@ use Time::HiRes qw(time);
 use Load;
 use Proxyd;
 
-my $slow = $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/;
+my $slow = Proxyd::sanitized();
 my ($rate, $kept, $fresh) = $slow ? (500, 24, 8) : (2400, 48, 16);
 my ($reloads, $upgrades, $deaths) = $slow ? (8, 2, 3) : (20, 5, 5);
 

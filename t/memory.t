@@ -29,7 +29,7 @@ my $limit = POSIX::sysconf(POSIX::_SC_OPEN_MAX);
 plan skip_all => "only $limit open files are allowed, $files are needed"
     if defined $limit && $limit < $files;
 plan skip_all => 'a sanitizer keeps books of its own'
-    if Proxyd::version_text() =~ /--with-sanitize/;
+    if Proxyd::sanitized();
 
 sub server {
     my ($connections) = @_;

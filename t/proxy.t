@@ -675,7 +675,7 @@ is length get("/$_/bigeof")->body,     10485760, "10 MB until the end: $_" for q
     $c->close;
 }
 cmp_ok rss($worker), '<',
-    $ENV{TEST_PROXYD_SANITIZED} || Proxyd::version_text() =~ /sanitize/ ? 300_000 : 40_000,
+    Proxyd::sanitized() ? 300_000 : 40_000,
     'memory stayed bounded';
 is join(' ', $p->workers), $worker, 'by the same worker';
 

@@ -72,6 +72,17 @@ sub is_nginx {
     return $is_nginx = version_text() !~ m{^proxyd version: proxyd/}m ? 1 : 0;
 }
 
+my $sanitized;
+
+# Whether the binary was built with a sanitizer, which costs time and memory.
+sub sanitized {
+    return $sanitized if defined $sanitized;
+    return $sanitized = 1 if $ENV{TEST_PROXYD_SANITIZED};
+    open my $fh, '<:raw', binary() or return 0;
+    local $/;
+    return $sanitized = <$fh> =~ /__[au]b?san_/ ? 1 : 0;
+}
+
 # The program's name as it stands in messages ("nginx: [emerg] ...").
 sub program { is_nginx() ? 'nginx' : 'proxyd' }
 
@@ -179,6 +190,9 @@ sub complete_parts {
         ['worker_processes', 'worker_processes 1;'],
     );
     push @g, ['user', 'user root;'] if $> == 0;
+    # An upgrade starts the new program in an environment made anew.
+    push @g, ['env ASAN_OPTIONS', 'env ASAN_OPTIONS; env UBSAN_OPTIONS;']
+        if $ENV{TEST_PROXYD_SANITIZED};
     my $head = join '', map { $t =~ /^\Q$_->[0]\E\s/m ? () : "$_->[1]\n" } @g;
     $head .= "events {}\n" unless $t =~ /^events\b/m;
     my @http = ('client_body_temp_path {{dir}}/tmp/body;', 'proxy_temp_path {{dir}}/tmp/proxy;');
