@@ -286,6 +286,7 @@ int main(int argc, char **argv)
     config_modules_init();
     if (o.manual) {
         config_manual(stdout);
+        arena_trim();
         return fflush(stdout) ? 1 : 0;
     }
     if (find_paths(&o))
