@@ -20,6 +20,8 @@ static uint64_t turns;
 /* Sentinel of the run-later list. */
 static struct later waiting = { &waiting, &waiting, NULL };
 static struct doomed *doomed_first;
+/* Those that wait for no more than the end of the callback that runs. */
+static struct doomed *doomed_soon;
 
 int loop_init(unsigned events_per_turn)
 {
@@ -33,12 +35,12 @@ int loop_init(unsigned events_per_turn)
     return 0;
 }
 
-static void destroy_doomed(void)
+static void destroy_list(struct doomed **first)
 {
-    while (doomed_first) {
-        struct doomed *list = doomed_first;
+    while (*first) {
+        struct doomed *list = *first;
 
-        doomed_first = NULL;
+        *first = NULL;
         while (list) {
             struct doomed *item = list;
 
@@ -46,6 +48,12 @@ static void destroy_doomed(void)
             item->destroy(item);
         }
     }
+}
+
+static void destroy_doomed(void)
+{
+    destroy_list(&doomed_soon);
+    destroy_list(&doomed_first);
 }
 
 void loop_free(void)
@@ -123,6 +131,7 @@ static void run_later(void)
 
         loop_later_cancel(first);
         first->run(first);
+        destroy_list(&doomed_soon);
     }
 }
 
@@ -131,6 +140,13 @@ void loop_destroy_later(struct doomed *item)
     ASSERT(item->destroy);
     item->next = doomed_first;
     doomed_first = item;
+}
+
+void loop_destroy_soon(struct doomed *item)
+{
+    ASSERT(item->destroy);
+    item->next = doomed_soon;
+    doomed_soon = item;
 }
 
 static int turn_timeout(uint64_t max_ms)
@@ -156,6 +172,7 @@ void loop_turn(uint64_t max_ms)
         /* Closed by a handler earlier in this batch: the event is stale. */
         if (likely(watch->fd >= 0))
             watch->handler(watch, batch[i].events);
+        destroy_list(&doomed_soon);
     }
     timer_fire_due();
     run_later();

@@ -60,6 +60,12 @@ struct doomed {
     void (*destroy)(struct doomed *item);
 };
 void loop_destroy_later(struct doomed *item);
+/*
+ * The same as soon as the callback that the loop runs now has returned: for what nothing but that
+ * callback still refers to (no watch, no timer, no queued later). Memory that comes back within the turn
+ * is still in the processor's cache when the turn's next event takes it.
+ */
+void loop_destroy_soon(struct doomed *item);
 
 /* How many turns have run; for tests and status. */
 uint64_t loop_turns(void);

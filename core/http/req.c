@@ -550,7 +550,7 @@ static void release(struct req *r)
     chain_clear(&r->boundary);
     if (r == r->main) {
         body_release(r);
-        loop_destroy_later(&r->doomed);
+        loop_destroy_soon(&r->doomed);
     }
 }
 

@@ -204,7 +204,7 @@ void h1_server_free(struct client *c)
         /* A head or a body's rest was being read: no request has run that the engine knows of. */
         chain_clear(&st->req->body.chain);
         st->req->finished = true;
-        loop_destroy_later(&st->req->doomed);
+        loop_destroy_soon(&st->req->doomed);
     }
 }
 
