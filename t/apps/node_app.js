@@ -58,23 +58,63 @@ function png(n) {
         chunk('IDAT', zlib.deflateSync(Buffer.from([0, n]))), chunk('IEND', Buffer.alloc(0))]);
 }
 
-// What asset N is: scripts, styles, images and data to fetch; every one says so when it is there.
+// A TrueType font of two glyphs; the one for "A" is a box as wide as 100 * (N + 1) of 1000 units.
+function font(n) {
+    const u16 = (...v) => Buffer.from(v.flatMap((x) => [(x >> 8) & 255, x & 255]));
+    const u32 = (...v) => Buffer.concat(v.map((x) => u16(x >>> 16, x & 65535)));
+    const wide = 100 * (n + 1);
+    // One contour of four points on the curve, each with coordinates of two octets.
+    const box = Buffer.concat([u16(1, 0, 0, wide, 700, 3, 0), Buffer.from([1, 1, 1, 1]),
+        u16(0, wide, 0, -wide, 0, 0, 700, 0), Buffer.alloc(2)]);
+    const cmap = u16(4, 32, 0, 4, 4, 1, 0, 65, 0xffff, 0, 65, 0xffff, 1 - 65, 1, 0, 0);
+    const tables = {
+        'OS/2': Buffer.concat([u16(3, wide, 400, 5, 0), Buffer.alloc(22), Buffer.alloc(10), u32(1, 0, 0, 0),
+            Buffer.from('none'), u16(64, 65, 65, 700, 0, 0, 700, 0), u32(1, 0), u16(500, 700, 0, 32, 1)]),
+        cmap: Buffer.concat([u16(0, 1, 3, 1), u32(12), cmap]),
+        glyf: Buffer.concat([box, box]),
+        head: Buffer.concat([u32(0x10000, 0x10000, 0, 0x5f0f3cf5), u16(3, 1000), Buffer.alloc(16),
+            u16(0, 0, wide, 700, 0, 8, 2, 0, 0)]),
+        hhea: Buffer.concat([u32(0x10000), u16(700, 0, 0, wide, 0, 0, wide, 1, 0, 0, 0, 0, 0, 0, 0, 2)]),
+        hmtx: u16(wide, 0, wide, 0),
+        loca: u16(0, box.length / 2, box.length),
+        maxp: Buffer.concat([u32(0x10000), u16(2, 4, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)]),
+        name: u16(0, 0, 6),
+        post: Buffer.concat([u32(0x30000, 0), u16(0, 0), u32(0, 0, 0, 0, 0)]),
+    };
+    const names = Object.keys(tables).sort();
+    const directory = [u32(0x10000), u16(names.length, 128, 3, names.length * 16 - 128)];
+    const data = [];
+    let at = 12 + names.length * 16;
+    for (const name of names) {
+        const padded = Buffer.concat([tables[name], Buffer.alloc((4 - tables[name].length % 4) % 4)]);
+        let sum = 0;
+        for (let i = 0; i < padded.length; i += 4) sum = (sum + padded.readUInt32BE(i)) >>> 0;
+        directory.push(Buffer.from(name), u32(sum, at, tables[name].length));
+        data.push(padded);
+        at += padded.length;
+    }
+    return Buffer.concat([...directory, ...data]);
+}
+
+// What asset N is: scripts, styles, images, fonts and data to fetch; every one says so when it is there.
 function asset(res, n, ext) {
     const pad = '/* ' + 'x'.repeat(n * 300) + ' */';
     if (ext === 'js') return send(res, 200, 'text/javascript', `window.loaded.add(${n});${pad}`, { ETag: `"${n}"` });
     if (ext === 'css') return send(res, 200, 'text/css', `${pad}#css${n} { width: ${n + 1000}px }`);
     if (ext === 'png') return send(res, 200, 'image/png', png(n));
+    if (ext === 'ttf') return send(res, 200, 'font/ttf', font(n));
     return json(res, { n, data: 'y'.repeat(n * 500) });
 }
 
-const kinds = ['js', 'css', 'png', 'json'];
+const kinds = ['js', 'css', 'png', 'json', 'ttf'];
 
 function page(res) {
     let head = '';
     let main = '';
     const fetches = [];
+    const fonts = [];
     for (let n = 0; n < ASSETS; n++) {
-        const kind = kinds[n % 4];
+        const kind = kinds[n % 5];
         const url = `/assets/${n}.${kind}`;
         if (kind === 'js') head += `<script src="${url}"></script>\n`;
         if (kind === 'css') {
@@ -83,6 +123,7 @@ function page(res) {
         }
         if (kind === 'png') main += `<img src="${url}" id="png${n}">\n`;
         if (kind === 'json') fetches.push(n);
+        if (kind === 'ttf') fonts.push(n);
     }
     send(res, 200, 'text/html; charset=utf-8', `<!doctype html><meta charset="utf-8"><title>assets</title>
 <script>window.loaded = new Set(); window.failed = [];</script>
@@ -93,9 +134,16 @@ async function go() {
         const r = await (await fetch('/assets/' + n + '.json')).json();
         if (r.n === n && r.data.length === n * 500) loaded.add(n);
     }));
-    for (let n = 1; n < ${ASSETS}; n += 4)
+    await Promise.all(${JSON.stringify(fonts)}.map(async (n) => {
+        const face = new FontFace('font' + n, 'url(/assets/' + n + '.ttf)');
+        document.fonts.add(await face.load());
+        const pen = document.createElement('canvas').getContext('2d');
+        pen.font = '100px font' + n;
+        if (Math.round(pen.measureText('A').width) === 10 * (n + 1)) loaded.add(n);
+    }));
+    for (let n = 1; n < ${ASSETS}; n += 5)
         if (document.getElementById('css' + n).getBoundingClientRect().width === n + 1000) loaded.add(n);
-    for (let n = 2; n < ${ASSETS}; n += 4) {
+    for (let n = 2; n < ${ASSETS}; n += 5) {
         const i = document.getElementById('png' + n);
         if (i.complete && i.naturalWidth === 1) loaded.add(n);
     }
