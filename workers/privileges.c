@@ -79,7 +79,7 @@ char **environment_make(const struct config *config, const char *const *extra)
         if (found)
             env[n++] = found;
     }
-    for (unsigned i = 0; i < more; i++)
+    for (unsigned i = 0; extra && i < more; i++)
         env[n++] = (char *) (uintptr_t) extra[i];
     env[n] = NULL;
     return env;

@@ -280,12 +280,13 @@ static void small_free(struct zone *zone, uint32_t p, size_t within)
 void zone_free(struct zone *zone, void *ptr)
 {
     struct zone_slab *slab = &zone->header->slab;
-    size_t off = (size_t) ((char *) ptr - zone->pool);
-    uint32_t p = (uint32_t) (off / ZONE_PAGE);
-    uint32_t n;
+    uint32_t p, n;
+    size_t off;
 
     if (ptr == NULL)
         return;
+    off = (size_t) ((char *) ptr - zone->pool);
+    p = (uint32_t) (off / ZONE_PAGE);
     ASSERT((char *) ptr >= zone->pool && off / ZONE_PAGE < slab->count);
     if (page_type(&zone->pages[p]) == PAGE_SMALL) {
         small_free(zone, p, off % ZONE_PAGE);

@@ -261,10 +261,11 @@ void *zone_at(const struct zone *zone, zone_off_t off)
 
 zone_off_t zone_off(const struct zone *zone, const void *ptr)
 {
-    zone_off_t off = (zone_off_t) ((const char *) ptr - zone->base);
+    zone_off_t off;
 
     if (ptr == NULL)
         return 0;
+    off = (zone_off_t) ((const char *) ptr - zone->base);
     ASSERT((const char *) ptr > zone->base && off < zone->total);
     return off;
 }
