@@ -64,7 +64,7 @@ sub nothing_lost {
     my ($what, $least) = @_;
     $least = int $least;
     my $r = $load->report;
-    for (1 .. 100) {    # a quick step may end before enough was asked
+    for (1 .. 500) {    # a quick step may end before enough was asked
         last if $r->{requests} >= $least;
         select undef, undef, undef, 0.02;
         my $more = $load->report;
