@@ -66,7 +66,7 @@ static void hide(struct arena *arena, struct hidden_fields *h, unsigned *capacit
     enum token t = token_lookup(name, &hash);
 
     if (t != T_NONE) {
-        h->token[t] = on;
+        h->token[t] = on ? FIELD_HIDDEN : 0;
         return;
     }
     for (unsigned i = 0; i < h->count; i++) {
@@ -98,6 +98,18 @@ static void hide(struct arena *arena, struct hidden_fields *h, unsigned *capacit
     h->hashes[h->count++] = hash;
 }
 
+/* What does not depend on the configuration. */
+static const struct {
+    unsigned char token, how;
+} fixed_fields[] = {
+    { T_CONNECTION, FIELD_HOP }, { T_KEEP_ALIVE, FIELD_HOP }, { T_PROXY_CONNECTION, FIELD_HOP },
+    { T_TE, FIELD_HOP }, { T_TRANSFER_ENCODING, FIELD_HOP }, { T_CONTENT_LENGTH, FIELD_HOP },
+    { T_UPGRADE, FIELD_LOOK }, { T_TRAILER, FIELD_LOOK }, { T_ACCEPT_RANGES, FIELD_LOOK },
+    { T_LOCATION, FIELD_LOOK }, { T_REFRESH, FIELD_LOOK }, { T_SET_COOKIE, FIELD_LOOK },
+    { T_CONTENT_TYPE, FIELD_LOOK }, { T_SERVER, FIELD_PLACE }, { T_DATE, FIELD_PLACE },
+    { T_LAST_MODIFIED, FIELD_PLACE }, { T_VARY, FIELD_PLACE },
+};
+
 /* The family's own list and *_hide_header, less *_pass_header. */
 static const struct hidden_fields *make_hidden(struct arena *arena, const struct upstream_conf *uc,
                                                const char *const *own)
@@ -111,6 +123,8 @@ static const struct hidden_fields *make_hidden(struct arena *arena, const struct
         hide(arena, h, &capacity, uc->hide_headers.items[i], true);
     for (unsigned i = 0; i < uc->pass_headers.count; i++)
         hide(arena, h, &capacity, uc->pass_headers.items[i], false);
+    for (unsigned i = 0; i < ARRAY_LEN(fixed_fields); i++)
+        h->token[fixed_fields[i].token] |= fixed_fields[i].how;
     return h;
 }
 

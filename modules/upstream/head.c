@@ -48,7 +48,8 @@ static bool redirected(struct exchange *x)
     struct req *r = x->req;
     struct str target;
 
-    if (x->conf->ignore_headers & IGNORE_XA_REDIRECT)
+    if (likely(!fields_may_have(&x->head.fields, T_X_ACCEL_REDIRECT))
+        || (x->conf->ignore_headers & IGNORE_XA_REDIRECT))
         return false;
     target = fields_value(&x->head.fields, T_X_ACCEL_REDIRECT);
     if (target.len == 0)
@@ -134,43 +135,13 @@ void answer_head_move(struct exchange *x)
     x->head_start = x->head_end;
 }
 
-/* Whether the answer's Connection names this field. */
-static bool is_named_hop(struct str connection, struct str name)
+static bool is_hidden_name(const struct hidden_fields *h, const struct field *f)
 {
-    return connection.len > 0 && list_has(connection, name);
-}
-
-static bool is_hidden(const struct hidden_fields *h, const struct field *f)
-{
-    if (f->token != T_NONE)
-        return h->token[f->token];
     for (unsigned i = 0; i < h->count; i++) {
         if (h->hashes[i] == f->hash && str_caseeq(h->names[i], f->name))
             return true;
     }
     return false;
-}
-
-/* True: the field concerns only this connection, or is sent in another way. */
-static bool is_dropped(const struct exchange *x, const struct field *f)
-{
-    switch ((enum token) f->token) {
-    case T_CONNECTION:
-    case T_KEEP_ALIVE:
-    case T_PROXY_CONNECTION:
-    case T_TE:
-    case T_TRANSFER_ENCODING:
-    case T_CONTENT_LENGTH:
-        return true;
-    case T_UPGRADE:
-        return x->head.status != 101;
-    case T_TRAILER:
-        return !x->pass_trailers;
-    case T_ACCEPT_RANGES:
-        return x->conf->force_ranges;
-    default:
-        return false;
-    }
 }
 
 /*
@@ -179,15 +150,24 @@ static bool is_dropped(const struct exchange *x, const struct field *f)
  */
 static struct str hop_names(const struct exchange *x)
 {
-    struct str v = fields_value(&x->head.fields, T_CONNECTION);
+    struct str v;
 
+    if (!fields_may_have(&x->head.fields, T_CONNECTION))
+        return STR_NULL;
+    v = fields_value(&x->head.fields, T_CONNECTION);
     if (v.ptr == NULL || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
         || str_caseeq(v, STR("upgrade")))
         return STR_NULL;
     return fields_joined(&x->head.fields, STR("Connection"), STR(", "), x->req->arena);
 }
 
-/* Fields that steer the server. */
+/* Fields that steer the server. The index says that there are none: four calls less. */
+static bool steers(const struct fields *f)
+{
+    return fields_may_have(f, T_X_ACCEL_BUFFERING) || fields_may_have(f, T_X_ACCEL_LIMIT_RATE)
+           || fields_may_have(f, T_X_ACCEL_CHARSET);
+}
+
 static void obey(struct exchange *x)
 {
     struct req *r = x->req;
@@ -212,8 +192,6 @@ static void obey(struct exchange *x)
     if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET)
         && str_casefind(fields_value(f, T_CONTENT_TYPE), STR("charset=")) < 0)
         r->charset = v;
-    if (!x->buffering)
-        r->main->limit_rate = 0;
 }
 
 static int64_t length_for_client(const struct exchange *x)
@@ -231,17 +209,64 @@ static int64_t length_for_client(const struct exchange *x)
     return v.len > 0 && str_to_u64(v, &n) == 0 && n <= INT64_MAX ? (int64_t) n : -1;
 }
 
-/* Fields that our own answers have in a certain place come where the server put them. */
-static bool keeps_place(enum token t)
-{
-    return t == T_SERVER || t == T_DATE || t == T_LAST_MODIFIED || t == T_VARY;
-}
-
 /* Where the server's Server or Date is passed, one that it did not send is not made up. */
 static void pass_absence(struct req *r, const struct hidden_fields *hidden, enum token t)
 {
-    if (unlikely(!hidden->token[t]) && fields_get(&r->out.fields, t) == NULL)
+    if (unlikely(!(hidden->token[t] & FIELD_HIDDEN)) && fields_get(&r->out.fields, t) == NULL)
         fields_add_token(&r->out, &r->out.fields, t, STR_NULL)->in_order = true;
+}
+
+/*
+ * As it is. The first of its name, into room that is there, needs no call: 70 instructions less
+ * for a head of eight fields.
+ */
+static struct field *copy_field(struct req *r, const struct field *f)
+{
+    struct fields *to = &r->out.fields;
+    enum token t = (enum token) f->token;
+    struct field *out;
+
+    if (unlikely(to->count == to->capacity || (t != T_NONE && fields_may_have(to, t))))
+        return fields_add_hashed(&r->out, to, t, f->hash, f->name, f->value);
+    out = &to->items[to->count++];
+    *out = *f;
+    out->next = 0;
+    if (t != T_NONE)
+        to->index->first[t] = (uint16_t) to->count;
+    return out;
+}
+
+/* A field that is not simply copied (FIELD_LOOK). */
+static void pass_special(struct exchange *x, const struct field *f)
+{
+    struct req *r = x->req;
+    struct str value = f->value;
+
+    switch ((enum token) f->token) {
+    case T_CONTENT_TYPE:
+        if (fields_may_have(&r->out.fields, T_CONTENT_TYPE))
+            fields_delete(&r->out.fields, T_CONTENT_TYPE);
+        copy_field(r, f)->name = token_name(T_CONTENT_TYPE);
+        return;
+    case T_UPGRADE:
+        if (x->head.status != 101)
+            return;
+        break;
+    case T_TRAILER:
+        if (!x->pass_trailers)
+            return;
+        break;
+    case T_ACCEPT_RANGES:
+        if (x->conf->force_ranges)
+            return;
+        break;
+    default: /* Location, Refresh, Set-Cookie */
+        if (x->backend->field != NULL && x->backend->field(x, f, &value)
+            && f->token == T_LOCATION)
+            r->location_as_is = false;
+        break;
+    }
+    copy_field(r, f)->value = value;
 }
 
 void answer_fields(struct exchange *x)
@@ -255,25 +280,21 @@ void answer_fields(struct exchange *x)
     r->out.reason = x->head.reason;
     r->out.content_length = length_for_client(x);
     r->location_as_is = true;
-    obey(x);
-    for (unsigned i = 0; i < from->count; i++) {
-        const struct field *f = &from->items[i];
-        struct str value = f->value;
-        struct field *out;
+    if (unlikely(steers(from)))
+        obey(x);
+    if (!x->buffering)
+        r->main->limit_rate = 0;
+    for (const struct field *f = from->items, *end = f + from->count; f < end; f++) {
+        unsigned how = hidden->token[f->token];
 
-        if (f->deleted || is_dropped(x, f) || is_hidden(hidden, f) || is_named_hop(hops, f->name))
+        if (f->deleted || (how & (FIELD_HIDDEN | FIELD_HOP))
+            || (f->token == T_NONE && is_hidden_name(hidden, f))
+            || (unlikely(hops.len > 0) && list_has(hops, f->name)))
             continue;
-        if (x->backend->field != NULL
-            && (f->token == T_LOCATION || f->token == T_REFRESH || f->token == T_SET_COOKIE)
-            && x->backend->field(x, f, &value) && f->token == T_LOCATION)
-            r->location_as_is = false;
-        if (f->token == T_CONTENT_TYPE)
-            fields_delete(&r->out.fields, T_CONTENT_TYPE);
-        out = fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name,
-                                value);
-        out->in_order = keeps_place((enum token) f->token);
-        if (f->token == T_CONTENT_TYPE)
-            out->name = token_name(T_CONTENT_TYPE);
+        if (how & FIELD_LOOK)
+            pass_special(x, f);
+        else
+            copy_field(r, f)->in_order = (how & FIELD_PLACE) != 0;
     }
     pass_absence(r, hidden, T_SERVER);
     pass_absence(r, hidden, T_DATE);

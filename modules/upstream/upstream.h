@@ -133,7 +133,14 @@ struct upstream_bind {
     bool transparent;
 };
 
-/* Response fields that do not go to the client. Computed by upstream_conf_finish. */
+/* What becomes of a field of an answer on its way to the client. */
+enum {
+    FIELD_HIDDEN = 1, /* by the configuration */
+    FIELD_HOP = 2,    /* concerns only this connection, or is sent in another way */
+    FIELD_LOOK = 4,   /* depends on the answer, or may be changed: looked at by itself */
+    FIELD_PLACE = 8,  /* ours would have a certain place: it comes where the server put it */
+};
+/* That by token, and the other names that are hidden. Computed by upstream_conf_finish. */
 struct hidden_fields {
     unsigned char token[T_KNOWN];
     struct str *names;    /* not well-known ones */
@@ -325,15 +332,21 @@ struct exchange {
 };
 
 /*
- * From a content handler: asks a server. x lies in the request's arena, zeroed but for what the
- * caller sets.
- * V_WAIT, or what the handler is to return at once.
+ * From a content handler: asks a server. V_WAIT, or what the handler is to return at once.
  */
 enum verdict exchange_start(struct exchange *x);
 /* The request's exchange of late, or NULL. */
 struct exchange *exchange_of(const struct req *r);
 struct upstream_record *exchange_record(struct exchange *x);
 
+/*
+ * Whether there may be a field of that token, in a msg's own fields: one look at the index where
+ * fields_get would be a call, for names that are hardly ever there.
+ */
+static inline bool fields_may_have(const struct fields *f, enum token t)
+{
+    return f->index->first[t] != 0;
+}
 extern const struct module module_upstream;
 
 #endif
