@@ -6,7 +6,7 @@
 #include "core/base/fmt.h"
 #include "modules/proxy/proxy.h"
 
-#define FIELDS_HINT 24
+#define FIELDS_HINT 16
 #define FIELDS_MAX 60000 /* the size of the head is what limits */
 
 static int encode(struct exchange *x, struct chain *out)

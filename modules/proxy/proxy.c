@@ -51,11 +51,10 @@ static bool is_last_hop(const struct req *r)
            && str_eq(fields_value(&r->in->fields, T_MAX_FORWARDS), STR("0"));
 }
 
-static void fill_exchange(struct exchange *x, struct req *r, struct proxy_req *pr)
+static void fill_exchange(struct exchange *x, const struct req *r, struct proxy_req *pr)
 {
     const struct proxy_loc *conf = pr->conf;
 
-    x->req = r;
     x->conf = &conf->up;
     x->backend = &backend_http1;
     x->data = pr;
@@ -85,8 +84,10 @@ enum verdict proxy_handler(struct req *r)
         if (v != V_NEXT)
             return v;
     }
-    pr = ARENA_NEW(r->arena, struct proxy_req);
-    x = ARENA_NEW(r->arena, struct exchange);
+    pr = arena_alloc(r->arena, sizeof(*pr));
+    memset(pr, 0, offsetof(struct proxy_req, parser));
+    pr->decoder.carry = NULL;
+    x = exchange_new(r);
     req_ctx_set(r, proxy_slot, pr, CTX_REQUEST);
     pr->conf = conf;
     pr->loc = r->loc;

@@ -119,6 +119,7 @@ struct proxy_req {
     bool has_body;              /* the client's goes along */
     bool chunked;               /* streamed, of unknown length */
     struct str head;            /* encoded once for all attempts */
+    /* Not zeroed, but for decoder.carry: set before use. */
     struct h1_parser parser;
     struct h1_body decoder;
 };

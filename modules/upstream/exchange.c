@@ -49,8 +49,14 @@ static void record_begin(struct exchange *x, struct str peer)
     struct upstream_records *all = &x->req->upstream;
     struct upstream_record *rec;
 
-    all->items = arena_grow(x->req->arena, all->items, all->count, &all->capacity,
-                            sizeof(*all->items));
+    if (likely(all->items == NULL)) {
+        /* Most requests ask one server: room for eight would be 640 bytes to zero for each. */
+        all->items = arena_alloc(x->req->arena, sizeof(*all->items));
+        all->capacity = 1;
+    } else {
+        all->items = arena_grow(x->req->arena, all->items, all->count, &all->capacity,
+                                sizeof(*all->items));
+    }
     rec = &all->items[all->count];
     *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
                                      .response_us = -1, .new_exchange = x->record == 0 };
@@ -410,10 +416,11 @@ static void read_answer(struct exchange *x)
         x->end += (size_t) n;
         x->head_bytes += (size_t) n;
         exchange_record(x)->bytes_received += (uint64_t) n;
-        if (x->sent_all)
-            timer_set(&conn->timer, x->conf->read_timeout_ms);
         if (!process(x) || x->up != u)
             return;
+        /* Only now: an answer that came in one piece needs no timer, and pauses have stopped it. */
+        if (x->sent_all && !x->paused && !x->delayed)
+            timer_set(&conn->timer, x->conf->read_timeout_ms);
     }
     if (x->in != NULL && x->state == X_BODY && x->in->refs == 1 && x->start == x->end) {
         /* While the server is silent, nothing is held. */
@@ -722,9 +729,8 @@ static void resolve(struct exchange *x)
     }
     if (*core->resolver_instance == NULL)
         *core->resolver_instance = resolver_new(core->resolver, log_main);
-    x->query.name = x->resolve_name;
-    x->query.timeout_ms = core->resolver_timeout_ms;
-    x->query.done = resolved;
+    x->query = (struct resolve_query){ .name = x->resolve_name, .done = resolved,
+                                       .timeout_ms = core->resolver_timeout_ms };
     if (resolve_cached(*core->resolver_instance, &x->query)) {
         resolved(&x->query);
         return;
@@ -746,6 +752,15 @@ static void client_gone(struct req *main)
     log_info(&main->log, 0,
              "client prematurely closed connection, so upstream connection is closed too");
     req_abort(main, 499);
+}
+
+struct exchange *exchange_new(struct req *r)
+{
+    struct exchange *x = arena_alloc(r->arena, sizeof(*x));
+
+    memset(x, 0, offsetof(struct exchange, head));
+    x->req = r;
+    return x;
 }
 
 enum verdict exchange_start(struct exchange *x)

@@ -304,7 +304,6 @@ struct exchange {
     struct wait wait;
     struct choice choice;
     struct upconn *up;
-    struct msg head;               /* of the answer */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */
     struct block *in;
@@ -313,7 +312,6 @@ struct exchange {
     size_t head_bytes;             /* read so far, informational heads included */
     struct chain body;             /* decoded, not yet handed on */
     uint64_t received;             /* of the body */
-    struct resolve_query query;
     uint64_t started_us;           /* the attempt */
     uint64_t first_ms;             /* the first attempt */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
@@ -329,16 +327,18 @@ struct exchange {
     bool answering;                /* the head was handed on */
     bool watches_hup;
     bool send_broken;              /* the server takes no more; its answer may be there */
+
+    /* Not zeroed: more than half of it all, and set before use. */
+    struct msg head;               /* of the answer; by backend->reset */
+    struct resolve_query query;
 };
 
+/* In the request's arena, zeroed but for req and what is said above. The caller fills it in. */
+struct exchange *exchange_new(struct req *r);
 /*
  * From a content handler: asks a server. V_WAIT, or what the handler is to return at once.
  */
 enum verdict exchange_start(struct exchange *x);
-/* The request's exchange of late, or NULL. */
-struct exchange *exchange_of(const struct req *r);
-struct upstream_record *exchange_record(struct exchange *x);
-
 /*
  * Whether there may be a field of that token, in a msg's own fields: one look at the index where
  * fields_get would be a call, for names that are hardly ever there.
@@ -347,6 +347,10 @@ static inline bool fields_may_have(const struct fields *f, enum token t)
 {
     return f->index->first[t] != 0;
 }
+/* The request's exchange of late, or NULL. */
+struct exchange *exchange_of(const struct req *r);
+struct upstream_record *exchange_record(struct exchange *x);
+
 extern const struct module module_upstream;
 
 #endif
