@@ -148,7 +148,9 @@ struct listener {
     bool paused;        /* by the owner */
     bool starved;       /* private: paused for want of descriptors */
     bool complained;    /* private: that has been logged, and no connection accepted since */
-    unsigned burst; /* how many are accepted an event: 1, or UINT_MAX for multi_accept */
+    unsigned burst; /* how many are accepted an event: 1 (more while they queue up), or UINT_MAX for multi_accept */
+    unsigned allowed;   /* private: by the next event */
+    uint64_t last_turn; /* private: in which one accepted all that it was allowed */
     /* A new connection; takes ownership of c. */
     void (*accept)(struct listener *l, struct conn *c);
 };

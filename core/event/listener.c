@@ -12,6 +12,9 @@
 
 #define STARVED_MS 500
 
+/* With multi_accept off: how many one event may accept once connections are known to queue up. */
+#define BURST_MAX 8
+
 static int listener_update(struct listener *l)
 {
     bool on = !l->paused && !l->starved;
@@ -68,11 +71,30 @@ static bool accept_failed(struct listener *l, int err)
     }
 }
 
+/*
+ * An event accepts one connection. Where the turn before accepted all that it was allowed and epoll
+ * reports more at once, there is a queue, and this one may accept one more: a call to
+ * epoll_wait for each connection becomes one for several, and hardly an accept4 is made in vain.
+ */
+static void adapt(struct listener *l, unsigned taken, unsigned allowed)
+{
+    uint64_t turn = loop_turns();
+
+    if (taken < allowed) {
+        l->allowed = MIN(MAX(taken, 1), BURST_MAX);
+        return;
+    }
+    if (l->last_turn + 1 == turn && l->allowed < BURST_MAX)
+        l->allowed++;
+    l->last_turn = turn;
+}
+
 static void listener_event(struct watch *watch, uint32_t events UNUSED)
 {
     struct listener *l = container_of(watch, struct listener, watch);
+    unsigned taken = 0, allowed = MAX(l->allowed, l->burst);
 
-    for (unsigned i = 0; i < l->burst && l->watch.fd >= 0; i++) {
+    for (; taken < allowed && l->watch.fd >= 0; taken++) {
         struct sockaddr_storage peer;
         socklen_t len = sizeof(peer);
         int fd = accept4(l->fd, (struct sockaddr *) &peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -80,7 +102,7 @@ static void listener_event(struct watch *watch, uint32_t events UNUSED)
 
         if (fd < 0) {
             if (!accept_failed(l, errno))
-                return;
+                break;
             continue;
         }
         c = conn_tcp(fd, (const struct sockaddr *) &peer, len);
@@ -93,6 +115,7 @@ static void listener_event(struct watch *watch, uint32_t events UNUSED)
         c->ready = CONN_WRITE;
         l->accept(l, c);
     }
+    adapt(l, taken, allowed);
 }
 
 int listener_start(struct listener *l, int fd)
@@ -101,6 +124,7 @@ int listener_start(struct listener *l, int fd)
     l->fd = fd;
     l->watch.fd = -1;
     l->watch.handler = listener_event;
+    l->allowed = 1;
     l->timer = (struct timer){ .deadline_ms = TIMER_OFF, .fire = listener_fed };
     l->paused = l->starved = l->complained = false;
     return listener_update(l);
