@@ -151,14 +151,33 @@ static void cancel_read(struct wait *w)
     b->reader = NULL;
 }
 
+bool body_is_gone(const struct req *r)
+{
+    const struct body *b = &r->main->body;
+
+    return b->streaming && b->chain.bytes != b->received;
+}
+
+/* A stream of which nobody has taken anything is read as a whole after all. */
+static void end_stream(struct req *main)
+{
+    struct body *b = &main->body;
+
+    b->streaming = false;
+    b->on_data = NULL;
+    main->ops->read_body(main, true);
+}
+
 enum verdict body_read(struct req *r)
 {
     struct req *main = r->main;
     struct body *b = &main->body;
 
+    if (unlikely(b->streaming) && !b->failed && !body_is_gone(main))
+        end_stream(main);
     if (b->failed)
         return b->failed == 408 ? V_ABORT : req_status(r, b->failed);
-    if (b->complete || b->discarding)
+    if (b->complete || b->discarding || body_is_gone(main))
         return V_NEXT;
     if (!b->started) {
         b->started = true;

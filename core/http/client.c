@@ -12,6 +12,7 @@
 
 #define CLIENT_SLAB 64
 #define LINGER_BUFFER 4096
+#define LINGER_READS 16 /* then others have their turn */
 
 struct client_slab {
     struct client_slab *next;
@@ -113,17 +114,19 @@ static void linger_readable(struct client *c)
     char buf[LINGER_BUFFER];
     ssize_t n;
 
-    do {
+    for (unsigned i = 0; i < LINGER_READS && (c->conn->ready & CONN_READ); i++) {
         n = conn_read(c->conn, buf, sizeof(buf));
         if (n == 0 || (n < 0 && errno != EAGAIN)) {
             client_close(c);
             return;
         }
-    } while (n > 0 && (c->conn->ready & CONN_READ));
+    }
     /* lingering_timeout counts from the last data, lingering_time from the start. */
     timer_set(&c->conn->timer, c->server->core_loc->lingering_timeout_ms);
     if (clock_ms() >= c->start_ms)
         client_close(c);
+    else
+        conn_want(c->conn, CONN_READ);
 }
 
 static void client_event(struct conn *conn, unsigned ready)
@@ -210,6 +213,8 @@ void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
+    if (c->state == CLIENT_HEAD)
+        client_counts.reading--;
     c->state = CLIENT_CLOSED;
     client_counts.active--;
     h1_server_free(c);

@@ -252,6 +252,8 @@ enum verdict body_read(struct req *r);
 enum verdict body_stream(struct req *r, void (*on_data)(struct req *r));
 /* After taking from r->body.chain while streaming: read on. */
 void body_consumed(struct req *r);
+/* Part of it has been taken from the stream by whoever read it first: nobody else can have it. */
+bool body_is_gone(const struct req *r);
 /* Nobody wants it: read and drop while the answer is sent. */
 void body_discard(struct req *r);
 /* A second reader (error_page fallback, retry): FILE and MEM pieces again. The body is never consumed by readers: copy references. */

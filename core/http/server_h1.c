@@ -14,6 +14,7 @@
 #include "core/http/proxy_protocol.h"
 
 #define FIELDS_HINT 24
+#define READS_PER_EVENT 16 /* then others have their turn */
 
 /* Blocks that parsed fields still point into after the buffer moved on. */
 struct kept {
@@ -214,6 +215,7 @@ static void head_lost(struct client *c, unsigned status)
     struct req *r = c->h1->req;
 
     client_counts.reading--;
+    client_counts.writing++;
     c->state = CLIENT_REQUEST;
     r->keep_alive = false;
     req_abort(r, status);
@@ -230,6 +232,7 @@ static void head_failed(struct client *c, enum h1_error error)
     else
         log_info(&r->log, 0, "%s", h1_error_text(error));
     client_counts.reading--;
+    client_counts.writing++;
     client_counts.requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
@@ -266,6 +269,7 @@ static void head_done(struct client *c)
         return;
     }
     client_counts.reading--;
+    client_counts.writing++;
     client_counts.requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
@@ -340,11 +344,18 @@ static bool drop_old_body(struct client *c)
         return false;
     }
     if (result == H1_MORE) {
+        const struct core_loc *core = c->server->core_loc;
+        uint64_t spent_ms = clock_ms() - st->req->start_ms;
+
         st->start = st->end = 0;
+        if (spent_ms < core->lingering_time_ms)
+            timer_set(&c->conn->timer,
+                      MIN(core->lingering_timeout_ms, core->lingering_time_ms - spent_ms));
         return false;
     }
     st->old_body.kind = H1_BODY_NONE;
     c->state = CLIENT_HEAD;
+    client_counts.reading++;
     timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
     return true;
 }
@@ -444,7 +455,7 @@ void h1_server_readable(struct client *c)
         if (c->state != CLIENT_HEAD && c->state != CLIENT_DISCARD)
             return;
     }
-    while (c->conn->ready & CONN_READ) {
+    for (unsigned i = 0; i < READS_PER_EVENT && (c->conn->ready & CONN_READ); i++) {
         struct block *block;
         ssize_t n;
 
@@ -548,7 +559,8 @@ static void read_body_more(struct client *c)
     struct h1_state *st = c->h1;
     struct req *r = st->req;
 
-    while (st->wants_body && (c->conn->ready & CONN_READ)) {
+    for (unsigned i = 0; i < READS_PER_EVENT && st->wants_body && (c->conn->ready & CONN_READ);
+         i++) {
         ssize_t n;
 
         if (!st->in_is_body || st->in->refs > 1) {
@@ -651,7 +663,6 @@ static enum verdict h1_head(struct req *r)
     end = h1_write_response(&w, buf);
     r->response_head_bytes = (uint64_t) (end - buf);
     chain_push_mem(&st->out, NULL, buf, (size_t) (end - buf));
-    client_counts.writing++;
     return V_NEXT;
 }
 
@@ -777,9 +788,15 @@ static int write_out(struct client *c)
 {
     struct h1_state *st = c->h1;
     struct req *r = st->req;
-    uint64_t limit = rate_allows(r, st), chunk = r->loc->core->sendfile_max_chunk;
+    uint64_t limit, chunk = r->loc->core->sendfile_max_chunk;
     ssize_t n;
 
+    if (unlikely(st->delayed)) {
+        /* An event comes before the timer: whether to wait on is decided anew. */
+        st->delayed = false;
+        timer_stop(&st->write_timer);
+    }
+    limit = rate_allows(r, st);
     if (limit == 0)
         return 0;
     /* A fast client must not keep the worker to itself: the rest follows in the next turn. */
@@ -903,8 +920,7 @@ static void h1_finished(struct req *r)
     struct h1_state *st = c->h1;
     const struct core_loc *core = r->loc->core;
 
-    if (r->head_sent && r->in->version != HTTP_09)
-        client_counts.writing--;
+    client_counts.writing--;
     c->server_keepalive_ms = core->keepalive_timeout_ms;
     if (r->keep_alive && !c->draining) {
         next_request(c, st);
@@ -923,8 +939,7 @@ static void h1_reset(struct req *r)
 {
     struct client *c = r->client;
 
-    if (r->head_sent && r->in->version != HTTP_09)
-        client_counts.writing--;
+    client_counts.writing--;
     client_close(c);
 }
 

@@ -8,9 +8,18 @@
 
 static unsigned stub_slot;
 
+/* Who is neither sending a head nor waiting for an answer rests. */
+static const struct client_counts *counts(void)
+{
+    struct client_counts *c = &client_counts;
+
+    c->waiting = c->active - c->reading - c->writing;
+    return c;
+}
+
 static enum verdict stub_run(struct req *r)
 {
-    const struct client_counts *c = &client_counts;
+    const struct client_counts *c = counts();
 
     if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return req_status(r, 405);
@@ -35,7 +44,7 @@ static const char *set_stub_status(struct conf *cf, void *field)
 static bool get_count(struct eval *e, const struct var *v, struct str *out)
 {
     char *p = arena_bytes(e->arena, FMT_U64_MAX);
-    const unsigned *n = (const unsigned *) (const void *) ((const char *) &client_counts + v->data);
+    const unsigned *n = (const unsigned *) (const void *) ((const char *) counts() + v->data);
 
     *out = str_from(p, (size_t) (fmt_u64(p, *n) - p));
     return true;

@@ -100,7 +100,7 @@ static enum backend_result head(struct exchange *x, const char *ptr, size_t len,
         x->error = sentence(x, &pr->parser);
         return BACKEND_INVALID;
     }
-    if (x->head.status == 101 && !x->http_upgrade) {
+    if (x->head.status == 101 && (!x->http_upgrade || !x->sent_all)) {
         x->error = "upstream sent unexpected status 101";
         return BACKEND_INVALID;
     }

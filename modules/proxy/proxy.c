@@ -72,13 +72,19 @@ static void fill_exchange(struct exchange *x, const struct req *r, struct proxy_
 enum verdict proxy_handler(struct req *r)
 {
     const struct proxy_loc *conf = req_loc_conf(r, proxy_slot);
-    bool stream = may_stream(r, conf);
+    bool stream = may_stream(r, conf), bodiless = false;
     struct proxy_req *pr;
     struct exchange *x;
 
     if (unlikely(is_last_hop(r)))
         return answer_text(r, 200, STR_NULL, STR(""));
-    if (!stream && !r->main->body.complete) {
+    if (unlikely(body_is_gone(r)) && has_body(r, conf)) {
+        /* An attempt before this redirect took it; without one a page can still be fetched. */
+        if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
+            return req_status(r, 502);
+        stream = false;
+        bodiless = true;
+    } else if (!stream && (!r->main->body.complete || r->main->body.streaming)) {
         enum verdict v = body_read(r);
 
         if (v != V_NEXT)
@@ -100,7 +106,7 @@ enum verdict proxy_handler(struct req *r)
         if (pr->body.ptr == NULL)
             pr->body = STR("");
     } else {
-        pr->has_body = has_body(r, conf);
+        pr->has_body = !bodiless && has_body(r, conf);
     }
     pr->chunked = stream && r->in->content_length < 0;
     fill_exchange(x, r, pr);

@@ -386,7 +386,7 @@ static size_t rate_allows(struct exchange *x, size_t room)
     if (allowed > x->received)
         return (size_t) MIN((uint64_t) room, allowed - x->received);
     x->delayed = true;
-    conn_want(x->up->conn, 0);
+    conn_want(x->up->conn, x->sent_all ? 0 : CONN_WRITE);
     timer_set(&x->up->conn->timer, (x->received - allowed) * 1000 / rate + 1);
     return 0;
 }
@@ -437,7 +437,7 @@ void exchange_resume_reading(struct exchange *x)
     if (x->up == NULL)
         return;
     timer_set(&x->up->conn->timer, x->conf->read_timeout_ms);
-    conn_want(x->up->conn, CONN_READ);
+    conn_want(x->up->conn, CONN_READ | (x->sent_all ? 0 : CONN_WRITE));
 }
 
 /* Sending ------------------------------------------------------------------------------------ */

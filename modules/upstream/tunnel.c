@@ -8,9 +8,23 @@
 
 #include "modules/upstream/internal.h"
 
+#define READS_PER_EVENT 8 /* then others have their turn */
+
 static void end(struct exchange *x)
 {
     exchange_finish(x, V_ABORT);
+}
+
+/* The server has closed: what it sent is still to reach the client. */
+static void server_closed(struct exchange *x)
+{
+    x->ended = true;
+    if (answer_buffered(x->req) == 0) {
+        end(x);
+        return;
+    }
+    timer_stop(&x->up->conn->timer);
+    conn_want(x->up->conn, 0);
 }
 
 /* From the client to the server. */
@@ -20,6 +34,12 @@ static void to_server(struct exchange *x)
     struct conn *conn = x->up->conn;
     ssize_t n;
 
+    if (x->ended) {
+        chain_clear(&r->body.chain);
+        if (r->body.complete || r->body.failed)
+            end(x);
+        return;
+    }
     chain_append(&x->out, &r->body.chain);
     if (!chain_empty(&x->out)) {
         n = conn_send(conn, &x->out, 0, false);
@@ -72,7 +92,7 @@ static void from_server(struct exchange *x)
 {
     struct conn *conn = x->up->conn;
 
-    while (!x->paused && (conn->ready & CONN_READ)) {
+    for (unsigned i = 0; i < READS_PER_EVENT && !x->paused && (conn->ready & CONN_READ); i++) {
         ssize_t n;
 
         if (x->in == NULL || x->in->refs > 1) {
@@ -85,7 +105,7 @@ static void from_server(struct exchange *x)
         if (n <= 0) {
             if (n < 0)
                 log_info(&x->req->log, errno, "recv() failed");
-            end(x);
+            server_closed(x);
             return;
         }
         exchange_record(x)->bytes_received += (uint64_t) n;
@@ -105,7 +125,14 @@ static void drained(struct req *r)
 {
     struct exchange *x = exchange_of(r);
 
-    if (x == NULL || x->state != X_TUNNEL || !x->paused || answer_full(r, x->conf->busy))
+    if (x == NULL || x->state != X_TUNNEL)
+        return;
+    if (x->ended) {
+        if (answer_buffered(r) == 0)
+            end(x);
+        return;
+    }
+    if (!x->paused || answer_full(r, x->conf->busy))
         return;
     x->paused = false;
     conn_want(x->up->conn, CONN_READ | (chain_empty(&x->out) ? 0 : CONN_WRITE));
@@ -139,6 +166,7 @@ void tunnel_start(struct exchange *x)
     r->log.action = "proxying upgraded connection";
     r->keep_alive = false;
     r->header_only = false;
+    r->limit_rate = 0;
     if (x->watches_hup) {
         r->main->on_hup = NULL; /* the end of the client's data is seen as the end of the body */
         x->watches_hup = false;
@@ -152,6 +180,7 @@ void tunnel_start(struct exchange *x)
         return;
     timer_set(&conn->timer, x->conf->read_timeout_ms);
     conn_want(conn, CONN_READ);
+    chain_clear(&r->body.chain); /* of the request that asked for the tunnel: sent */
     r->ops->tunnel(r);
     body_stream(r, client_came);
     client_came(r);

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# Moments at which two things that are each right meet: streamed request bodies and error pages, full duplex
+# and slow clients, tunnels that end, bodies that nobody read and what follows them.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use Socket qw(SOL_SOCKET SO_RCVBUF);
+use Test::More;
+use Proxyd;
+
+my $p = Proxyd->new(log => 'warn', conf => <<'EOT');
+worker_processes 1;
+events { worker_connections 256; }
+http {
+    access_log off;
+    client_body_buffer_size 16k;
+    client_max_body_size 0;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    lingering_timeout 1s;
+    map $http_upgrade $connection_field { default upgrade; "" ""; }
+    server {
+        listen 127.0.0.1:{{port}};
+        listen 127.0.0.1:{{port:narrow}} sndbuf=8k;
+        location = /status { stub_status; }
+        location /ok { return 200 "ok\n"; }
+        location /refused/ {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:{{port:none}};
+            error_page 502 @whole;
+        }
+        location /refused/again {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:{{port:none}};
+            error_page 502 @stream;
+        }
+        location /cut/named {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:{{port:cut}};
+            error_page 502 @whole;
+        }
+        location /cut/stream {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:{{port:cut}};
+            error_page 502 @stream;
+        }
+        location /cut/page {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:{{port:cut}};
+            error_page 502 /page;
+        }
+        location @whole { proxy_pass http://127.0.0.1:{{port:echo}}; }
+        location @stream { proxy_request_buffering off; proxy_pass http://127.0.0.1:{{port:echo}}; }
+        location /page { proxy_pass http://127.0.0.1:{{port:echo}}; }
+        location /tunnel/ {
+            proxy_pass http://127.0.0.1:{{port:tunnel}};
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_field;
+        }
+        location /duplex {
+            proxy_pass http://127.0.0.1:{{port:duplex}};
+            proxy_buffering off;
+            proxy_read_timeout 4s;
+        }
+    }
+}
+EOT
+$p->port('none');    # nobody listens there
+$p->echo_origin('echo');
+# Takes some of a request, then goes.
+$p->origin('cut', sub { my ($c) = @_; $c->more until $c->{in} =~ /\r\n\r\n.{5}/s; });
+my $flood = 60_000;
+$p->origin(
+    'tunnel',
+    sub {
+        my ($c) = @_;
+        my $r = $c->request or return;
+        $c->write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        if ($r->{uri} =~ /flood/) { $c->write('t' x $flood . 'END'); return }
+        $c->more until length $c->{in} >= 4;
+        $c->write("got $c->{in}");
+    }
+);
+# Sends half of its answer before it reads the request's body, the other half after it.
+my $size = 6_000_000;
+$p->origin(
+    'duplex',
+    sub {
+        my ($c) = @_;
+        $c->more until $c->{in} =~ s/^.*?\r\n\r\n//s;
+        $c->write("HTTP/1.1 200 OK\r\nContent-Length: " . 2 * $size . "\r\n\r\n" . 'a' x $size);
+        my $got = length $c->{in};
+        while ($got < $size) {
+            $c->{in} = '';
+            $c->more or last;
+            $got += length $c->{in};
+        }
+        $c->write('b' x $size);
+    }
+);
+$p->start;
+
+# --- a streamed body and what error_page makes of it ----------------------------------------------
+sub in_two {
+    my ($uri, $first, $second) = @_;
+    my $c = $p->connect;
+    $c->send("POST $uri HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            . length($first . $second)
+            . "\r\n\r\n$first");
+    $c->wait_input(0.05);
+    $c->send($second);
+    my $r = $c->response(timeout => 5) || Proxyd::none();
+    $c->close;
+    return $r;
+}
+for my $uri ('/refused/x', '/refused/again') {
+    my $r = in_two($uri, '12345', '67890');
+    is $r->status . (Proxyd::report($r)->{body} || ''), '5021234567890',
+        "$uri: no server took the body, the fallback gets it, though its end came later";
+    $r = in_two($uri, '12345', 'b' x 50_000);
+    is length(Proxyd::report($r)->{body} || ''), 50_005, "$uri: and a large one";
+}
+for my $uri ('/cut/named', '/cut/stream') {
+    my $r = in_two($uri, '12345', '67890');
+    is $r->status . ($r->header('content-type') || ''), '502text/html',
+        "$uri: a POST whose body is gone is not repeated without it";
+}
+my $page = in_two('/cut/page', '12345', '67890');
+my $report = Proxyd::report($page);
+is join(' ', $page->status, map { defined $_ ? $_ : '-' } @$report{qw(method body)}), '502 GET ',
+    'a page is fetched without the body that is gone';
+
+# --- tunnels ---------------------------------------------------------------------------------------
+my $upgrade = "Host: a\r\nConnection: upgrade\r\nUpgrade: x\r\n";
+{
+    my $c = $p->connect;
+    $c->send("GET /tunnel/x HTTP/1.1\r\n${upgrade}Content-Length: 4\r\n\r\nBODY");
+    $c->wait_input(5);
+    $c->send('tunn');
+    like $c->read_eof(5), qr/\r\n\r\ngot tunn\z/, 'the body of a request for a tunnel is sent once';
+    $c->close;
+}
+{
+    my $c = $p->connect('narrow');
+    setsockopt $c->sock, SOL_SOCKET, SO_RCVBUF, 4096;
+    $c->send("GET /tunnel/flood HTTP/1.1\r\n$upgrade\r\n");
+    my ($body) = $c->read_eof(10) =~ /\r\n\r\n(.*)/s;
+    is length($body) . substr($body, -3), $flood + 3 . 'END',
+        'what the server sent before it closed a tunnel arrives';
+    $c->close;
+}
+
+# --- both ways at once, with a client that does not read -------------------------------------------
+{
+    my $c = $p->connect;
+    $c->send("POST /duplex HTTP/1.1\r\nHost: a\r\nContent-Length: $size\r\n\r\n" . 'r' x $size,
+        timeout => 5);
+    my $r = $c->response(timeout => 10) || Proxyd::none();
+    is length($r->body) . substr($r->body, -1), 2 * $size . 'b',
+        'the rest of a request is sent after the answer was held back';
+    $c->close;
+}
+
+# --- bodies that nobody read -----------------------------------------------------------------------
+{
+    my $c = $p->connect;
+    $c->send("POST /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    $c->response(timeout => 5);
+    $c->send("67890GET /status HTTP/1.1\r\nHost: a\r\n\r\n");
+    my $r = $c->response(timeout => 5) || Proxyd::none();
+    like $r->body, qr/^Active connections: 1 \n.*^Reading: 0 Writing: 1 Waiting: 0 $/ms,
+        'the counts are right after a body was dropped';
+    my $idle = $p->connect;
+    $p->wait_for(sub { ($p->get('/status')->body =~ /Active connections: (\d+)/)[0] == 3 });
+    like $p->get('/status')->body, qr/^Reading: 0 Writing: 1 Waiting: 2 $/m,
+        'connections without a request are waiting';
+    $_->close for $c, $idle;
+}
+{
+    # Longer than lingering_timeout altogether, but never silent for that long.
+    my $c = $p->connect;
+    $c->send("POST /ok HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
+    $c->response(timeout => 5);
+    for (1 .. 8) {
+        $c->wait_input(0.2);
+        $c->send('x');
+    }
+    $c->send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+    my $r = $c->response(timeout => 5) || Proxyd::none();
+    is $r->status, 200, 'a body that is dropped may come slowly';
+    $c->close;
+}
+
+$p->stop;
+done_testing;
