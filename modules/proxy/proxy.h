@@ -45,10 +45,17 @@ struct proxy_fields {
     struct proxy_field *items;
     unsigned count, capacity;
 };
+/* Bytes of the head that are known at load, and the field behind them whose value is not. */
+struct proxy_run {
+    struct str text;         /* whole lines; the first run begins with the version */
+    struct str name;         /* with ": " */
+    struct expr *value;      /* NULL: the last run, text only */
+};
 /* proxy_set_header and the defaults, compiled. */
 struct proxy_template {
-    struct proxy_field *fields;
+    struct proxy_run *runs;
     unsigned count;
+    size_t size;             /* of all but the values */
     bool sets_length, sets_encoding;   /* the framing is the configuration's business */
     bool sets_upgrade;                 /* Upgrade is sent: 101 may come */
     unsigned char drop[T_KNOWN];       /* client's fields that are not passed */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The head of the request that is sent on. What the configuration says of it is compiled into a
- * template at load: fields of its own, and which of the client's are not passed. The rest of
- * the client's fields follow in their order and spelling.
+ * template at load: runs of bytes that are known then, fields whose values are not, and which of
+ * the client's are not passed. The rest of the client's fields follow in their order and spelling.
  */
 #include "core/base/fmt.h"
 #include "modules/proxy/proxy.h"
@@ -57,14 +57,62 @@ static bool is_empty(const struct expr *value)
     return expr_is_literal(value, &text) && text.len == 0;
 }
 
+/* The value if it is the same for all requests of this location. */
+static bool is_known(const struct proxy_loc *p, const struct expr *value, struct str *text)
+{
+    struct str source;
+
+    if (expr_is_literal(value, text))
+        return true;
+    source = expr_source(value);
+    if (p->pass == NULL || p->pass->url != NULL
+        || !(str_eq(source, STR("$proxy_host")) || str_eq(source, STR("${proxy_host}"))))
+        return false;
+    *text = p->pass->host_port;
+    return true;
+}
+
+/* first, name, ": ", and with a value that and the end of the line. */
+static struct str add_line(struct arena *arena, struct str first, struct str name,
+                           const struct str *value)
+{
+    size_t room = first.len + name.len + 4 + (value != NULL ? value->len : 0);
+    char *buf = arena_bytes(arena, room), *p = fmt_str(buf, first);
+
+    p = fmt_str(p, name);
+    p = fmt_str(p, STR(": "));
+    if (value != NULL)
+        p = fmt_str(fmt_str(p, *value), STR("\r\n"));
+    return str_from(buf, (size_t) (p - buf));
+}
+
+static void add_field(struct arena *arena, struct proxy_template *t, const struct proxy_loc *p,
+                      const struct proxy_field *f)
+{
+    struct proxy_run *run = &t->runs[t->count];
+    struct str value;
+
+    if (is_known(p, f->value, &value)) {
+        if (value.len > 0)
+            run->text = add_line(arena, run->text, f->name, &value);
+        return;
+    }
+    run->name = add_line(arena, STR(""), f->name, NULL);
+    run->value = f->value;
+    t->size += run->text.len + run->name.len + 2;
+    t->count++;
+}
+
 int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *p)
 {
     struct proxy_template *t = ARENA_NEW(cf->arena, struct proxy_template);
+    struct proxy_field host = { .name = STR("Host") };
     const char *error = NULL;
     bool has_host = false;
 
     (void) level;
-    t->fields = ARENA_ARRAY(cf->arena, struct proxy_field, p->set_headers.count + 1);
+    t->runs = ARENA_ARRAY(cf->arena, struct proxy_run, p->set_headers.count + 2);
+    t->runs[0].text = p->http_version == HTTP_10 ? STR(" HTTP/1.0\r\n") : STR(" HTTP/1.1\r\n");
     for (unsigned i = 0; i < ARRAY_LEN(always_dropped); i++)
         t->drop[always_dropped[i]] = 1;
     for (unsigned i = 0; i < p->set_headers.count; i++) {
@@ -77,14 +125,15 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
         if (is_empty(f->value))
             continue;
         t->sets_upgrade |= str_caseeq(f->name, STR("Upgrade"));
-        t->fields[t->count++] = *f;
+        add_field(cf->arena, t, p, f);
     }
     if (!has_host) {
-        t->fields[t->count].name = STR("Host");
-        t->fields[t->count].value = expr_compile(cf, STR("$proxy_host"), 0, &error);
-        if (t->fields[t->count++].value == NULL)
+        host.value = expr_compile(cf, STR("$proxy_host"), 0, &error);
+        if (host.value == NULL)
             return -1;
+        add_field(cf->arena, t, p, &host);
     }
+    t->size += t->runs[t->count++].text.len;
     p->template = t;
     return 0;
 }
@@ -94,9 +143,12 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
 /* What must not go on because the client's Connection names it. */
 static struct str hop_names(struct req *r)
 {
-    struct str v = fields_value(&r->in->fields, T_CONNECTION);
+    struct str v;
 
-    if (likely(v.ptr == NULL) || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
+    if (!fields_may_have(&r->in->fields, T_CONNECTION))
+        return STR_NULL;
+    v = fields_value(&r->in->fields, T_CONNECTION);
+    if (v.ptr == NULL || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
         || str_caseeq(v, STR("upgrade")))
         return STR_NULL;
     return fields_joined(&r->in->fields, STR("Connection"), STR(", "), r->arena);
@@ -174,11 +226,6 @@ static void body_framing(struct exchange *x, const struct proxy_req *pr, struct 
         h->content_length = str_from(h->length, (size_t) (fmt_u64(h->length, n) - h->length));
 }
 
-static size_t field_size(struct str name, struct str value)
-{
-    return value.len ? name.len + value.len + 4 : 0;
-}
-
 static char *put_field(char *p, struct str name, struct str value)
 {
     if (value.len == 0)
@@ -200,7 +247,7 @@ static void evaluate(struct exchange *x, const struct proxy_req *pr, struct head
     h->value = t->count <= VALUES_ON_STACK ? h->values
                                            : ARENA_ARRAY(r->arena, struct str, t->count);
     for (unsigned i = 0; i < t->count; i++)
-        h->value[i] = expr_eval(&r->eval, t->fields[i].value);
+        h->value[i] = t->runs[i].value ? expr_eval(&r->eval, t->runs[i].value) : STR_NULL;
     h->via = pr->conf->via.mode == VIA_OFF ? STR_NULL : proxy_via_value(r, &pr->conf->via);
     h->hops = hop_names(r);
     h->forwards = max_forwards(r);
@@ -216,46 +263,93 @@ static bool replaces(const struct head_parts *h, const struct field *f, struct s
     return unlikely(f->token == T_VIA) && h->via.ptr != NULL;
 }
 
-struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr)
+/* The template's part, behind the URI. */
+static char *put_runs(char *p, const struct proxy_template *t, const struct head_parts *h)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        p = fmt_str(p, t->runs[i].text);
+        if (h->value[i].len == 0)
+            continue;
+        p = fmt_str(p, t->runs[i].name);
+        p = fmt_str(p, h->value[i]);
+        *p++ = '\r';
+        *p++ = '\n';
+    }
+    return p;
+}
+
+/*
+ * A field of the client's. As a rule name and value lie in what was read with ": " between them:
+ * one copy then instead of two.
+ */
+static char *put_own_field(char *p, const struct field *f, struct str value)
+{
+    const char *colon = f->name.ptr + f->name.len;
+
+    if (likely(value.len > 0 && value.ptr == colon + 2 && colon[0] == ':' && colon[1] == ' ')) {
+        p = fmt_str(p, str_from(f->name.ptr, f->name.len + 2 + value.len));
+    } else {
+        p = fmt_str(p, f->name);
+        *p++ = ':';
+        *p++ = ' ';
+        p = fmt_str(p, value);
+    }
+    *p++ = '\r';
+    *p++ = '\n';
+    return p;
+}
+
+/* Those of the client's fields that are passed on. */
+static char *put_own_fields(char *p, const struct proxy_template *t, const struct fields *in,
+                            const struct head_parts *h)
+{
+    for (const struct field *f = in->items, *end = f + in->count; f < end; f++) {
+        struct str value = f->value;
+
+        if (is_passed(t, f, h->hops) && !replaces(h, f, &value))
+            p = put_own_field(p, f, value);
+    }
+    return p;
+}
+
+static size_t head_size(const struct exchange *x, const struct proxy_req *pr,
+                        const struct head_parts *h, bool pass)
 {
     const struct proxy_template *t = pr->conf->template;
     const struct fields *in = &x->req->in->fields;
+    size_t size = pr->method.len + x->uri.len + t->size + sizeof(" \r\n")
+                  + sizeof("Content-Length: \r\nTransfer-Encoding: chunked\r\nVia: \r\n")
+                  + FMT_U64_MAX + h->via.len;
+
+    for (unsigned i = 0; i < t->count; i++)
+        size += h->value[i].len;
+    if (!pass)
+        return size;
+    for (const struct field *f = in->items, *end = f + in->count; f < end; f++)
+        size += f->name.len + f->value.len + 4;
+    return size;
+}
+
+struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr)
+{
+    const struct proxy_template *t = pr->conf->template;
     bool pass = x->conf->pass_request_headers;
     struct head_parts h;
     char *buf, *p;
     size_t size;
 
     evaluate(x, pr, &h);
-    size = pr->method.len + x->uri.len + sizeof(" HTTP/1.1\r\n\r\n ")
-           + sizeof("Content-Length: \r\nTransfer-Encoding: chunked\r\nVia: \r\n") + FMT_U64_MAX
-           + h.via.len;
-    for (unsigned i = 0; i < t->count; i++)
-        size += field_size(t->fields[i].name, h.value[i]);
-    for (unsigned i = 0; pass && i < in->count; i++)
-        size += in->items[i].name.len + in->items[i].value.len + 4;
+    size = head_size(x, pr, &h, pass);
     p = buf = arena_bytes(x->req->arena, size);
     p = fmt_str(p, pr->method);
     *p++ = ' ';
     p = fmt_str(p, x->uri);
-    p = fmt_str(p, pr->conf->http_version == HTTP_10 ? STR(" HTTP/1.0\r\n") : STR(" HTTP/1.1\r\n"));
-    for (unsigned i = 0; i < t->count; i++)
-        p = put_field(p, t->fields[i].name, h.value[i]);
+    p = put_runs(p, t, &h);
     p = put_field(p, STR("Content-Length"), h.content_length);
     if (h.chunked)
         p = fmt_str(p, STR("Transfer-Encoding: chunked\r\n"));
-    for (unsigned i = 0; pass && i < in->count; i++) {
-        const struct field *f = &in->items[i];
-        struct str value = f->value;
-
-        if (!is_passed(t, f, h.hops) || replaces(&h, f, &value))
-            continue;
-        p = fmt_str(p, f->name);
-        *p++ = ':';
-        *p++ = ' ';
-        p = fmt_str(p, value);
-        *p++ = '\r';
-        *p++ = '\n';
-    }
+    if (pass)
+        p = put_own_fields(p, t, &x->req->in->fields, &h);
     if (!t->drop[T_VIA])
         p = put_field(p, STR("Via"), h.via);
     *p++ = '\r';
