@@ -8,9 +8,10 @@
  *         request that has a body with that body.
  *     lost_load load RATE KEPT FRESH PORT…
  *         RATE requests a second over KEPT kept-alive connections and FRESH that serve one request
- *         each. Commands on stdin, one a line: "targets PORT…" (new connections go there only),
- *         "report" (counts since the last report, the first failures, then a line with a dot);
- *         the end of stdin ends it.
+ *         each. Commands on stdin, one a line: "targets PORT…" (new connections go there only;
+ *         answered with a dot when those that go elsewhere are in use or gone), "report" (counts
+ *         since the last report, the first failures, then a line with a dot); the end of stdin
+ *         ends it.
  *
  * Whatever is not a complete 200 with the right body counts as failed: a refused connection, one
  * reset or closed before the answer, and a request that lost the race against the server's close
@@ -52,7 +53,7 @@ struct slot {
 };
 
 static struct slot *slots;
-static int slot_count, ep, targets[64], target_count;
+static int slot_count, ep, targets[64], target_count, unconfirmed;
 static unsigned long requests, failures, fresh_count, kept_count;
 static char shown[SHOWN][240];
 static double rate;
@@ -375,6 +376,27 @@ static void set_targets(char **list, int n)
         targets[target_count++] = atoi(list[i]);
 }
 
+static int is_target(int port)
+{
+    for (int i = 0; i < target_count; i++) {
+        if (targets[i] == port)
+            return 1;
+    }
+    return 0;
+}
+
+/* Says that new targets are in force: once no other has a connection that it may not know of yet. */
+static void confirm_targets(void)
+{
+    for (int i = 0; i < slot_count; i++) {
+        if (slots[i].busy && !slots[i].reused && !is_target(slots[i].port))
+            return;
+    }
+    unconfirmed = 0;
+    puts(".");
+    fflush(stdout);
+}
+
 static void command(char *line)
 {
     char *words[64], *save = NULL;
@@ -384,8 +406,7 @@ static void command(char *line)
         words[n++] = w;
     if (n > 1 && strcmp(words[0], "targets") == 0) {
         set_targets(words + 1, n - 1);
-        puts(".");
-        fflush(stdout);
+        unconfirmed = 1;
     } else if (n == 1 && strcmp(words[0], "report") == 0) {
         report();
     }
@@ -455,6 +476,8 @@ static int load(int argc, char **argv)
         if (budget > rate / 20)
             budget = rate / 20;
         start_due(&budget, &next);
+        if (unconfirmed)
+            confirm_targets();
     }
 }
 
