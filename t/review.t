@@ -127,6 +127,11 @@ for my $uri ('/cut/named', '/cut/stream') {
     is $r->status . ($r->header('content-type') || ''), '502text/html',
         "$uri: a POST whose body is gone is not repeated without it";
 }
+{
+    my $r = $p->post('/cut/named', '1234567890');
+    is $r->status . (Proxyd::report($r)->{body} || ''), '5021234567890',
+        'a body that had come with the head is sent again';
+}
 my $page = in_two('/cut/page', '12345', '67890');
 my $report = Proxyd::report($page);
 is join(' ', $page->status, map { defined $_ ? $_ : '-' } @$report{qw(method body)}), '502 GET ',

@@ -78,6 +78,11 @@ enum verdict proxy_handler(struct req *r)
 
     if (unlikely(is_last_hop(r)))
         return answer_text(r, 200, STR_NULL, STR(""));
+    if (unlikely(stream)) {
+        /* A body that came with the head can be sent again: it is treated as any other. */
+        body_stream(r, NULL);
+        stream = !r->body.complete || body_is_gone(r);
+    }
     if (unlikely(body_is_gone(r)) && has_body(r, conf)) {
         /* An attempt before this redirect took it; without one a page can still be fetched. */
         if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
