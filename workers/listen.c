@@ -323,6 +323,22 @@ void listen_rollback(void)
     }
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_options(const struct listen_options *a, const struct listen_options *b)
+{
+    return a->backlog == b->backlog && a->rcvbuf == b->rcvbuf && a->sndbuf == b->sndbuf
+           && a->fastopen == b->fastopen && a->setfib == b->setfib && a->keepalive == b->keepalive
+           && a->keepidle == b->keepidle && a->keepintvl == b->keepintvl
+           && a->keepcnt == b->keepcnt && a->ipv6only == b->ipv6only && a->deferred == b->deferred
+           && a->reuseport == b->reuseport && a->nodelay == b->nodelay
+           && a->multipath == b->multipath && a->ipv6only_set == b->ipv6only_set
+           && same_text(a->accept_filter, b->accept_filter);
+}
+
 /* Options that may be changed on a socket that is there. */
 static void apply_options(struct config *config)
 {
@@ -334,7 +350,7 @@ static void apply_options(struct config *config)
 
         group = listen_group(&res->addr);
         options.reuseport = group->share;
-        if (memcmp(&group->options, &options, sizeof(options)) == 0 && !group->inherited)
+        if (same_options(&group->options, &options) && !group->inherited)
             continue;
         group->options = options;
         for (unsigned i = 0; i < group->count; i++) {

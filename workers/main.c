@@ -87,14 +87,16 @@ static int find_paths(const struct options *o)
     const char *given = o->prefix && o->prefix[0] ? o->prefix : PROXYD_PREFIX;
     bool slash = given[strlen(given) - 1] == '/';
     char cwd[PATH_MAX + 1] = "/";
+    size_t len;
 
     if (given[0] != '/') {
         if (!getcwd(cwd, sizeof(cwd) - 1)) {
             fprintf(stderr, "proxyd: [emerg] getcwd() failed (%d: %s)\n", errno, strerror(errno));
             return -1;
         }
-        if (strcmp(cwd, "/") != 0)
-            strcat(cwd, "/");
+        len = strlen(cwd);
+        if (cwd[len - 1] != '/')
+            memcpy(cwd + len, "/", 2);
     }
     prefix = join(cwd, given, slash ? "" : "/");
     conf_file = join(prefix, o->file ? o->file : PROXYD_CONF_PATH, "");

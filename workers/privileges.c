@@ -14,8 +14,6 @@
 #include "core/os/process.h"
 #include "workers/settings.h"
 
-extern char **environ;
-
 /* Strings of it live on in the new one. */
 static char **starters_environment;
 

@@ -115,7 +115,7 @@ static void add_module(const struct module *module)
     info->keys = ARENA_ARRAY(arena, unsigned short, info->rows);
     for (unsigned s = 0; s < STORES; s++)
         info->members[s] = ARENA_ARRAY(arena, struct conf_member, info->rows);
-    for (unsigned i = 0; i < info->rows; i++) {
+    for (unsigned i = 0; rows && i < info->rows; i++) {
         unsigned store = rows[i].store;
 
         check_row(module, &rows[i]);

@@ -24,8 +24,6 @@
 
 #define CPUS_MAX 8192
 
-extern char **environ;
-
 /* The memory of argv and environ, which the kernel shows as the command line. */
 static char *title_start;
 static size_t title_room;

@@ -352,7 +352,7 @@ static struct str cookie_name(struct str part)
 
 static bool rewrite_cookie(struct req *r, const struct proxy_loc *conf, struct str *value)
 {
-    struct str rest = *value, part, out;
+    struct str rest = *value, part = STR_NULL, out;
     unsigned flags;
 
     next_part(&rest, &part);
