@@ -46,6 +46,16 @@ void *mem_alloc(size_t size)
     return p;
 }
 
+void *mem_alloc_line(size_t size)
+{
+    void *p;
+
+    if (unlikely(posix_memalign(&p, 64, size ? size : 1) != 0))
+        out_of_memory(size);
+    mem_allocations++;
+    return p;
+}
+
 void *mem_zalloc(size_t size)
 {
     void *p = calloc(1, size ? size : 1);

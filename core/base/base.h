@@ -44,6 +44,8 @@ void assert_failed(const char *expr, const char *file, int line) NORETURN;
  * memory says so on standard error and aborts. Sizes in bytes. Freed with free().
  */
 void *mem_alloc(size_t size) __attribute__((malloc, returns_nonnull));
+/* The same at the start of a cache line (64 bytes). */
+void *mem_alloc_line(size_t size) __attribute__((malloc, returns_nonnull));
 void *mem_zalloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *mem_realloc(void *ptr, size_t size) __attribute__((returns_nonnull));
 

@@ -9,7 +9,7 @@
 
 #define TEXT_MAX 40
 
-static uint64_t mono_us;
+static uint64_t mono_us, mono_ms;
 static time_t wall_s;
 static unsigned wall_ms;
 static bool started;
@@ -28,6 +28,7 @@ void clock_update(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     mono_us = (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
+    mono_ms = mono_us / 1000;
     clock_gettime(CLOCK_REALTIME, &ts);
     wall_s = ts.tv_sec;
     wall_ms = (unsigned) (ts.tv_nsec / 1000000);
@@ -44,7 +45,7 @@ static void ensure(void)
 uint64_t clock_ms(void)
 {
     ensure();
-    return mono_us / 1000;
+    return mono_ms;
 }
 
 uint64_t clock_us(void)

@@ -21,8 +21,8 @@
 #define CONN_SLAB 64
 
 struct conn_slab {
+    struct conn conns[CONN_SLAB]; /* first: a conn begins with a cache line */
     struct conn_slab *next;
-    struct conn conns[CONN_SLAB];
 };
 
 static struct conn_slab *slabs;
@@ -43,7 +43,7 @@ static struct conn *conn_alloc(void)
     struct conn *c;
 
     if (!free_conns) {
-        struct conn_slab *slab = mem_alloc(sizeof(*slab));
+        struct conn_slab *slab = mem_alloc_line(sizeof(*slab));
 
         slab->next = slabs;
         slabs = slab;

@@ -58,11 +58,6 @@ struct conn {
     void (*handler)(struct conn *c, unsigned ready);
     void *owner;
     struct watch watch;
-    struct timer timer;   /* the owner's: set its fire */
-    union {
-        struct later later;   /* private: delivers readiness that was already there */
-        struct doomed doomed; /* private, once closed */
-    };
     unsigned char ready;
     unsigned char wants;
     bool closed;
@@ -70,9 +65,15 @@ struct conn {
     bool corked;          /* private to conn_send: more follows at once (MSG_MORE) */
     bool unix_peer;
     uint16_t peer_len;    /* of peer */
-    uint64_t number;      /* serial number of the connection, in log lines and $connection */
     uint64_t bytes_in;
     uint64_t bytes_out;
+    /* To here a cache line: all that reading and writing touch. */
+    struct timer timer;   /* the owner's: set its fire */
+    union {
+        struct later later;   /* private: delivers readiness that was already there */
+        struct doomed doomed; /* private, once closed */
+    };
+    uint64_t number;      /* serial number of the connection, in log lines and $connection */
     struct logger log;
     union {
         struct sockaddr sa;

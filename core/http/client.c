@@ -15,8 +15,8 @@
 #define LINGER_READS 16 /* then others have their turn */
 
 struct client_slab {
+    struct client clients[CLIENT_SLAB]; /* first: a client begins with a cache line */
     struct client_slab *next;
-    struct client clients[CLIENT_SLAB];
 };
 
 struct client_counts client_counts;
@@ -48,7 +48,7 @@ static struct client *client_alloc(void)
     struct client *c;
 
     if (free_clients == NULL) {
-        struct client_slab *slab = mem_alloc(sizeof(*slab));
+        struct client_slab *slab = mem_alloc_line(sizeof(*slab));
 
         slab->next = slabs;
         slabs = slab;
