@@ -9,6 +9,13 @@
 #define FIELDS_HINT 16
 #define FIELDS_MAX 60000 /* the size of the head is what limits */
 
+/* Half a trailer line, if any. */
+static inline void drop_carry(struct proxy_req *pr)
+{
+    if (unlikely(pr->decoder.carry != NULL))
+        h1_body_free(&pr->decoder);
+}
+
 static int encode(struct exchange *x, struct chain *out)
 {
     struct proxy_req *pr = x->data;
@@ -48,7 +55,7 @@ static void reset(struct exchange *x)
 {
     struct proxy_req *pr = x->data;
 
-    h1_body_free(&pr->decoder);
+    drop_carry(pr);
     msg_init(&x->head, x->req->arena, FIELDS_HINT);
     h1_parser_init(&pr->parser, &x->head, true);
     pr->parser.line_max = pr->parser.field_max = x->conf->buffer_size;
@@ -144,7 +151,7 @@ static void release(struct exchange *x)
 {
     struct proxy_req *pr = x->data;
 
-    h1_body_free(&pr->decoder);
+    drop_carry(pr);
 }
 
 const struct backend backend_http1 = {

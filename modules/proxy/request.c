@@ -140,20 +140,6 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
 
 /* Encoding ------------------------------------------------------------------------------------ */
 
-/* What must not go on because the client's Connection names it. */
-static struct str hop_names(struct req *r)
-{
-    struct str v;
-
-    if (!fields_may_have(&r->in->fields, T_CONNECTION))
-        return STR_NULL;
-    v = fields_value(&r->in->fields, T_CONNECTION);
-    if (v.ptr == NULL || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
-        || str_caseeq(v, STR("upgrade")))
-        return STR_NULL;
-    return fields_joined(&r->in->fields, STR("Connection"), STR(", "), r->arena);
-}
-
 static bool is_passed(const struct proxy_template *t, const struct field *f, struct str hops)
 {
     if (f->deleted || t->drop[f->token])
@@ -249,7 +235,7 @@ static void evaluate(struct exchange *x, const struct proxy_req *pr, struct head
     for (unsigned i = 0; i < t->count; i++)
         h->value[i] = t->runs[i].value ? expr_eval(&r->eval, t->runs[i].value) : STR_NULL;
     h->via = pr->conf->via.mode == VIA_OFF ? STR_NULL : proxy_via_value(r, &pr->conf->via);
-    h->hops = hop_names(r);
+    h->hops = fields_hop_names(&r->in->fields, r->arena);
     h->forwards = max_forwards(r);
     h->content_length = STR_NULL;
     h->chunked = false;

@@ -82,7 +82,7 @@ static struct peer *pick(struct choice *c, unsigned from, unsigned to, uint64_t 
 static int get(struct choice *c)
 {
     struct upstream *g = c->group;
-    uint64_t now_s = clock_ms() / 1000;
+    uint64_t now_s = 0;
     struct peer *p;
 
     if (g->count == 1) {
@@ -91,6 +91,7 @@ static int get(struct choice *c)
         if (p->down || (p->max_conns > 0 && p->state->conns >= p->max_conns))
             p = NULL;
     } else {
+        now_s = clock_ms() / 1000;
         p = c->on_backup ? NULL : pick(c, 0, g->primary, now_s);
         if (p == NULL && g->primary < g->count) {
             c->on_backup = true;

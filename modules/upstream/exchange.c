@@ -111,7 +111,7 @@ static void let_go(struct exchange *x)
         x->group->balancer->free(&x->choice, PEER_OK);
     record_end(x);
     x->state = X_OVER;
-    chain_clear(&x->out);
+    chain_drop(&x->out);
     flow_free(x);
     if (x->watches_hup)
         r->main->on_hup = NULL;
@@ -235,8 +235,6 @@ bool exchange_try_next(struct exchange *x, unsigned status)
     };
     unsigned why = 0;
 
-    if (likely(status < 400))
-        return false;
     for (unsigned i = 0; i < ARRAY_LEN(bits); i++) {
         if (bits[i].status == status)
             why = bits[i].bit;
@@ -608,8 +606,8 @@ static int prepare(struct exchange *x)
 {
     struct req *r = x->req;
 
-    chain_clear(&x->out);
-    chain_clear(&x->body);
+    chain_drop(&x->out);
+    chain_drop(&x->body);
     if (x->in != NULL && x->in->refs > 1) {
         block_unref(x->in);
         x->in = NULL;
@@ -678,7 +676,8 @@ static void begin(struct exchange *x)
     x->group->balancer->start(&x->choice);
     if (x->conf->next_upstream_tries > 0)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
-    x->first_ms = clock_ms();
+    if (x->conf->next_upstream_timeout_ms > 0)
+        x->first_ms = clock_ms();
     next_peer(x);
 }
 

@@ -13,9 +13,11 @@
 
 void flow_free(struct exchange *x)
 {
-    chain_clear(&x->body);
-    chain_file_unref(x->file);
-    x->file = NULL;
+    chain_drop(&x->body);
+    if (unlikely(x->file != NULL)) {
+        chain_file_unref(x->file);
+        x->file = NULL;
+    }
 }
 
 /* The temporary file ------------------------------------------------------------------------- */
@@ -130,7 +132,7 @@ static bool hand_on(struct exchange *x)
         return true;
     }
     v = answer_body(r, &out, flags);
-    chain_clear(&out);
+    chain_drop(&out);
     if (last) {
         if (v == V_ABORT)
             req_deliver(r, V_ABORT);

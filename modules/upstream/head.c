@@ -144,21 +144,17 @@ static bool is_hidden_name(const struct hidden_fields *h, const struct field *f)
     return false;
 }
 
-/*
- * Of a value "keep-alive, x": only names other than the usual ones make a search of all fields
- * worth it.
- */
-static struct str hop_names(const struct exchange *x)
+struct str fields_hop_names(const struct fields *f, struct arena *arena)
 {
     struct str v;
 
-    if (!fields_may_have(&x->head.fields, T_CONNECTION))
+    if (!fields_may_have(f, T_CONNECTION))
         return STR_NULL;
-    v = fields_value(&x->head.fields, T_CONNECTION);
-    if (v.ptr == NULL || str_caseeq(v, STR("keep-alive")) || str_caseeq(v, STR("close"))
-        || str_caseeq(v, STR("upgrade")))
+    v = f->items[f->index->first[T_CONNECTION] - 1].value;
+    if (likely(str_eq(v, STR("keep-alive"))) || str_caseeq(v, STR("keep-alive"))
+        || str_caseeq(v, STR("close")) || str_caseeq(v, STR("upgrade")))
         return STR_NULL;
-    return fields_joined(&x->head.fields, STR("Connection"), STR(", "), x->req->arena);
+    return fields_joined(f, STR("Connection"), STR(", "), arena);
 }
 
 /* Fields that steer the server. The index says that there are none: four calls less. */
@@ -216,18 +212,24 @@ static void pass_absence(struct req *r, const struct hidden_fields *hidden, enum
         fields_add_token(&r->out, &r->out.fields, t, STR_NULL)->in_order = true;
 }
 
+static __attribute__((noinline)) struct field *add_field(struct req *r, const struct field *f)
+{
+    return fields_add_hashed(&r->out, &r->out.fields, (enum token) f->token, f->hash, f->name,
+                             f->value);
+}
+
 /*
- * As it is. The first of its name, into room that is there, needs no call: 70 instructions less
+ * As it is. The first of its name, into room that is there, needs no call: 140 instructions less
  * for a head of eight fields.
  */
-static struct field *copy_field(struct req *r, const struct field *f)
+static inline struct field *copy_field(struct req *r, const struct field *f)
 {
     struct fields *to = &r->out.fields;
     enum token t = (enum token) f->token;
     struct field *out;
 
     if (unlikely(to->count == to->capacity || (t != T_NONE && fields_may_have(to, t))))
-        return fields_add_hashed(&r->out, to, t, f->hash, f->name, f->value);
+        return add_field(r, f);
     out = &to->items[to->count++];
     *out = *f;
     out->next = 0;
@@ -246,7 +248,7 @@ static void pass_special(struct exchange *x, const struct field *f)
     case T_CONTENT_TYPE:
         if (fields_may_have(&r->out.fields, T_CONTENT_TYPE))
             fields_delete(&r->out.fields, T_CONTENT_TYPE);
-        copy_field(r, f)->name = token_name(T_CONTENT_TYPE);
+        copy_field(r, f)->name = STR("Content-Type");
         return;
     case T_UPGRADE:
         if (x->head.status != 101)
@@ -274,7 +276,7 @@ void answer_fields(struct exchange *x)
     struct req *r = x->req;
     const struct fields *from = &x->head.fields;
     const struct hidden_fields *hidden = x->conf->hidden;
-    struct str hops = hop_names(x);
+    struct str hops = fields_hop_names(from, r->arena);
 
     r->out.status = x->head.status;
     r->out.reason = x->head.reason;
@@ -328,7 +330,7 @@ bool answer_head_received(struct exchange *x)
     rec->header_us = (int64_t) (clock_us() - x->started_us);
     rec->status = status;
     r->upstream.head = &x->head;
-    if (exchange_try_next(x, status) || intercepted(x, status) || redirected(x))
+    if ((status >= 400 && exchange_try_next(x, status)) || intercepted(x, status) || redirected(x))
         return false;
     x->state = X_BODY;
     r->log.action = "reading upstream";

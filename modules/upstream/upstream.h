@@ -313,7 +313,7 @@ struct exchange {
     struct chain body;             /* decoded, not yet handed on */
     uint64_t received;             /* of the body */
     uint64_t started_us;           /* the attempt */
-    uint64_t first_ms;             /* the first attempt */
+    uint64_t first_ms;             /* the first attempt, where next_upstream_timeout asks */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
     struct chain_file *file;       /* the spool */
     uint64_t file_written, file_sent;
@@ -347,6 +347,11 @@ static inline bool fields_may_have(const struct fields *f, enum token t)
 {
     return f->index->first[t] != 0;
 }
+/*
+ * All values of Connection, where they name more than the usual "keep-alive", "close" and
+ * "upgrade": fields that go no further (RFC 9110, 7.6.1). STR_NULL: none does.
+ */
+struct str fields_hop_names(const struct fields *f, struct arena *arena);
 /* The request's exchange of late, or NULL. */
 struct exchange *exchange_of(const struct req *r);
 struct upstream_record *exchange_record(struct exchange *x);
