@@ -39,7 +39,8 @@ static void client_later(struct later *later)
 {
     struct client *c = container_of(later, struct client, later);
 
-    if (c->state != CLIENT_CLOSED)
+    /* An event may have come first and have parsed what was there: then a request is under way. */
+    if (c->state == CLIENT_HEAD || c->state == CLIENT_DISCARD)
         h1_server_readable(c);
 }
 

@@ -444,6 +444,12 @@ static void read_ended(struct client *c, ssize_t n)
     head_lost(c, 400);
 }
 
+/* More is needed: a head is not complete, or the rest of a body. What is buffered behind a request has its own turn. */
+static bool needs_more(const struct client *c)
+{
+    return (c->state == CLIENT_HEAD || c->state == CLIENT_DISCARD) && !c->pipelined;
+}
+
 /* Something can be read, or already is buffered (a pipelined request). */
 void h1_server_readable(struct client *c)
 {
@@ -452,7 +458,7 @@ void h1_server_readable(struct client *c)
     if (c->pipelined && (c->state == CLIENT_HEAD || c->state == CLIENT_DISCARD)) {
         c->pipelined = false;
         parse(c);
-        if (c->state != CLIENT_HEAD && c->state != CLIENT_DISCARD)
+        if (!needs_more(c))
             return;
     }
     for (unsigned i = 0; i < READS_PER_EVENT && (c->conn->ready & CONN_READ); i++) {
@@ -483,7 +489,7 @@ void h1_server_readable(struct client *c)
             st->end += (size_t) n;
         }
         parse(c);
-        if (c->state != CLIENT_HEAD && c->state != CLIENT_DISCARD)
+        if (!needs_more(c))
             return;
     }
     if (c->state != CLIENT_CLOSED)
