@@ -9,13 +9,6 @@
 #define FIELDS_HINT 16
 #define FIELDS_MAX 60000 /* the size of the head is what limits */
 
-/* Half a trailer line, if any. */
-static inline void drop_carry(struct proxy_req *pr)
-{
-    if (unlikely(pr->decoder.carry != NULL))
-        h1_body_free(&pr->decoder);
-}
-
 static int encode(struct exchange *x, struct chain *out)
 {
     struct proxy_req *pr = x->data;
@@ -51,17 +44,31 @@ static void encode_body(struct exchange *x, struct chain *in, bool end, struct c
         chain_push_str(out, STR("0\r\n\r\n"));
 }
 
+/* Half a trailer line, if any. */
+static void drop_carry(struct proxy_answer *answer)
+{
+    if (unlikely(answer->decoder.carry != NULL))
+        h1_body_free(&answer->decoder);
+}
+
 static void reset(struct exchange *x)
 {
     struct proxy_req *pr = x->data;
+    struct proxy_answer *answer = pr->answer;
 
-    drop_carry(pr);
-    msg_init(&x->head, x->req->arena, FIELDS_HINT);
-    h1_parser_init(&pr->parser, &x->head, true);
-    pr->parser.line_max = pr->parser.field_max = x->conf->buffer_size;
-    pr->parser.fields_max = FIELDS_MAX;
-    pr->parser.underscores = true;
-    pr->parser.head_request = pr->head_request;
+    if (likely(answer == NULL)) {
+        answer = pr->answer = arena_alloc(x->req->arena, sizeof(*answer));
+        x->head = &answer->head;
+    } else {
+        drop_carry(answer);
+    }
+    answer->decoder.carry = NULL; /* the rest is set when the head is complete */
+    msg_init(&answer->head, x->req->arena, FIELDS_HINT);
+    h1_parser_init(&answer->parser, &answer->head, true);
+    answer->parser.line_max = answer->parser.field_max = x->conf->buffer_size;
+    answer->parser.fields_max = FIELDS_MAX;
+    answer->parser.underscores = true;
+    answer->parser.head_request = pr->head_request;
 }
 
 /* The sentence for the log. */
@@ -97,23 +104,23 @@ static const char *sentence(struct exchange *x, const struct h1_parser *p)
 static enum backend_result head(struct exchange *x, const char *ptr, size_t len, size_t *used)
 {
     struct proxy_req *pr = x->data;
-    enum h1_result result = h1_parse(&pr->parser, ptr, len, used);
+    enum h1_result result = h1_parse(&pr->answer->parser, ptr, len, used);
 
-    if (result == H1_MORE && h1_line_too_long(&pr->parser, len - *used))
+    if (result == H1_MORE && h1_line_too_long(&pr->answer->parser, len - *used))
         result = H1_ERROR;
     if (result == H1_MORE)
         return BACKEND_MORE;
     if (result == H1_ERROR) {
-        x->error = sentence(x, &pr->parser);
+        x->error = sentence(x, &pr->answer->parser);
         return BACKEND_INVALID;
     }
-    if (x->head.status == 101 && (!x->http_upgrade || !x->sent_all)) {
+    if (x->head->status == 101 && (!x->http_upgrade || !x->sent_all)) {
         x->error = "upstream sent unexpected status 101";
         return BACKEND_INVALID;
     }
-    if (x->head.status < 200 && x->head.status != 101)
+    if (x->head->status < 200 && x->head->status != 101)
         return BACKEND_INTERIM;
-    h1_body_init(&pr->decoder, &x->head, true, pr->head_request);
+    h1_body_init(&pr->answer->decoder, x->head, true, pr->head_request);
     return BACKEND_DONE;
 }
 
@@ -122,7 +129,7 @@ static enum backend_result body(struct exchange *x, struct block *block, const c
 {
     struct proxy_req *pr = x->data;
 
-    switch (h1_body_decode(&pr->decoder, block, ptr, len, UINT64_MAX, out, used)) {
+    switch (h1_body_decode(&pr->answer->decoder, block, ptr, len, UINT64_MAX, out, used)) {
     case H1_MORE:
         return BACKEND_MORE;
     case H1_DONE:
@@ -130,7 +137,7 @@ static enum backend_result body(struct exchange *x, struct block *block, const c
     case H1_ERROR:
         break;
     }
-    x->error = pr->decoder.error == H1_BAD_TRAILER ? "upstream sent invalid trailer"
+    x->error = pr->answer->decoder.error == H1_BAD_TRAILER ? "upstream sent invalid trailer"
                                                    : "upstream sent invalid chunked response";
     return BACKEND_INVALID;
 }
@@ -139,19 +146,20 @@ static bool eof(struct exchange *x)
 {
     const struct proxy_req *pr = x->data;
 
-    return pr->decoder.kind == H1_BODY_CLOSE;
+    return pr->answer->decoder.kind == H1_BODY_CLOSE;
 }
 
 static bool reusable(const struct exchange *x)
 {
-    return x->head.keep_alive && x->head.status != 101;
+    return x->head->keep_alive && x->head->status != 101;
 }
 
 static void release(struct exchange *x)
 {
     struct proxy_req *pr = x->data;
 
-    drop_carry(pr);
+    if (pr->answer != NULL)
+        drop_carry(pr->answer);
 }
 
 const struct backend backend_http1 = {

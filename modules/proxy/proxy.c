@@ -95,9 +95,7 @@ enum verdict proxy_handler(struct req *r)
         if (v != V_NEXT)
             return v;
     }
-    pr = arena_alloc(r->arena, sizeof(*pr));
-    memset(pr, 0, offsetof(struct proxy_req, parser));
-    pr->decoder.carry = NULL;
+    pr = ARENA_NEW(r->arena, struct proxy_req);
     x = exchange_new(r);
     req_ctx_set(r, proxy_slot, pr, CTX_REQUEST);
     pr->conf = conf;

@@ -115,6 +115,12 @@ struct proxy_loc {
     const struct proxy_rewrites *redirect;
 };
 
+/* An answer that is decoded. */
+struct proxy_answer {
+    struct h1_parser parser;
+    struct h1_body decoder;
+    struct msg head;
+};
 /* One request's, in its arena. */
 struct proxy_req {
     const struct proxy_loc *conf;
@@ -126,9 +132,7 @@ struct proxy_req {
     bool has_body;              /* the client's goes along */
     bool chunked;               /* streamed, of unknown length */
     struct str head;            /* encoded once for all attempts */
-    /* Not zeroed, but for decoder.carry: set before use. */
-    struct h1_parser parser;
-    struct h1_body decoder;
+    struct proxy_answer *answer; /* NULL: none has begun */
 };
 
 /* request.c */

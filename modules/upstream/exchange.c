@@ -50,8 +50,8 @@ static void record_begin(struct exchange *x, struct str peer)
     struct upstream_record *rec;
 
     if (likely(all->items == NULL)) {
-        /* Most requests ask one server: room for eight would be 640 bytes to zero for each. */
-        all->items = arena_alloc(x->req->arena, sizeof(*all->items));
+        /* Most requests ask one server: here it lies with what is touched at the same time. */
+        all->items = &x->first_record;
         all->capacity = 1;
     } else {
         all->items = arena_grow(x->req->arena, all->items, all->count, &all->capacity,
@@ -285,6 +285,11 @@ static void too_big(struct exchange *x)
 /* False: the exchange or the attempt is over. */
 static bool process_head(struct exchange *x)
 {
+    if (!x->decoding) {
+        /* Only now: what the request writes before it waits would be out of the caches by then. */
+        x->decoding = true;
+        x->backend->reset(x);
+    }
     for (;;) {
         size_t used = 0;
         enum backend_result result;
@@ -616,7 +621,7 @@ static int prepare(struct exchange *x)
     x->received = 0;
     x->sent_all = x->send_broken = x->body_end = false;
     x->paused = x->delayed = false;
-    x->backend->reset(x);
+    x->decoding = false;
     r->upstream.head = NULL;
     return x->backend->encode(x, &x->out);
 }
@@ -757,7 +762,7 @@ struct exchange *exchange_new(struct req *r)
 {
     struct exchange *x = arena_alloc(r->arena, sizeof(*x));
 
-    memset(x, 0, offsetof(struct exchange, head));
+    memset(x, 0, offsetof(struct exchange, first_record));
     x->req = r;
     return x;
 }

@@ -68,7 +68,7 @@ static bool file_waits(const struct exchange *x)
 static void give_trailers(struct exchange *x)
 {
     struct req *r = x->req;
-    const struct fields *from = &x->head.trailers;
+    const struct fields *from = &x->head->trailers;
 
     if (!x->pass_trailers || x->cut)
         return;

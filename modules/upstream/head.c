@@ -48,21 +48,21 @@ static bool redirected(struct exchange *x)
     struct req *r = x->req;
     struct str target;
 
-    if (likely(!fields_may_have(&x->head.fields, T_X_ACCEL_REDIRECT))
+    if (likely(!fields_may_have(&x->head->fields, T_X_ACCEL_REDIRECT))
         || (x->conf->ignore_headers & IGNORE_XA_REDIRECT))
         return false;
-    target = fields_value(&x->head.fields, T_X_ACCEL_REDIRECT);
+    target = fields_value(&x->head->fields, T_X_ACCEL_REDIRECT);
     if (target.len == 0)
         return false;
     answer_head_move(x);
-    target = fields_value(&x->head.fields, T_X_ACCEL_REDIRECT);
+    target = fields_value(&x->head->fields, T_X_ACCEL_REDIRECT);
     for (unsigned i = 0; i < ARRAY_LEN(redirect_fields); i++) {
         enum token t = redirect_fields[i];
-        struct field *f = fields_get(&x->head.fields, t);
+        struct field *f = fields_get(&x->head->fields, t);
 
         if (f != NULL)
             fields_delete(&r->out.fields, t);
-        for (; f != NULL; f = fields_next(&x->head.fields, f))
+        for (; f != NULL; f = fields_next(&x->head->fields, f))
             fields_add_hashed(&r->out, &r->out.fields, t, f->hash, f->name, f->value);
     }
     exchange_finish(x, redirect_to(r, target));
@@ -95,8 +95,8 @@ static bool intercepted(struct exchange *x, unsigned status)
     answer_head_move(x);
     if (status == 401) {
         fields_delete(&r->out.fields, T_WWW_AUTHENTICATE);
-        for (f = fields_get(&x->head.fields, T_WWW_AUTHENTICATE); f != NULL;
-             f = fields_next(&x->head.fields, f))
+        for (f = fields_get(&x->head->fields, T_WWW_AUTHENTICATE); f != NULL;
+             f = fields_next(&x->head->fields, f))
             fields_add_hashed(&r->out, &r->out.fields, T_WWW_AUTHENTICATE, f->hash, f->name,
                               f->value);
     }
@@ -124,14 +124,14 @@ void answer_head_move(struct exchange *x)
     from = x->in->data + x->head_start;
     to = arena_bytes(x->req->arena, len);
     memcpy(to, from, len);
-    for (unsigned i = 0; i < x->head.fields.count; i++) {
-        struct field *f = &x->head.fields.items[i];
+    for (unsigned i = 0; i < x->head->fields.count; i++) {
+        struct field *f = &x->head->fields.items[i];
 
         f->name = moved(f->name, from, len, to);
         f->value = moved(f->value, from, len, to);
     }
-    x->head.reason = moved(x->head.reason, from, len, to);
-    x->head.line = moved(x->head.line, from, len, to);
+    x->head->reason = moved(x->head->reason, from, len, to);
+    x->head->line = moved(x->head->line, from, len, to);
     x->head_start = x->head_end;
 }
 
@@ -167,7 +167,7 @@ static bool steers(const struct fields *f)
 static void obey(struct exchange *x)
 {
     struct req *r = x->req;
-    const struct fields *f = &x->head.fields;
+    const struct fields *f = &x->head->fields;
     unsigned ignored = x->conf->ignore_headers;
     struct str v;
     uint64_t n;
@@ -192,7 +192,7 @@ static void obey(struct exchange *x)
 
 static int64_t length_for_client(const struct exchange *x)
 {
-    const struct msg *m = &x->head;
+    const struct msg *m = x->head;
     struct str v;
     uint64_t n;
 
@@ -251,7 +251,7 @@ static void pass_special(struct exchange *x, const struct field *f)
         copy_field(r, f)->name = STR("Content-Type");
         return;
     case T_UPGRADE:
-        if (x->head.status != 101)
+        if (x->head->status != 101)
             return;
         break;
     case T_TRAILER:
@@ -274,12 +274,12 @@ static void pass_special(struct exchange *x, const struct field *f)
 void answer_fields(struct exchange *x)
 {
     struct req *r = x->req;
-    const struct fields *from = &x->head.fields;
+    const struct fields *from = &x->head->fields;
     const struct hidden_fields *hidden = x->conf->hidden;
     struct str hops = fields_hop_names(from, r->arena);
 
-    r->out.status = x->head.status;
-    r->out.reason = x->head.reason;
+    r->out.status = x->head->status;
+    r->out.reason = x->head->reason;
     r->out.content_length = length_for_client(x);
     r->location_as_is = true;
     if (unlikely(steers(from)))
@@ -300,7 +300,7 @@ void answer_fields(struct exchange *x)
     }
     pass_absence(r, hidden, T_SERVER);
     pass_absence(r, hidden, T_DATE);
-    if (x->conf->force_ranges && x->head.status == 200)
+    if (x->conf->force_ranges && x->head->status == 200)
         r->allow_ranges = true;
 }
 
@@ -312,10 +312,10 @@ void answer_interim(struct exchange *x)
     const struct core_loc *core = r->loc->core;
 
     /* 100 answers our own request; others are hints for the client. */
-    if (x->head.status == 103 && core->early_hints.count > 0
+    if (x->head->status == 103 && core->early_hints.count > 0
         && expr_any_true(&r->eval, &core->early_hints)) {
-        fields_delete(&x->head.fields, T_CONNECTION);
-        answer_informational(r, 103, &x->head.fields);
+        fields_delete(&x->head->fields, T_CONNECTION);
+        answer_informational(r, 103, &x->head->fields);
     }
 }
 
@@ -323,13 +323,13 @@ bool answer_head_received(struct exchange *x)
 {
     struct req *r = x->req;
     struct upstream_record *rec = exchange_record(x);
-    unsigned status = x->head.status;
+    unsigned status = x->head->status;
     bool upgrade = status == 101;
     enum verdict v;
 
     rec->header_us = (int64_t) (clock_us() - x->started_us);
     rec->status = status;
-    r->upstream.head = &x->head;
+    r->upstream.head = x->head;
     if ((status >= 400 && exchange_try_next(x, status)) || intercepted(x, status) || redirected(x))
         return false;
     x->state = X_BODY;

@@ -260,7 +260,10 @@ struct backend {
     int (*encode)(struct exchange *x, struct chain *out);
     /* A streamed body: takes all of `in`; end: that was the last of it. */
     void (*encode_body)(struct exchange *x, struct chain *in, bool end, struct chain *out);
-    /* An attempt begins: forgets what was decoded. Fills in x->head. */
+    /*
+     * The first bytes of an attempt's answer, or of the head behind an informational one, have
+     * come: forgets what was decoded. Sets and empties x->head.
+     */
     void (*reset)(struct exchange *x);
     /*
      * Decodes the answer's head. The bytes stay where they are until x->head is no longer needed.
@@ -304,6 +307,7 @@ struct exchange {
     struct wait wait;
     struct choice choice;
     struct upconn *up;
+    struct msg *head;              /* of the answer, the backend's; NULL until it begins */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */
     struct block *in;
@@ -320,6 +324,7 @@ struct exchange {
     bool starting;                 /* inside the handler: */
     enum verdict verdict;          /* what it returns */
     bool request_sent, sent_all, body_end, pumping;
+    bool decoding;                 /* backend->reset was called for this attempt */
     bool buffering;
     bool paused, delayed;          /* not reading: the client is slow; proxy_limit_rate */
     bool ended;                    /* the answer is complete */
@@ -328,8 +333,8 @@ struct exchange {
     bool watches_hup;
     bool send_broken;              /* the server takes no more; its answer may be there */
 
-    /* Not zeroed: more than half of it all, and set before use. */
-    struct msg head;               /* of the answer; by backend->reset */
+    /* Not zeroed: set before use. */
+    struct upstream_record first_record; /* of the request, where this is its first exchange */
     struct resolve_query query;
 };
 
