@@ -169,6 +169,10 @@ void loop_turn(uint64_t max_ms)
     for (int i = 0; i < n; i++) {
         struct watch *watch = batch[i].data.ptr;
 
+        /* The next one's first line comes from memory meanwhile: waiting for it was half of this
+         * function's time. */
+        if (i + 1 < n)
+            __builtin_prefetch(batch[i + 1].data.ptr);
         /* Closed by a handler earlier in this batch: the event is stale. */
         if (likely(watch->fd >= 0))
             watch->handler(watch, batch[i].events);

@@ -229,43 +229,21 @@ void msg_init(struct msg *m, struct arena *arena, unsigned fields_hint)
     }
 }
 
-/* The field with index + 1 `at` is its token's last. */
-static void index_add(struct fields *f, enum token t, uint16_t at)
+void fields_grow(struct msg *m, struct fields *f)
+{
+    f->items = arena_grow(m->arena, f->items, f->count, &f->capacity, sizeof(*f->items));
+}
+
+void fields_repeated(struct fields *f, enum token t, uint16_t at)
 {
     struct field_index *x = f->index;
-    struct field *first;
+    struct field *first = &f->items[x->first[t] - 1];
 
-    if (likely(x->first[t] == 0)) {
-        x->first[t] = at;
-        return;
-    }
-    first = &f->items[x->first[t] - 1];
     if (first->next == 0)
         first->next = at;
     else
         f->items[x->last[t] - 1].next = at;
     x->last[t] = at;
-}
-
-struct field *fields_add_hashed(struct msg *m, struct fields *f, enum token t, uint32_t hash,
-                                struct str name, struct str value)
-{
-    struct field *item;
-
-    ASSERT(f->count < FIELDS_LIMIT);
-    if (unlikely(f->count == f->capacity))
-        f->items = arena_grow(m->arena, f->items, f->count, &f->capacity, sizeof(*f->items));
-    item = &f->items[f->count++];
-    item->name = name;
-    item->value = value;
-    item->hash = hash;
-    item->next = 0;
-    item->token = (uint8_t) t;
-    item->deleted = false;
-    item->in_order = false;
-    if (t != T_NONE && f->index != NULL)
-        index_add(f, t, (uint16_t) f->count);
-    return item;
 }
 
 struct field *fields_add(struct msg *m, struct fields *f, struct str name, struct str value)
