@@ -198,5 +198,27 @@ my $upgrade = "Host: a\r\nConnection: upgrade\r\nUpgrade: x\r\n";
     $c->close;
 }
 
+# --- many requests at once -------------------------------------------------------------------------
+{
+    # More than a read takes, some answered at once and some by a server.
+    my $all = join '', map { 'GET ' . ($_ % 3 ? '/ok' : '/page') . "/$_ HTTP/1.1\r\nHost: a\r\n\r\n" }
+        1 .. 900;
+    my $x = $p->raw(undef, $all, count => 900, timeout => 10);
+    is scalar(grep { $_->status == 200 } @{ $x->{responses} }), 900,
+        'pipelined requests are answered, however reads cut them';
+    my ($worker) = $p->workers;
+    is $p->get('/ok')->body . ($p->workers)[0], "ok\n$worker", 'by the same worker';
+}
+{
+    # A client that resets while 100 Continue and an error are being written.
+    for (1 .. 20) {
+        my $c = $p->connect;
+        $c->send("POST /nowhere/$_ HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+                x 3);
+        $c->abort;
+    }
+    is $p->get('/ok')->status, 200, 'served after resets in the midst of 100 Continue';
+}
+
 $p->stop;
 done_testing;

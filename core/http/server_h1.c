@@ -713,8 +713,10 @@ static enum verdict h1_body(struct req *r, struct chain *chain, unsigned flags)
     struct client *c = r->client;
     struct h1_state *st = c->h1;
 
-    if (r->aborted || st->out_end)
+    if (r->aborted || st->out_end) {
+        chain_clear(chain);
         return V_ABORT;
+    }
     r->body_sent += chain->bytes;
     if (chain->bytes > 0) {
         if (st->chunked)
