@@ -124,6 +124,28 @@ static void test_lists(void)
     ok(!list_has(STR("closed, xclose"), STR("close")), "whole members only");
 }
 
+/* Trailers have no index: the same questions are answered by looking through them. */
+static void test_trailers(void)
+{
+    struct msg m;
+    struct fields *f = &m.trailers;
+    struct field *item;
+
+    msg_init(&m, arena, 0);
+    ok(fields_get(f, T_COOKIE) == NULL, "nothing in none");
+    fields_add(&m, f, STR("cookie"), STR("1"));
+    fields_add(&m, f, STR("X-A"), STR("a"));
+    fields_add(&m, f, STR("Cookie"), STR("2"));
+    item = fields_get(f, T_COOKIE);
+    ok(item != NULL && str_eq(item->value, STR("1")), "the first");
+    item = item != NULL ? fields_next(f, item) : NULL;
+    ok(item != NULL && str_eq(item->value, STR("2")), "the second");
+    ok(item != NULL && fields_next(f, item) == NULL, "no third");
+    ok(fields_find(f, STR("x-a")) != NULL, "one without a token");
+    is_uint(fields_delete(f, T_COOKIE), 2, "both deleted");
+    ok(fields_find(f, STR("Cookie")) == NULL && fields_get(&m.fields, T_COOKIE) == NULL, "gone");
+}
+
 static void test_cookies(void)
 {
     struct msg m;
@@ -163,6 +185,7 @@ int main(void)
     test_names();
     test_fields();
     test_lists();
+    test_trailers();
     test_cookies();
     test_classes();
     arena_destroy(arena);
