@@ -111,6 +111,8 @@ my %acts = (
         $_[0]->write($whole);
         sleep 0.02;
         $_[0]->write("${ok}Content-Length: 6\r\n\r\nPOISON");
+        open my $fh, '>>', $p->dir . '/poisoned';
+        syswrite $fh, '.';
         return 1;
     },
     whole => sub { $_[0]->write($whole) },
@@ -220,10 +222,11 @@ for my $case (@cases) {
 }
 check('an answer that nobody asked for', code => sub {
     my @wrong;
-    for (1 .. 10) {
+    for my $n (1 .. 10) {
         my $r = $p->get('/bad/unsolicited');
-        sleep 0.05;
         push @wrong, $r->raw if $r->body ne 'whole';
+        $p->wait_for(sub { (-s $p->dir . '/poisoned' || 0) >= $n });
+        $p->get('/ok');    # the worker has looked at its connections since
         $r = $p->get('/bad/whole');
         push @wrong, $r->raw if $r->body ne 'whole';
     }
