@@ -59,6 +59,19 @@ http {
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_field;
         }
+        location /small/ {
+            client_max_body_size 10;
+            proxy_pass http://127.0.0.1:{{port:echo}};
+            error_page 413 @whole;
+        }
+        location /accel/ { proxy_pass http://127.0.0.1:{{port:accel}}; }
+        location /safari {
+            keepalive_disable safari;
+            return 200 "ok\n";
+        }
+        location = /padded { error_page 404 /none; return 404; }
+        location = /plain { msie_padding off; return 404; }
+        location = /refresh { msie_refresh on; return 301 /to?a=1&b=2; }
         location /duplex {
             proxy_pass http://127.0.0.1:{{port:duplex}};
             proxy_buffering off;
@@ -71,6 +84,17 @@ $p->port('none');    # nobody listens there
 $p->echo_origin('echo');
 # Takes some of a request, then goes.
 $p->origin('cut', sub { my ($c) = @_; $c->more until $c->{in} =~ /\r\n\r\n.{5}/s; });
+$p->origin(
+    'accel',
+    sub {
+        my ($c) = @_;
+        my $r = $c->request or return;
+        my %to = (up => '/ok/../safari', end => '/ok/..', fine => '/ok');
+        my ($name) = $r->{uri} =~ m{/(\w+)$};
+        $c->write("HTTP/1.1 200 OK\r\nX-Accel-Redirect: $to{$name}\r\nContent-Length: 0\r\n\r\n");
+        return 1;
+    }
+);
 my $flood = 60_000;
 $p->origin(
     'tunnel',
@@ -225,6 +249,34 @@ for my $size (3000, 3700, 4400, 6500) {
     }
     is $p->get('/ok')->status, 200, 'served after resets in the midst of 100 Continue';
 }
+
+# --- error pages of bodies, and what a server's redirect may name ---------------------------------------
+{
+    # The failure is told once: the page behind error_page is asked without a body, and answers.
+    my $x = $p->raw(undef, "POST /small/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            . "14\r\n" . 'x' x 20 . "\r\n0\r\n\r\n", count => 1, timeout => 5);
+    my $r = $x->{responses}[0];
+    is $r && $r->status, 413, 'a chunked body that is too large, and its proxied page';
+    like $r && $r->body, qr/"body"\s*:\s*""/, 'the page is asked without the body';
+}
+is $p->get("/accel/$_->[0]")->status, $_->[1], "X-Accel-Redirect to $_->[2]"
+    for ['up', 404, '/ok/../safari'], ['end', 404, '/ok/..'], ['fine', 200, '/ok'];
+
+# --- browsers with habits ---------------------------------------------------------------------------------
+my $safari = 'Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605 Version/17 Safari/605';
+my $msie   = 'Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.0)';
+my %agent  = (safari => $safari, chrome => "$safari Chrome/120", msie => $msie, curl => 'curl/8');
+sub as { my ($uri, $who) = @_; return $p->get($uri, keep => 1, headers => [ "User-Agent", $agent{$who} ]) }
+is as('/safari', 'safari')->header('Connection'), 'close',      'keepalive_disable safari';
+is as('/safari', 'chrome')->header('Connection'), 'keep-alive', '... not for Chrome';
+cmp_ok length as('/padded', 'msie')->body, '>=', 512, 'msie_padding';
+cmp_ok length as('/padded', 'curl')->body, '<', 512, '... for those who need it';
+cmp_ok length as('/plain', 'msie')->body, '<', 512, '... unless it is off';
+my $refresh = as('/refresh', 'msie');
+is $refresh->status, 200, 'msie_refresh';
+like $refresh->body, qr{URL=/to\?a=1&amp;b=2"}, '... names the place';
+is $refresh->header('Location'), undef, '... and is no redirect';
+is as('/refresh', 'curl')->status, 301, 'others are redirected';
 
 $p->stop;
 done_testing;

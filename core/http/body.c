@@ -168,6 +168,26 @@ static void end_stream(struct req *main)
     main->ops->read_body(main, true);
 }
 
+/*
+ * The failure is told once: an error page that is proxied is then asked without a body, and what still
+ * comes from the client is dropped. A body that did not come in time has nobody left to tell.
+ */
+static enum verdict tell_failure(struct req *r, struct body *b)
+{
+    unsigned status = b->failed;
+
+    if (status == 408)
+        return V_ABORT;
+    chain_clear(&b->chain);
+    chain_file_unref(b->file);
+    b->file = NULL;
+    b->received = b->spooled = 0;
+    b->length = 0;
+    b->failed = 0;
+    b->discarding = true;
+    return req_status(r, status);
+}
+
 enum verdict body_read(struct req *r)
 {
     struct req *main = r->main;
@@ -176,7 +196,7 @@ enum verdict body_read(struct req *r)
     if (unlikely(b->streaming) && !b->failed && !body_is_gone(main))
         end_stream(main);
     if (b->failed)
-        return b->failed == 408 ? V_ABORT : req_status(r, b->failed);
+        return tell_failure(r, b);
     if (b->complete || b->discarding || body_is_gone(main))
         return V_NEXT;
     if (!b->started) {
@@ -184,7 +204,7 @@ enum verdict body_read(struct req *r)
         give_continue(main);
         main->ops->read_body(main, true);
         if (b->failed)
-            return b->failed == 408 ? V_ABORT : req_status(r, b->failed);
+            return tell_failure(r, b);
         if (b->complete)
             return V_NEXT;
     }

@@ -308,7 +308,6 @@ struct core_loc {
     struct expr_list early_hints;
     size_t send_lowat;
     int64_t types_hash_sizes[2];
-    uint64_t auth_delay_ms;
 };
 
 /* The http core's settings of a level. */

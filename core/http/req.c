@@ -188,6 +188,23 @@ void req_forget_pass(struct req *r)
 
 /* Location search --------------------------------------------------------------------------- */
 
+/* keepalive_disable: browsers known to misbehave on a connection that is kept alive. */
+static bool misbehaves(struct req *r, unsigned browsers)
+{
+    struct str agent;
+
+    if (likely(r->method != METHOD_POST) && !(browsers & KA_DISABLE_SAFARI))
+        return false;
+    agent = fields_value(&r->in->fields, T_USER_AGENT);
+    if (agent.len == 0)
+        return false;
+    if ((browsers & KA_DISABLE_MSIE6) && r->method == METHOD_POST
+        && str_find(agent, STR("MSIE 6.")) >= 0 && str_find(agent, STR("Opera")) < 0)
+        return true;
+    return (browsers & KA_DISABLE_SAFARI) && str_find(agent, STR("Safari/")) >= 0
+           && str_find(agent, STR("Mac OS X")) >= 0 && str_find(agent, STR("Chrome")) < 0;
+}
+
 /* Keep-alive as far as the location and the connection's age decide it. */
 static void judge_keep_alive(struct req *r)
 {
@@ -197,16 +214,9 @@ static void judge_keep_alive(struct req *r)
     if (!r->keep_alive || r != r->main)
         return;
     if (core->keepalive_timeout_ms == 0 || (int64_t) c->requests >= core->keepalive_requests
-        || clock_ms() - c->start_ms > core->keepalive_time_ms || c->draining) {
+        || clock_ms() - c->start_ms > core->keepalive_time_ms || c->draining
+        || misbehaves(r, core->keepalive_disable))
         r->keep_alive = false;
-    } else if (unlikely(core->keepalive_disable & (KA_DISABLE_MSIE6 | KA_DISABLE_SAFARI))
-               && r->method == METHOD_POST) {
-        struct str agent = fields_value(&r->in->fields, T_USER_AGENT);
-
-        if (agent.len > 0 && (core->keepalive_disable & KA_DISABLE_MSIE6)
-            && str_find(agent, STR("MSIE 6.")) >= 0 && str_find(agent, STR("Opera")) < 0)
-            r->keep_alive = false;
-    }
 }
 
 /* A location's settings come into force. */

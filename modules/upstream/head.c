@@ -30,7 +30,8 @@ static enum verdict redirect_to(struct req *r, struct str target)
         args = str_skip(target, (size_t) mark + 1);
         target.len = (size_t) mark;
     }
-    if (target.ptr[0] != '/' || uri_normalize(r->arena, target, true, &parts) != 0) {
+    if (target.ptr[0] != '/' || uri_check_unsafe(target) != 0
+        || uri_normalize(r->arena, target, true, &parts) != 0) {
         log_error(&r->log, 0, "upstream sent unsafe \"X-Accel-Redirect\" header: \"%.*s\"",
                   STR_ARG(target));
         return req_status(r, 404);
