@@ -64,6 +64,10 @@ http {
             proxy_pass http://127.0.0.1:{{port:echo}};
             error_page 413 @whole;
         }
+        location /inject/ {
+            proxy_set_header X-Uri $uri;
+            proxy_pass http://127.0.0.1:{{port:echo}}$uri;
+        }
         location /accel/ { proxy_pass http://127.0.0.1:{{port:accel}}; }
         location /safari {
             keepalive_disable safari;
@@ -261,6 +265,13 @@ for my $size (3000, 3700, 4400, 6500) {
 }
 is $p->get("/accel/$_->[0]")->status, $_->[1], "X-Accel-Redirect to $_->[2]"
     for ['up', 404, '/ok/../safari'], ['end', 404, '/ok/..'], ['fine', 200, '/ok'];
+
+{
+    # Line ends that the client has escaped must not come apart in what is sent on.
+    my $body = $p->get('/inject/a%0d%0aX-Evil:%201%20b')->body;
+    unlike $body, qr/"X-Evil"/i, 'a decoded line end begins no field';
+    like $body, qr{/inject/a%0D%0AX-Evil:%201%20b}, '... nor ends the request line';
+}
 
 # --- browsers with habits ---------------------------------------------------------------------------------
 my $safari = 'Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605 Version/17 Safari/605';

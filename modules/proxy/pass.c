@@ -3,6 +3,7 @@
  * proxy_pass: where a request goes and with which URI. At load for what is literal, for each
  * request where variables are in it.
  */
+#include "core/http/h1.h"
 #include "core/base/fmt.h"
 #include "modules/proxy/proxy.h"
 
@@ -139,6 +140,33 @@ static struct str mapped_uri(struct req *r, const struct proxy_pass *pass)
     return with_args(r, pass->uri, str_skip(r->uri, skip), wants_escape(r));
 }
 
+/*
+ * What variables made may hold blanks and line ends, decoded from the client's URI: they would end the
+ * request line (RFC 9112, 11.2). They go out as they came in, escaped.
+ */
+static struct str one_word(struct arena *arena, struct str uri)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    size_t clean = scan_span(SCAN_URI, uri.ptr, uri.len);
+    char *copy, *p;
+
+    if (likely(clean == uri.len))
+        return uri;
+    p = copy = arena_bytes(arena, 3 * uri.len);
+    for (size_t i = 0; i < uri.len; i++) {
+        unsigned char c = (unsigned char) uri.ptr[i];
+
+        if (c > ' ' && c != 0x7f) {
+            *p++ = (char) c;
+            continue;
+        }
+        *p++ = '%';
+        *p++ = digits[c >> 4];
+        *p++ = digits[c & 15];
+    }
+    return str_from(copy, (size_t) (p - copy));
+}
+
 static int evaluate(struct req *r, const struct proxy_pass *pass, struct proxy_target *t)
 {
     struct str url = expr_eval(&r->eval, pass->url), authority, uri;
@@ -159,6 +187,7 @@ static int evaluate(struct req *r, const struct proxy_pass *pass, struct proxy_t
         t->uri = str_printf(r->arena, "/%.*s", STR_ARG(uri));
     else
         t->uri = uri;
+    t->uri = one_word(r->arena, t->uri);
     if (!a.has_port && !a.is_unix) {
         t->group = upstream_find(r->server->http, str_lower(r->arena, a.host));
         if (t->group != NULL)

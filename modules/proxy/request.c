@@ -5,6 +5,7 @@
  * the client's are not passed. The rest of the client's fields follow in their order and spelling.
  */
 #include "core/base/fmt.h"
+#include "core/http/h1.h"
 #include "modules/proxy/proxy.h"
 
 #define VALUES_ON_STACK 24
@@ -225,6 +226,26 @@ static char *put_field(char *p, struct str name, struct str value)
     return p;
 }
 
+/*
+ * A decoded $uri may hold line ends: in a field they would begin another one, or another request,
+ * of the client's making (RFC 9112, 11.1). They become blanks.
+ */
+static struct str one_line(struct arena *arena, struct str value)
+{
+    size_t clean = scan_span(SCAN_FIELD_VALUE, value.ptr, value.len);
+    char *copy;
+
+    if (likely(clean == value.len))
+        return value;
+    copy = arena_bytes(arena, value.len);
+    memcpy(copy, value.ptr, value.len);
+    for (size_t i = clean; i < value.len; i++) {
+        if (copy[i] == '\r' || copy[i] == '\n' || copy[i] == '\0')
+            copy[i] = ' ';
+    }
+    return str_from(copy, value.len);
+}
+
 static void evaluate(struct exchange *x, const struct proxy_req *pr, struct head_parts *h)
 {
     const struct proxy_template *t = pr->conf->template;
@@ -233,7 +254,9 @@ static void evaluate(struct exchange *x, const struct proxy_req *pr, struct head
     h->value = t->count <= VALUES_ON_STACK ? h->values
                                            : ARENA_ARRAY(r->arena, struct str, t->count);
     for (unsigned i = 0; i < t->count; i++)
-        h->value[i] = t->runs[i].value ? expr_eval(&r->eval, t->runs[i].value) : STR_NULL;
+        h->value[i] = t->runs[i].value
+                          ? one_line(r->arena, expr_eval(&r->eval, t->runs[i].value))
+                          : STR_NULL;
     h->via = pr->conf->via.mode == VIA_OFF ? STR_NULL : proxy_via_value(r, &pr->conf->via);
     h->hops = fields_hop_names(&r->in->fields, r->arena);
     h->forwards = max_forwards(r);
