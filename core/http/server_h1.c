@@ -1,95 +1,25 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * HTTP/1 on a client's connection: reads heads and bodies through the codec, starts requests, takes
- * their answers and writes them. All memory of a request, this driver's state included, lives
- * in the request's arena, so that a connection at rest holds none. Output goes out in one writev for
- * each turn that produced enough of it.
+ * HTTP/1 on a client's connection: reads heads and bodies through the codec, starts requests and goes on
+ * with the connection when they have ended; their answers are written by server_h1_out.c. All
+ * memory of a request, this driver's state included, lives in the request's arena, so that a
+ * connection at rest holds none.
  */
 #include <errno.h>
 
 #include "core/base/clock.h"
-#include "core/base/fmt.h"
-#include "core/http/answer.h"
-#include "core/http/client.h"
 #include "core/http/proxy_protocol.h"
+#include "core/http/req_log.h"
+#include "core/http/server_h1.h"
 
 #define FIELDS_HINT 24
 #define READS_PER_EVENT 16 /* then others have their turn */
 
-/* Blocks that parsed fields still point into after the buffer moved on. */
-struct kept {
-    struct kept *next;
-    struct block *block;
-};
-
-struct h1_state {
-    struct req *req;
-    struct block *in; /* what was read: bytes start..end are not consumed */
-    size_t start, end;
-    struct kept *kept;
-    struct h1_parser parser;
-    struct msg msg;
-    struct h1_body body;     /* of the request under way */
-    struct h1_body old_body; /* the previous request's rest, to be dropped first (DISCARD) */
-    uint64_t head_bytes;
-    struct chain out;
-    struct block *frame;     /* where chunk heads are written */
-    size_t frame_used;
-    struct timer write_timer;
-    bool in_is_body; /* `in` holds body bytes only: nothing parsed points into it */
-    bool wants_body;
-    bool chunked;
-    bool crlf_due;  /* the chunk before is not closed yet */
-    bool out_end;   /* all output has been queued */
-    bool blocked;   /* the socket is full */
-    bool tunnel;    /* behind a 101: no framing, no limit of time */
-    bool delayed;   /* limit_rate holds the output until write_timer */
-};
-
 static const struct answer_ops h1_ops;
-static int write_out(struct client *c);
-static void wrote(struct client *c, int result);
 
 struct req *client_req(const struct client *c)
 {
     return c->state == CLIENT_REQUEST && c->h1 != NULL ? c->h1->req : NULL;
-}
-
-/* The log line's suffix of a request. ---------------------------------------------------------- */
-
-static size_t describe_request(const struct logger *log, char *buf, size_t size)
-{
-    struct req *r = log->data, *main = r->main;
-    char peer[ADDR_TEXT];
-    struct addr room;
-    size_t n = addr_format(client_peer(r->client, &room), false, peer, sizeof(peer));
-    struct str host = fields_value(&main->in->fields, T_HOST);
-    struct str referer = fields_value(&main->in->fields, T_REFERER);
-    FILE *f = fmemopen(buf, size, "w");
-    long len;
-
-    if (f == NULL)
-        return 0;
-    setvbuf(f, NULL, _IONBF, 0);
-    fprintf(f, ", client: %.*s, server: %.*s", (int) n, peer, STR_ARG(r->server->name));
-    if (main->in->line.len > 0)
-        fprintf(f, ", request: \"%.*s\"", STR_ARG(main->in->line));
-    if (r != main)
-        fprintf(f, ", subrequest: \"%.*s\"", STR_ARG(r->uri));
-    if (r->describe_upstream != NULL) {
-        char up[1024];
-        size_t k = r->describe_upstream(r, up, sizeof(up));
-
-        if (k > 0)
-            fprintf(f, ", upstream: \"%.*s\"", (int) k, up);
-    }
-    if (host.ptr != NULL)
-        fprintf(f, ", host: \"%.*s\"", STR_ARG(host));
-    if (referer.ptr != NULL)
-        fprintf(f, ", referrer: \"%.*s\"", STR_ARG(referer));
-    len = ftell(f);
-    fclose(f);
-    return len < 0 ? 0 : MIN((size_t) len, size);
 }
 
 /* Heads ------------------------------------------------------------------------------------- */
@@ -127,24 +57,6 @@ static void invalid_field(struct h1_parser *p, struct str line)
     log_info(&r->log, 0, "client sent invalid header line: \"%.*s\"", STR_ARG(line));
 }
 
-static void write_timeout(struct timer *timer)
-{
-    struct h1_state *st = container_of(timer, struct h1_state, write_timer);
-    struct req *r = st->req;
-    struct client *c = r->client;
-
-    if (st->delayed) {
-        st->delayed = false;
-        wrote(c, write_out(c));
-        return;
-    }
-    if (r->log.action == NULL || strncmp(r->log.action, "sending", 7) != 0)
-        r->log.action = "sending to client";
-    log_info(&r->log, ETIMEDOUT, "client timed out");
-    c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
-    req_abort(r, 408);
-}
-
 /* Request memory for a connection that was at rest. block: already holds bytes start..end. */
 static void begin(struct client *c, struct block *block, size_t start, size_t end)
 {
@@ -159,7 +71,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     r->log.scope = c->debug ? c->debug : c->server->core_loc->error_log;
     r->log.conn = c->conn->number;
     r->log.action = "reading client request line";
-    r->log.describe = describe_request;
+    r->log.describe = req_describe;
     r->log.data = r;
     r->in = &st->msg;
     msg_init(&st->msg, arena, FIELDS_HINT);
@@ -172,7 +84,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     st->in = block;
     st->start = start;
     st->end = end;
-    st->write_timer.fire = write_timeout;
+    st->write_timer.fire = h1_out_timeout;
     st->write_timer.deadline_ms = TIMER_OFF;
     c->h1 = st;
     c->state = CLIENT_HEAD;
@@ -520,7 +432,7 @@ void h1_server_timeout(struct client *c)
 
 /* Bodies of requests ------------------------------------------------------------------------ */
 
-static void update_wants(struct client *c)
+void h1_update_wants(struct client *c)
 {
     struct h1_state *st = c->h1;
     unsigned wants = CONN_HUP;
@@ -597,7 +509,7 @@ static void read_body_more(struct client *c)
     }
     if (!st->wants_body)
         timer_stop(&c->conn->timer);
-    update_wants(c);
+    h1_update_wants(c);
 }
 
 static void h1_read_body(struct req *r, bool on)
@@ -616,245 +528,10 @@ static void h1_read_body(struct req *r, bool on)
     } else {
         timer_stop(&c->conn->timer);
     }
-    update_wants(c);
+    h1_update_wants(c);
 }
 
-/* Answers ------------------------------------------------------------------------------------ */
-
-static struct str server_field(struct req *r)
-{
-    return fields_get(&r->out.fields, T_SERVER) != NULL ? STR_NULL : answer_server(r);
-}
-
-/* The listening socket has the default server's setting; another one costs a call, once. */
-static void set_nodelay(struct conn *conn, bool on)
-{
-    struct conn_info info;
-
-    conn_info(conn, &info);
-    if (info.fd >= 0)
-        socket_nodelay(info.fd, on);
-}
-
-static enum verdict h1_head(struct req *r)
-{
-    struct client *c = r->client;
-    struct h1_state *st = c->h1;
-    const struct core_loc *core = r->loc->core;
-    struct h1_response w = { .msg = &r->out, .connection_field = true };
-    char *buf, *end;
-
-    if (r->in->version == HTTP_09) {
-        r->keep_alive = false;
-        return V_NEXT;
-    }
-    if (r->out.content_length < 0 && !r->header_only) {
-        st->chunked = r->in->version >= HTTP_11 && core->chunked_transfer_encoding;
-        if (!st->chunked)
-            r->keep_alive = false;
-    }
-    if (c->draining)
-        r->keep_alive = false;
-    if (unlikely(core->tcp_nodelay != c->nodelay) && !c->conn->unix_peer) {
-        c->nodelay = core->tcp_nodelay;
-        set_nodelay(c->conn, c->nodelay);
-    }
-    w.server = server_field(r);
-    w.date = fields_get(&r->out.fields, T_DATE) ? STR_NULL : clock_http_date();
-    r->out.chunked = w.chunked = st->chunked;
-    w.keep_alive = r->keep_alive;
-    w.upgrade = r->out.status == 101;
-    w.keep_alive_s = r->keep_alive ? core->keepalive_header_s : 0;
-    buf = arena_bytes(r->arena, h1_response_size(&w));
-    end = h1_write_response(&w, buf);
-    r->response_head_bytes = (uint64_t) (end - buf);
-    chain_push_mem(&st->out, NULL, buf, (size_t) (end - buf));
-    return V_NEXT;
-}
-
-/* n bytes of chunk framing at the end of the output. They live in blocks of their own, many to a block. */
-static char *frame_space(struct h1_state *st, size_t n)
-{
-    if (st->frame == NULL || st->frame->size - st->frame_used < n) {
-        block_unref(st->frame);
-        st->frame = block_new(n);
-        st->frame_used = 0;
-    }
-    return st->frame->data + st->frame_used;
-}
-
-static void frame_commit(struct h1_state *st, const char *start, const char *end)
-{
-    chain_push_mem(&st->out, st->frame, start, (size_t) (end - start));
-    st->frame_used += (size_t) (end - start);
-}
-
-static void queue_chunk(struct h1_state *st, struct chain *chain)
-{
-    char *start = frame_space(st, 2 + H1_CHUNK_HEAD_MAX), *p = start;
-
-    if (st->crlf_due)
-        p = fmt_str(p, STR("\r\n"));
-    p = h1_write_chunk_head(p, chain->bytes);
-    frame_commit(st, start, p);
-    chain_append(&st->out, chain);
-    st->crlf_due = true;
-}
-
-static void queue_last_chunk(struct req *r, struct h1_state *st)
-{
-    if (st->crlf_due)
-        chain_push_str(&st->out, STR("\r\n"));
-    h1_write_last_chunk(&r->out.trailers, &st->out);
-}
-
-static enum verdict h1_body(struct req *r, struct chain *chain, unsigned flags)
-{
-    struct client *c = r->client;
-    struct h1_state *st = c->h1;
-
-    if (r->aborted || st->out_end) {
-        chain_clear(chain);
-        return V_ABORT;
-    }
-    r->body_sent += chain->bytes;
-    if (chain->bytes > 0) {
-        if (st->chunked)
-            queue_chunk(st, chain);
-        else
-            chain_append(&st->out, chain);
-    }
-    if (flags & BODY_END) {
-        st->out_end = true;
-        r->ended = true;
-        if (st->chunked)
-            queue_last_chunk(r, st);
-        if (r->out.content_length >= 0 && !r->header_only && r->in->version != HTTP_09
-            && r->body_sent != (uint64_t) r->out.content_length) {
-            /* A body cut short must be seen as such. */
-            r->keep_alive = false;
-        }
-    }
-    if (st->blocked || st->delayed)
-        return V_NEXT;
-    if (!st->out_end && !(flags & BODY_FLUSH) && st->out.bytes < r->loc->core->postpone_output)
-        return V_NEXT;
-    return write_out(c) == 0 ? V_NEXT : V_ABORT;
-}
-
-static uint64_t h1_buffered(const struct req *r)
-{
-    return r->client->h1->out.bytes;
-}
-
-static void h1_informational(struct req *r, unsigned status, const struct fields *fields)
-{
-    struct client *c = r->client;
-    struct msg m = { .status = status, .content_length = -1 };
-    struct h1_response w = { .msg = &m };
-    char *buf;
-
-    if (r->in->version < HTTP_11)
-        return;
-    if (fields != NULL)
-        m.fields = *fields;
-    buf = arena_bytes(r->arena, h1_response_size(&w));
-    chain_push_mem(&c->h1->out, NULL, buf, (size_t) (h1_write_response(&w, buf) - buf));
-    if (!c->h1->blocked && !c->h1->delayed)
-        write_out(c); /* a failure shows again when the answer is written */
-}
-
-/* Bytes that limit_rate allows now: 0: wait (the timer is set), UINT64_MAX: no limit. */
-static uint64_t rate_allows(struct req *r, struct h1_state *st)
-{
-    const struct core_loc *core = r->loc->core;
-    uint64_t elapsed_ms, allowed, sent = r->sent_bytes;
-
-    if (r->limit_rate == UINT64_MAX)
-        r->limit_rate = expr_size(&r->eval, &core->limit_rate);
-    if (r->limit_rate_after == UINT64_MAX)
-        r->limit_rate_after = expr_size(&r->eval, &core->limit_rate_after);
-    if (r->limit_rate == 0)
-        return UINT64_MAX;
-    elapsed_ms = clock_ms() - r->start_ms;
-    if (r->limit_rate > UINT64_MAX / 2 / (elapsed_ms + 1000))
-        return UINT64_MAX; /* more than any socket takes */
-    allowed = r->limit_rate_after + r->limit_rate * (elapsed_ms + 1000) / 1000;
-    if (sent < allowed)
-        return allowed - sent;
-    st->delayed = true;
-    timer_set(&st->write_timer, (sent - allowed) * 1000 / r->limit_rate + 1);
-    return 0;
-}
-
-/*
- * Writes what is queued, as far as socket and rate allow. With everything out and the end queued the
- * request is done: it is logged and released before this returns. 0, or -1 when the client is gone:
- * whoever is below on the stack ends the request.
- */
-static int write_out(struct client *c)
-{
-    struct h1_state *st = c->h1;
-    struct req *r = st->req;
-    uint64_t limit, chunk = r->loc->core->sendfile_max_chunk;
-    ssize_t n;
-
-    if (unlikely(st->delayed)) {
-        /* An event comes before the timer: whether to wait on is decided anew. */
-        st->delayed = false;
-        timer_stop(&st->write_timer);
-    }
-    limit = rate_allows(r, st);
-    if (limit == 0)
-        return 0;
-    /* A fast client must not keep the worker to itself: the rest follows in the next turn. */
-    if (chunk == 0 || limit <= chunk)
-        chunk = limit;
-    n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
-    if (n < 0) {
-        log_info(&r->log, errno, "writev() failed");
-        r->keep_alive = false;
-        r->aborted = true;
-        return -1;
-    }
-    r->sent_bytes += (uint64_t) n;
-    if (!chain_empty(&st->out)) {
-        if (limit == chunk && limit != UINT64_MAX && (c->conn->ready & CONN_WRITE)) {
-            st->delayed = true;
-            timer_set(&st->write_timer, 1000 * MIN(st->out.bytes, limit) / r->limit_rate + 1);
-            return 0;
-        }
-        st->blocked = true;
-        timer_set(&st->write_timer, r->loc->core->send_timeout_ms);
-        update_wants(c);
-        return 0;
-    }
-    if (st->blocked) {
-        st->blocked = false;
-        timer_stop(&st->write_timer);
-        update_wants(c);
-    }
-    if (st->out_end)
-        req_done(r);
-    return 0;
-}
-
-/* After a write that the loop asked for: the producer goes on, or the request ends. */
-static void wrote(struct client *c, int result)
-{
-    struct h1_state *st = c->h1;
-    struct req *r;
-
-    if (st == NULL)
-        return;
-    r = st->req;
-    if (result != 0) {
-        req_abort(r, 499);
-        return;
-    }
-    if (!r->finished && !st->out_end && r->on_drain != NULL)
-        r->on_drain(r);
-}
+/* Answers and what follows them ---------------------------------------------------------------- */
 
 void h1_server_event(struct client *c, unsigned ready)
 {
@@ -862,7 +539,7 @@ void h1_server_event(struct client *c, unsigned ready)
     struct req *r = st->req;
 
     if ((ready & CONN_WRITE) && st->blocked) {
-        wrote(c, write_out(c));
+        h1_out_wrote(c, h1_out_write(c));
         if (c->h1 != st || r->finished)
             return;
     }
@@ -962,10 +639,10 @@ static void h1_tunnel(struct req *r)
 }
 
 static const struct answer_ops h1_ops = {
-    .head = h1_head,
-    .body = h1_body,
-    .buffered = h1_buffered,
-    .informational = h1_informational,
+    .head = h1_out_head,
+    .body = h1_out_body,
+    .buffered = h1_out_buffered,
+    .informational = h1_out_informational,
     .read_body = h1_read_body,
     .finished = h1_finished,
     .reset = h1_reset,
