@@ -59,13 +59,14 @@ my $load = Load->spawn($program, 'load', $rate, $kept, $fresh, @ports);
 my $begin = time;
 my $total = 0;
 
-# How the load fared since the last time: at least `least` requests, and none failed.
+# How the load fared since the last time: at least `least` requests, on kept-alive connections and
+# on new ones, and none failed.
 sub nothing_lost {
     my ($what, $least) = @_;
     $least = int $least;
     my $r = $load->report;
     for (1 .. 500) {    # a quick step may end before enough was asked
-        last if $r->{requests} >= $least;
+        last if $r->{requests} >= $least && $r->{kept} && $r->{fresh};
         select undef, undef, undef, 0.02;
         my $more = $load->report;
         $r->{$_} += $more->{$_} for qw(requests failed kept fresh);
