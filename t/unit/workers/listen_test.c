@@ -45,18 +45,21 @@ static int use(const struct addr *addrs, unsigned n, unsigned workers)
     return rc;
 }
 
-/* A port that was free a moment ago. */
+/* A port that was free a moment ago, below those that the system gives to others meanwhile. */
 static struct addr free_addr(const char *host)
 {
-    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof(in);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    static unsigned tried;
+    struct sockaddr_in in = { .sin_family = AF_INET };
     char text[64];
     struct addr a;
 
-    ASSERT(bind(fd, (struct sockaddr *) &in, len) == 0);
-    ASSERT(getsockname(fd, (struct sockaddr *) &in, &len) == 0);
-    close(fd);
+    for (bool found = false; !found;) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+        in.sin_port = htons((uint16_t) (10000 + ((unsigned) getpid() * 31 + tried++) % 20000));
+        found = bind(fd, (struct sockaddr *) &in, sizeof(in)) == 0;
+        close(fd);
+    }
     snprintf(text, sizeof(text), "%s:%u", host, ntohs(in.sin_port));
     ASSERT(addr_parse(&a, str_cstr(text), 0, true) == 0);
     return a;

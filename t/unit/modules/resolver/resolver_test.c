@@ -7,6 +7,7 @@
 #include "core/event/resolve.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -237,6 +238,26 @@ static void NORETURN serve(const int udp[SERVERS], int listener)
     }
 }
 
+/* A socket for datagrams, and one for connections on the same port: what is free for one may be
+ * taken for the other. */
+static int bind_pair(struct sockaddr_in *a, int *listener)
+{
+    for (;;) {
+        socklen_t len = sizeof(*a);
+        int udp = socket(AF_INET, SOCK_DGRAM, 0);
+
+        *listener = socket(AF_INET, SOCK_STREAM, 0);
+        a->sin_port = 0;
+        ASSERT(bind(udp, (struct sockaddr *) a, len) == 0);
+        getsockname(udp, (struct sockaddr *) a, &len);
+        if (bind(*listener, (struct sockaddr *) a, len) == 0 && listen(*listener, 4) == 0)
+            return udp;
+        ASSERT(errno == EADDRINUSE);
+        close(udp);
+        close(*listener);
+    }
+}
+
 static pid_t servers_start(void)
 {
     int udp[SERVERS], listener = -1;
@@ -245,17 +266,13 @@ static pid_t servers_start(void)
     counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (unsigned i = 0; i < SERVERS; i++) {
         struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        socklen_t len = sizeof(a);
+        int unused;
 
-        udp[i] = socket(AF_INET, SOCK_DGRAM, 0);
-        ASSERT(bind(udp[i], (struct sockaddr *) &a, len) == 0);
-        getsockname(udp[i], (struct sockaddr *) &a, &len);
-        server_addr[i] = (struct addr){ .len = len };
+        udp[i] = bind_pair(&a, i == ANSWERS ? &listener : &unused);
+        if (i != ANSWERS)
+            close(unused);
+        server_addr[i] = (struct addr){ .len = sizeof(a) };
         server_addr[i].in = a;
-        if (i == ANSWERS) {
-            listener = socket(AF_INET, SOCK_STREAM, 0);
-            ASSERT(bind(listener, (struct sockaddr *) &a, len) == 0 && listen(listener, 4) == 0);
-        }
     }
     pid = fork();
     if (pid == 0)
