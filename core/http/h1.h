@@ -56,7 +56,6 @@ struct h1_parser {
     bool absolute_target;   /* target was absolute-form; host holds its authority */
     struct str host_value;  /* authority of an absolute target, else Host; as received */
     struct str scheme, path; /* of the target: path begins at '/', incl. query; "*" for OPTIONS * */
-    struct str upgrade_http2; /* unused by HTTP/1 */
     size_t scanned;         /* bytes behind the last complete line already searched for LF */
     unsigned lines;         /* field lines so far, skipped ones included */
     enum h1_error error;

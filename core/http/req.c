@@ -312,7 +312,6 @@ static enum verdict judge_access(struct req *r, enum verdict v)
         if (!any)
             return V_NEXT;
         r->refused = 0;
-        r->access_allowed = true;
         fields_delete(&r->out.fields, T_WWW_AUTHENTICATE);
         return V_ALLOW;
     }

@@ -129,18 +129,14 @@ struct req {
     bool internal;               /* internal redirect, subrequest or rewritten */
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
-    bool complex_uri, quoted_uri;
+    bool complex_uri;
     bool error_page_used;        /* a status has been handed to error_page already */
-    bool access_allowed;         /* satisfy any */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
-    bool limits_taken;           /* limit_req/limit_conn ran for this main request */
     bool keep_alive;             /* after this answer */
     bool pipelined;              /* its first bytes had come before the answer to the request before was out */
     bool lingering;
     bool logged;
-    bool discard_body;
-    struct location *if_location;/* settings of the last true `if` */
     struct list waits;           /* struct wait.link */
     struct later run_later;
     enum verdict pending;        /* verdict delivered from outside, for the next run */

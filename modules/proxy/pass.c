@@ -117,7 +117,7 @@ static struct str with_args(struct req *r, struct str prefix, struct str path, b
 /* Decoded bytes are escaped again; what never was escaped stays as the client wrote it. */
 static bool wants_escape(const struct req *r)
 {
-    return r->quoted_uri || r->complex_uri || r->internal;
+    return r->complex_uri || r->internal;
 }
 
 /* As it came, while nothing has changed it; else the normalised one, escaped again. */
