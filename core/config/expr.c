@@ -49,12 +49,30 @@ static struct expr_part *add_part(struct arena *arena, struct expr *x, unsigned 
     return &x->parts[x->count++];
 }
 
+const char *var_take_name(struct conf *cf, struct str *rest, struct str *name)
+{
+    bool brace = rest->len && rest->ptr[0] == '{';
+    size_t n = 0;
+
+    if (brace)
+        *rest = str_skip(*rest, 1);
+    while (n < rest->len && is_name_byte(rest->ptr[n]))
+        n++;
+    *name = str_from(rest->ptr, n);
+    *rest = str_skip(*rest, n);
+    if (!brace)
+        return NULL;
+    if (rest->len == 0 || rest->ptr[0] != '}')
+        return conf_error(cf, "the closing bracket in \"%.*s\" variable is missing", STR_ARG(*name));
+    *rest = str_skip(*rest, 1);
+    return NULL;
+}
+
 /* One $name, ${name} or $N at the front of *rest ("$" not included). NULL or a sentence. */
 static const char *compile_variable(struct conf *cf, struct var_space *space, struct str *rest,
                                     struct expr_part *part)
 {
-    bool brace = rest->len && rest->ptr[0] == '{';
-    size_t n = 0;
+    const char *error;
     struct str name;
 
     if (rest->len && rest->ptr[0] >= '1' && rest->ptr[0] <= '9') {
@@ -63,17 +81,10 @@ static const char *compile_variable(struct conf *cf, struct var_space *space, st
         *rest = str_skip(*rest, 1);
         return NULL;
     }
-    if (brace)
-        *rest = str_skip(*rest, 1);
-    while (n < rest->len && is_name_byte(rest->ptr[n]))
-        n++;
-    name = str_from(rest->ptr, n);
-    *rest = str_skip(*rest, n);
-    if (brace && (rest->len == 0 || rest->ptr[0] != '}'))
-        return conf_error(cf, "the closing bracket in \"%.*s\" variable is missing", STR_ARG(name));
-    if (brace)
-        *rest = str_skip(*rest, 1);
-    if (n == 0)
+    error = var_take_name(cf, rest, &name);
+    if (error)
+        return error;
+    if (name.len == 0)
         return "invalid variable name";
     part->kind = EXPR_VAR;
     part->var = var_refer(cf, space, name);

@@ -99,6 +99,12 @@ bool var_value(struct eval *e, const struct var *v, struct str *out);
 void var_store(struct eval *e, const struct var *v, struct str value);
 void var_forget(struct eval *e, const struct var *v);
 
+/*
+ * The name at *rest, which begins behind a "$": letters, digits and underscores, or the same in braces. *rest is then
+ * what follows. An empty name where none is there. NULL, or a sentence for a brace that is not closed.
+ */
+const char *var_take_name(struct conf *cf, struct str *rest, struct str *name);
+
 struct expr;
 struct expr_list {
     struct expr **items;

@@ -12,11 +12,6 @@ static size_t line_size;
 
 /* Compiling --------------------------------------------------------------------------------------- */
 
-static bool is_name_byte(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
-
 static struct log_segment *add(struct conf *cf, struct log_format *f)
 {
     f->segments = arena_grow(cf->arena, f->segments, f->count, &f->capacity, sizeof(*f->segments));
@@ -40,21 +35,12 @@ static void add_literal(struct conf *cf, struct log_format *f, struct str text)
 /* The variable behind a "$"; *rest is what follows it. */
 static const char *add_variable(struct conf *cf, struct log_format *f, struct str *rest)
 {
-    bool brace = rest->len > 0 && rest->ptr[0] == '{';
     struct str name;
-    size_t n = 0;
+    const char *error = var_take_name(cf, rest, &name);
 
-    if (brace)
-        *rest = str_skip(*rest, 1);
-    while (n < rest->len && is_name_byte(rest->ptr[n]))
-        n++;
-    name = str_from(rest->ptr, n);
-    *rest = str_skip(*rest, n);
-    if (brace && (rest->len == 0 || rest->ptr[0] != '}'))
-        return conf_error(cf, "the closing bracket in \"%.*s\" variable is missing", STR_ARG(name));
-    if (brace)
-        *rest = str_skip(*rest, 1);
-    if (n == 0)
+    if (error != NULL)
+        return error;
+    if (name.len == 0)
         return "invalid parameter \"$\"";
     add(cf, f)->var = var_refer(cf, conf_var_space(cf), name);
     return NULL;
