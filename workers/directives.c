@@ -532,9 +532,6 @@ static const struct directive core_rows[] = {
     MAIN_CALL("load_module", ARGS1 | ARG_REPEAT, set_load_module, "file",
               "Accepted: modules are compiled in."),
     MAIN_CALL("ssl_engine", ARGS1, set_ssl_engine, "device", "Not supported."),
-    MAIN_ROW("ssl_object_cache_inheritable", ARG_FLAG, conf_set_flag,
-             ssl_object_cache_inheritable, "on", "on | off",
-             "Whether certificates and keys that did not change are kept across a reload."),
     MAIN_CALL("events", ARGS0 | ARG_BLOCK, set_events, "{ ... }",
               "The block of directives on connection processing."),
     ROW_END

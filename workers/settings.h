@@ -30,7 +30,6 @@ struct core_conf {
     bool daemon;
     bool master_process;
     bool pcre_jit;
-    bool ssl_object_cache_inheritable;
     unsigned debug_points;
     unsigned workers;            /* worker_processes, "auto" counted */
     struct str pid;              /* absolute */
