@@ -191,12 +191,14 @@ for my $n (1 .. $deaths) {
 }
 is $killed, $deaths, "$deaths workers killed and replaced";
 is $answered, $queued, 'what was queued when they died was served';
-nothing_lost('after the deaths', $rate / 10);
+# The load counts only if it was one: on a slow machine the last step lasts until it has been.
+my $owed = $rate * 2 + 1 - $total;
+nothing_lost('after the deaths', $owed > $rate / 10 ? $owed : $rate / 10);
 
 my $seconds = time - $begin;
 $load->stop;
 $origin->stop;
 note sprintf '%d requests in %.1f s', $total, $seconds;
-cmp_ok $total, '>', $rate, 'there was load';
+cmp_ok $total, '>', $rate * 2, 'there was load';
 $p->stop;
 done_testing;
