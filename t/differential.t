@@ -18,9 +18,9 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP ();
 use Test::More;
 use Proxyd;
+use Proxyd::Differential;
 
-my $nginx = '/usr/sbin/nginx';
-plan skip_all => 'nginx is not installed' unless -x $nginx;
+plan skip_all => 'nginx is not installed' unless Proxyd::Differential::available();
 
 my $conf = <<'EOT';
 worker_processes 1;
@@ -144,18 +144,8 @@ my %files = (
     'q?.txt'         => "q\n"
 );
 
-my $tested = Proxyd->new;
-my $theirs = Proxyd->new(binary => $nginx);
-my $app    = $tested->origin('app', \&application);
-$tested->port('closed');
-for my $s ($tested, $theirs) {
-    $s->{ports}{$_} = $tested->port($_) for qw(app closed);
-    $s->write_file("html/$_", $files{$_}) for keys %files;
-    for (keys %files) { utime 1_500_000_000, 1_500_000_000, $s->dir . "/html/$_" }
-    # what the tested binary does not have, neither is asked for
-    $s->write_conf($tested->strip($conf));
-    $s->start;
-}
+my ($tested, $theirs) = Proxyd::Differential::start(conf => $conf, files => \%files,
+    origins => { app => \&application }, closed => ['closed']);
 
 # Answers by path alone, so that both servers get the same.
 sub application {
@@ -249,17 +239,7 @@ sub application {
 # --- the table ------------------------------------------------------------------------------------
 my @table;    # [bytes, methods]
 
-sub add {
-    my ($method, $uri, @h) = @_;
-    my $body = @h % 2 ? pop @h : undef;
-    my %has  = map { lc $_ => 1 } @h[grep { !($_ & 1) } 0 .. $#h];
-    my $req  = "$method $uri HTTP/1.1\r\n";
-    $req .= "Host: main.test\r\n" unless $has{host};
-    while (my ($n, $v) = splice @h, 0, 2) { $req .= "$n: $v\r\n" }
-    $req .= 'Content-Length: ' . length($body) . "\r\n"
-        if defined $body && !$has{'transfer-encoding'};
-    push @table, ["$req\r\n" . (defined $body ? $body : ''), [$method]];
-}
+sub add { push @table, Proxyd::Differential::row(@_) }
 
 my @static =
     qw(/ /index.html /a.txt /b.css /c.png /d /d/ /d/e /d/e/ /d/e/f.txt /empty /nodir/ /nodir
@@ -373,48 +353,6 @@ push @table, map { [$_, ['GET']] } "GET / HTTP/1.0\r\n\r\n",
     "POST /exact HTTP/1.1\r\n${h}Content-Length: 2\r\nExpect: 100-continue\r\n\r\nab";
 cmp_ok scalar @table, '>=', 250, 'a table of ' . @table . ' requests';
 
-# --- one answer, with what may differ taken out ---------------------------------------------------
-sub answer {
-    my ($s, $row)         = @_;
-    my ($bytes, $methods) = @$row;
-    my $x = $s->raw('main', $bytes, count => 1, methods => [@$methods], timeout => 5);
-    my $r = $x->{responses}[0] or return '(nothing)';
-    my ($dir, $port) = ($s->dir, $s->port);
-    my $body  = $r->body;
-    my $named = $body =~ s{<hr><center>(?:nginx|proxyd)[^<]*</center>}{<hr><center>NAME</center>}g;
-    my $out   = join '', map { "interim $_->{status}\n" } @{ $r->{interim} };
-    $out .= sprintf "HTTP/%s %s %s\n", $r->version, $r->status, $r->reason;
-    my $boundary = ($r->header('Content-Type') // '') =~ /boundary=(\w+)/ ? $1 : undef;
-    if (defined $boundary) { $body =~ s/\Q$boundary\E/BOUNDARY/g }
-
-    for (@{ $r->headers }) {
-        my ($n, $v) = @$_;
-        $v = 'VALUE' if $n =~ /^(?:Server|Date)$/ && $v !~ /^app/;
-        $v = 'TIME'  if $n eq 'Expires' && $v !~ / (?:1970|20[01]\d) /;
-        $v = 'LENGTH'
-            if $n eq 'Content-Length'
-            && ($named || defined $boundary || $methods->[0] eq 'HEAD' && $r->status >= 300);
-        $v =~ s/boundary=\w+/boundary=BOUNDARY/;
-        $v =~ s/\Q$dir\E/DIR/g;
-        $v =~ s/\b$port\b/PORT/g;
-        $out .= "$n: $v\n";
-    }
-    $body =~ s/\Q$dir\E/DIR/g;
-    $body =~ s/:$port\b/:PORT/g;
-    $out .= "\n"
-        . (length $body > 4000 ? length($body) . ' bytes, ' . unpack('%32C*', $body) : $body)
-        . "\n";
-    $out .= "incomplete\n" unless $r->{complete};
-    $out .= 'malformed: ' . join('|', @{ $r->{bad} }) . "\n" if @{ $r->{bad} };
-    return $out;
-}
-
-for my $row (@table) {
-    my $what = $row->[0] =~ s/\r\nHost: main\.test\r\n/\r\n/r;
-    $what =~ s/\r\n\r\n.*//s;
-    $what =~ s/\r?\n/ + /g;
-    $what =~ s/[^ -~]/?/g;
-    is answer($tested, $row), answer($theirs, $row), substr $what, 0, 100;
-}
+Proxyd::Differential::compare($tested, $theirs, @table);
 for ($tested, $theirs) { $_->stop }
 done_testing;

@@ -25,13 +25,20 @@ static void forget_response(struct req *r)
     req_forget_pass(r);
 }
 
+/* Its place among the accepted ones is that of its rank, whenever its head was judged. */
 static void accept_filter(struct req *r, const struct filter *f, void *ctx)
 {
+    unsigned i;
+
     if (r->filters == NULL)
         r->filters = arena_alloc(r->arena, sizeof(*r->filters) * FILTER_RANKS * 2);
     ASSERT(r->filter_count < FILTER_RANKS * 2);
-    r->filters[r->filter_count].filter = f;
-    r->filters[r->filter_count++].ctx = ctx;
+    for (i = r->filter_count++; i > 0 && r->filters[i - 1].filter->rank > f->rank; i--)
+        r->filters[i] = r->filters[i - 1];
+    r->filters[i].filter = f;
+    r->filters[i].ctx = ctx;
+    r->in_memory |= f->in_memory;
+    r->merged_in_memory |= f->in_memory && f->rank > FILTER_LINK;
 }
 
 /* A server-relative Location becomes absolute with the scheme, the requested host and the listening port. */
@@ -92,40 +99,57 @@ static enum verdict send_head(struct req *r)
     return r->ops->head(r);
 }
 
-/* Filters from r->next_filter on judge the head. V_WAIT: one holds it. */
+static enum verdict judge_with(struct req *r, const struct filter *f)
+{
+    void *ctx = NULL;
+
+    switch (f->head(r, &ctx)) {
+    case HEAD_PASS:
+        break;
+    case HEAD_TAKE:
+        if (f->body != NULL)
+            accept_filter(r, f, ctx);
+        break;
+    case HEAD_HOLD:
+        accept_filter(r, f, ctx);
+        r->next_filter++;
+        r->head_held = true;
+        return V_WAIT;
+    case HEAD_REPLACE: {
+        unsigned status = r->status_wanted;
+
+        forget_response(r);
+        return req_status(r, status);
+    }
+    case HEAD_FAIL:
+        return V_ABORT;
+    }
+    return V_NEXT;
+}
+
+/* Filters from r->next_filter on judge the head, those last that are to see what the others made of it. V_WAIT: one holds it. */
 static enum verdict judge_head(struct req *r)
 {
     const struct filter **filters = r->loc->filters;
 
-    for (; filters[r->next_filter] != NULL; r->next_filter++) {
-        const struct filter *f = filters[r->next_filter];
-        void *ctx = NULL;
+    for (;;) {
+        for (; filters[r->next_filter] != NULL; r->next_filter++) {
+            const struct filter *f = filters[r->next_filter];
+            enum verdict v;
 
-        if (r != r->main && f->rank > FILTER_LINK)
-            break;
-        switch (f->head(r, &ctx)) {
-        case HEAD_PASS:
-            break;
-        case HEAD_TAKE:
-            if (f->body != NULL)
-                accept_filter(r, f, ctx);
-            break;
-        case HEAD_HOLD:
-            accept_filter(r, f, ctx);
-            r->next_filter++;
-            r->head_held = true;
-            return V_WAIT;
-        case HEAD_REPLACE: {
-            unsigned status = r->status_wanted;
-
-            forget_response(r);
-            return req_status(r, status);
+            if (r != r->main && f->rank > FILTER_LINK)
+                break;
+            if (f->after != r->heads_after)
+                continue;
+            v = judge_with(r, f);
+            if (v != V_NEXT)
+                return v;
         }
-        case HEAD_FAIL:
-            return V_ABORT;
-        }
+        if (r->heads_after || !r->loc->filters_after)
+            return V_NEXT;
+        r->heads_after = true;
+        r->next_filter = 0;
     }
-    return V_NEXT;
 }
 
 enum verdict answer_head(struct req *r)
@@ -141,6 +165,7 @@ enum verdict answer_head(struct req *r)
     r->header_only = r->method == METHOD_HEAD || r->out.status == 204 || r->out.status == 304
         || r->out.status < 200;
     r->next_filter = 0;
+    r->heads_after = false;
     v = judge_head(r);
     if (v == V_WAIT)
         return V_NEXT;

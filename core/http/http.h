@@ -91,6 +91,8 @@ struct filter {
      * V_NEXT, V_WAIT (called again with an empty chain after req_resume… the chain it kept is its own), V_ABORT. NULL: head only. */
     enum verdict (*body)(struct req *r, void *ctx, struct chain *chain, unsigned *flags);
     bool (*wanted)(const struct level *level); /* NULL: always; asked once per location, at load */
+    bool in_memory; /* its body must see MEM pieces (and LINKs): FILE pieces are read before it */
+    bool after;     /* its head is judged behind all others', its body still has the place of its rank */
 };
 #define FILTER_END { .head = NULL }
 
@@ -177,6 +179,7 @@ struct location {
     /* Computed at load: what runs here. NULL-terminated arrays; never NULL themselves. */
     enum verdict (**hooks[PHASES])(struct req *r);
     const struct filter **filters;
+    bool filters_after;             /* among them are some that are judged after the others */
     /* limit_except */
     struct conf_pos pos;
     unsigned limit_except_methods;  /* METHOD_ bits that the outer settings hold for; 0: no limit_except here */

@@ -184,6 +184,7 @@ void req_forget_pass(struct req *r)
     }
     r->filters = NULL;
     r->filter_count = 0;
+    r->in_memory = r->merged_in_memory = false;
 }
 
 /* Location search --------------------------------------------------------------------------- */

@@ -94,7 +94,8 @@ struct req {
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
     bool allow_ranges;           /* the content may be cut by the range filter */
-    bool main_in_memory;         /* a body filter needs MEM pieces */
+    bool in_memory;              /* an accepted body filter needs MEM pieces */
+    bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */
     bool location_as_is;         /* a relative Location stays relative (an upstream's) */
     bool header_only;            /* HEAD, 204, 304: no body goes out */
@@ -110,6 +111,7 @@ struct req {
     struct filter_run *filters;  /* accepted body filters, by rank */
     unsigned filter_count;
     unsigned next_filter;        /* of loc->filters: where the head pass stopped (HEAD_HOLD) */
+    bool heads_after;            /* the pass has come to the filters that are judged behind the others */
     bool head_held;
     bool filter_waits;
     unsigned held_flags;
@@ -257,6 +259,25 @@ void body_copy(struct req *r, struct chain *out);
 
 /* When the request ends: files and blocks. */
 void body_release(struct req *r);
+
+/* What the configuration did ------------------------------------------------------------------ */
+
+/*
+ * Beside the error in nginx's wording: says at level info which line refused the request, as "SENTENCE in FILE:LINE",
+ * 'access forbidden by "deny 10.0.0.0/8" in /etc/proxyd/proxyd.conf:12'.
+ */
+void req_refused(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/*
+ * A step that is worth telling the person who asks what becomes of a request (--explain): a rewrite, a variable set, an
+ * access rule that allowed, the server chosen. Nothing is formatted unless somebody listens. Refusals are told too.
+ */
+extern void (*req_tracer)(struct req *r, struct conf_pos pos, const char *text);
+#define req_trace(r, pos, ...) \
+    do { \
+        if (unlikely(req_tracer != NULL)) \
+            req_trace_write((r), (pos), __VA_ARGS__); \
+    } while (0)
+void req_trace_write(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Paths ------------------------------------------------------------------------------------- */
 /* The file path for r->uri under root or alias: NUL-terminated, in the arena. root_len: bytes of the root part. extra bytes of

@@ -12,6 +12,8 @@ struct rule {
     enum rule_kind kind;
     bool deny;
     struct cidr net;
+    struct str text; /* "deny 10.0.0.0/8" */
+    struct conf_pos pos;
 };
 
 struct rules {
@@ -47,10 +49,13 @@ static enum verdict access_run(struct req *r)
 
         if (!fits(rule, &peer->sa))
             continue;
-        if (!rule->deny)
+        if (!rule->deny) {
+            req_trace(r, rule->pos, "access granted by \"%.*s\"", STR_ARG(rule->text));
             return V_ALLOW;
+        }
         if (r->loc->core->satisfy == SATISFY_ALL)
             log_error(&r->log, 0, "access forbidden by rule");
+        req_refused(r, rule->pos, "access forbidden by \"%.*s\"", STR_ARG(rule->text));
         return req_status(r, 403);
     }
     return V_NEXT;
@@ -59,9 +64,10 @@ static enum verdict access_run(struct req *r)
 static const char *set_rule(struct conf *cf, void *field)
 {
     struct rules *rules = field;
-    struct rule rule = { .deny = cf->args[0].ptr[0] == 'd' };
+    struct rule rule = { .deny = cf->args[0].ptr[0] == 'd', .pos = cf->pos };
     struct str text = cf->args[1];
 
+    rule.text = str_printf(cf->arena, "%.*s %.*s", STR_ARG(cf->args[0]), STR_ARG(text));
     if (str_eq(text, STR("all"))) {
         rule.kind = RULE_ALL;
     } else if (str_eq(text, STR("unix:"))) {

@@ -352,11 +352,12 @@ static enum head_verdict file_mem_head(struct req *r, void **ctx)
 {
     const struct core_loc *core = r->loc->core;
     bool direct = req_ctx(r, file_mem_slot) != NULL;
+    bool memory = r->in_memory || r->main->merged_in_memory;
     struct file_mem *m;
 
-    if (r->header_only || (r != r->main && !r->main_in_memory))
+    if (r->header_only || (r != r->main && !memory))
         return HEAD_PASS;
-    if (core->sendfile && !direct && !r->main_in_memory && core->aio != AIO_THREADS)
+    if (core->sendfile && !direct && !memory && core->aio != AIO_THREADS)
         return HEAD_PASS;
     m = ARENA_NEW(r->arena, struct file_mem);
     m->r = r;
@@ -372,7 +373,7 @@ static bool file_mem_wanted(const struct level *level)
 {
     const struct core_loc *core = level_core(level);
 
-    /* A filter that sets main_in_memory has its locations added here. */
+    /* The engine adds it where a filter needs bytes in memory. */
     return !core->sendfile || core->aio == AIO_THREADS || core->directio != UINT64_MAX;
 }
 
@@ -391,7 +392,8 @@ static void file_mem_stop(const struct config *config)
 }
 
 static const struct filter filters[] = {
-    { FILTER_FILE_TO_MEM, file_mem_head, file_mem_body, file_mem_wanted },
+    { .rank = FILTER_FILE_TO_MEM, .head = file_mem_head, .body = file_mem_body,
+      .wanted = file_mem_wanted, .after = true },
     FILTER_END,
 };
 

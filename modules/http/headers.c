@@ -387,7 +387,8 @@ static const struct directive directives[] = {
 };
 
 static const struct filter filters[] = {
-    { FILTER_HEADERS, headers_head, headers_body, headers_wanted },
+    { .rank = FILTER_HEADERS, .head = headers_head, .body = headers_body,
+      .wanted = headers_wanted },
     FILTER_END,
 };
 

@@ -125,7 +125,7 @@ static enum head_verdict not_modified_head(struct req *r, void **ctx)
 }
 
 static const struct filter filters[] = {
-    { FILTER_NOT_MODIFIED, not_modified_head, NULL, NULL },
+    { .rank = FILTER_NOT_MODIFIED, .head = not_modified_head },
     FILTER_END,
 };
 

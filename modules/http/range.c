@@ -313,8 +313,9 @@ static bool range_wanted(const struct level *level)
 }
 
 static const struct filter filters[] = {
-    { FILTER_RANGE_BODY, range_body_head, range_body, range_wanted },
-    { FILTER_RANGE, range_head, NULL, range_wanted },
+    { .rank = FILTER_RANGE_BODY, .head = range_body_head, .body = range_body,
+      .wanted = range_wanted },
+    { .rank = FILTER_RANGE, .head = range_head, .wanted = range_wanted },
     FILTER_END,
 };
 
