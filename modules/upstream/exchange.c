@@ -78,6 +78,17 @@ static void record_end(struct exchange *x)
 
 /* The end ------------------------------------------------------------------------------------ */
 
+/* What the group's method wants to know of a complete answer. Negative: nothing. */
+static float answer_time(struct exchange *x)
+{
+    const struct upstream_record *rec;
+
+    if (likely(x->group->method.time == TIME_NONE))
+        return -1;
+    rec = exchange_record(x);
+    return (float) (x->group->method.time == TIME_HEADER ? rec->header_us : rec->response_us) / 1000;
+}
+
 /* The connection of the attempt goes; complete: it may be kept. */
 void exchange_detach(struct exchange *x, bool complete)
 {
@@ -87,7 +98,7 @@ void exchange_detach(struct exchange *x, bool complete)
         return;
     x->up = NULL;
     record_end(x);
-    x->group->balancer->free(&x->choice, PEER_OK);
+    choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
         && x->backend->reusable(x))
@@ -118,8 +129,7 @@ static void let_go(struct exchange *x)
         resolve_cancel(&x->query);
     tunnel_free(x);
     exchange_detach(x, false);
-    if (x->choice.peer != NULL)
-        x->group->balancer->free(&x->choice, PEER_OK);
+    choice_end(&x->choice, PEER_OK, -1);
     record_end(x);
     x->state = X_OVER;
     chain_drop(&x->out);
@@ -204,8 +214,7 @@ static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool 
         outcome = PEER_STALE;
     else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
         outcome = PEER_NEXT;
-    if (x->choice.peer != NULL)
-        x->group->balancer->free(&x->choice, outcome);
+    choice_end(&x->choice, outcome, -1);
     if (x->record != 0) {
         record_end(x);
         exchange_record(x)->status = status;
@@ -650,7 +659,7 @@ static void next_peer(struct exchange *x)
     struct upstream *g = x->group;
     struct upconn *u;
 
-    if (g->balancer->get(&x->choice) != 0) {
+    if (choice_next(&x->choice) != 0) {
         no_live(x);
         return;
     }
@@ -686,9 +695,7 @@ static void next_peer(struct exchange *x)
 
 static void begin(struct exchange *x)
 {
-    x->choice.group = x->group;
-    x->choice.req = x->req;
-    x->group->balancer->start(&x->choice);
+    choice_start(&x->choice, x->group, x->req);
     if (x->conf->next_upstream_tries > 0)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
     if (x->conf->next_upstream_timeout_ms > 0)

@@ -7,7 +7,7 @@
  */
 #include "modules/upstream/internal.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always also=http_upstream_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=zlib also=http_upstream_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
 
 unsigned upstream_slot;
 
@@ -24,11 +24,23 @@ struct upstream_main {
     bool ready;
 };
 
+/* What `server` says besides the address. */
+struct server_settings {
+    struct str server;
+    int32_t weight;
+    bool down, backup;
+    struct peer_record record;
+};
+
+static const struct server_settings default_settings = {
+    .weight = 1, .record = { .max_fails = 1, .fail_timeout_s = 10 },
+};
+
 struct server_line {
     struct upstream_address address;
     struct str text;
     struct conf_pos pos;
-    struct peer settings;
+    struct server_settings settings;
 };
 
 struct server_lines {
@@ -83,22 +95,29 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
     return a->host.len == 0 ? "no host" : NULL;
 }
 
-static struct peer *add_peer(struct arena *arena, struct upstream *g, const struct peer *settings,
-                             const struct addr *addr)
-{
-    struct peer *p;
+/* An address found, not yet in the group. */
+struct found_peer {
+    struct addr addr;
+    const struct server_settings *settings;
+};
 
-    g->peers = arena_grow(arena, g->peers, g->count, &g->capacity, sizeof(*g->peers));
-    p = &g->peers[g->count++];
-    *p = *settings;
-    p->addr = *addr;
-    p->name = addr_dup_text(arena, addr, true);
-    return p;
+struct found_peers {
+    struct found_peer *items;
+    unsigned count, capacity;
+};
+
+static void add_found(struct arena *arena, struct found_peers *found,
+                      const struct server_settings *settings, const struct addr *addr)
+{
+    found->items = arena_grow(arena, found->items, found->count, &found->capacity,
+                              sizeof(*found->items));
+    found->items[found->count++] = (struct found_peer){ .addr = *addr, .settings = settings };
 }
 
 /* Adds the peers of one server. NULL or a sentence. */
-static const char *resolve_server(struct conf *cf, struct upstream *g, struct str host,
-                                  unsigned port, bool is_unix, const struct peer *settings)
+static const char *resolve_server(struct conf *cf, struct found_peers *found, struct str host,
+                                  unsigned port, bool is_unix,
+                                  const struct server_settings *settings)
 {
     struct addr one, *addrs = &one;
     const char *error = NULL;
@@ -113,41 +132,30 @@ static const char *resolve_server(struct conf *cf, struct upstream *g, struct st
             return error;
     }
     for (int i = 0; i < n; i++)
-        add_peer(cf->arena, g, settings, &addrs[i]);
+        add_found(cf->arena, found, settings, &addrs[i]);
     return NULL;
 }
 
-/* Primary servers first, states allotted, sums made. */
-static void complete_group(struct arena *arena, struct upstream *g)
+/* The group's servers, and the numbers that choices are made from. */
+static void complete_group(struct arena *arena, struct upstream *g, const struct found_peers *found)
 {
-    struct peer *sorted = ARENA_ARRAY(arena, struct peer, g->count);
-    unsigned n = 0;
-
-    for (int backup = 0; backup < 2; backup++) {
-        for (unsigned i = 0; i < g->count; i++) {
-            if (g->peers[i].backup == (backup == 1))
-                sorted[n++] = g->peers[i];
-        }
-        if (backup == 0)
-            g->primary = n;
-    }
-    g->peers = sorted;
-    g->states = ARENA_ARRAY(arena, struct peer_state, g->count);
+    g->count = found->count;
+    g->peers = ARENA_ARRAY(arena, struct peer, g->count);
+    peers_init(&g->view, arena_zalloc(arena, peers_size(g->count)), g->count);
     for (unsigned i = 0; i < g->count; i++) {
+        const struct found_peer *f = &found->items[i];
+        const struct server_settings *s = f->settings;
         struct peer *p = &g->peers[i];
 
-        p->state = &g->states[i];
-        p->state->effective_weight = p->weight;
+        p->addr = f->addr;
+        p->name = addr_dup_text(arena, &f->addr, true);
+        p->server = s->server;
+        p->index = peers_add(&g->view, s->weight,
+                             (s->down ? PEER_DOWN : 0) | (s->backup ? PEER_BACKUP : 0), &s->record);
         list_init(&p->idle);
-        g->weighted |= p->weight != 1;
-        if (i < g->primary) {
-            g->live += !p->down;
-            g->weight += p->weight;
-        } else {
-            g->live_backup += !p->down;
-            g->weight_backup += p->weight;
-        }
     }
+    if (g->balancer->build != NULL)
+        g->balancer->build(arena, g);
 }
 
 /* Groups ------------------------------------------------------------------------------------- */
@@ -205,12 +213,14 @@ struct upstream *upstream_temporary(struct arena *arena, struct str name, const 
                                     unsigned count)
 {
     struct upstream *g = ARENA_NEW(arena, struct upstream);
-    struct peer settings = { .server = name, .weight = 1, .max_fails = 1, .fail_timeout_s = 10 };
+    struct server_settings settings = default_settings;
+    struct found_peers found = { NULL, 0, 0 };
 
+    settings.server = name;
     init_group(g, name);
     for (unsigned i = 0; i < count; i++)
-        add_peer(arena, g, &settings, &addrs[i]);
-    complete_group(arena, g);
+        add_found(arena, &found, &settings, &addrs[i]);
+    complete_group(arena, g, &found);
     return g;
 }
 
@@ -253,11 +263,11 @@ static const char *invalid_parameter(struct conf *cf, unsigned arg)
 }
 
 static const char *server_number(struct conf *cf, unsigned arg, struct str text, uint64_t min,
-                                 int64_t *out)
+                                 uint64_t max, int64_t *out)
 {
     uint64_t n;
 
-    if (str_to_u64(text, &n) != 0 || n < min || n > INT32_MAX)
+    if (str_to_u64(text, &n) != 0 || n < min || n > max)
         return invalid_parameter(cf, arg);
     *out = (int64_t) n;
     return NULL;
@@ -276,27 +286,33 @@ static bool not_yet(struct str p)
     return false;
 }
 
-static const char *server_parameter(struct conf *cf, unsigned arg, struct peer *p)
+static const char *server_parameter(struct conf *cf, unsigned arg, struct server_settings *p)
 {
     struct str text = cf->args[arg];
     uint64_t ms;
     int64_t n = 0;
 
-    if (str_starts(text, STR("weight=")))
-        return server_number(cf, arg, str_skip(text, 7), 1, &p->weight);
-    if (str_starts(text, STR("max_fails=")))
-        return server_number(cf, arg, str_skip(text, 10), 0, &p->max_fails);
-    if (str_starts(text, STR("max_conns="))) {
-        const char *error = server_number(cf, arg, str_skip(text, 10), 0, &n);
+    if (str_starts(text, STR("weight="))) {
+        const char *error = server_number(cf, arg, str_skip(text, 7), 1, PEER_WEIGHT_MAX, &n);
 
         if (error == NULL)
-            p->max_conns = (uint32_t) n;
+            p->weight = (int32_t) n;
+        return error;
+    }
+    if (str_starts(text, STR("max_fails=")))
+        return server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX,
+                             &p->record.max_fails);
+    if (str_starts(text, STR("max_conns="))) {
+        const char *error = server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX, &n);
+
+        if (error == NULL)
+            p->record.max_conns = (uint32_t) n;
         return error;
     }
     if (str_starts(text, STR("fail_timeout="))) {
         if (str_to_ms(str_skip(text, 13), true, &ms) != 0)
             return invalid_parameter(cf, arg);
-        p->fail_timeout_s = ms / 1000;
+        p->record.fail_timeout_s = ms / 1000;
         return NULL;
     }
     if (str_eq(text, STR("backup")))
@@ -318,8 +334,8 @@ static const char *set_server(struct conf *cf, void *field)
     const char *error;
 
     (void) field;
-    line.settings = (struct peer){ .server = cf->args[1], .weight = 1, .max_fails = 1,
-                                   .fail_timeout_s = 10 };
+    line.settings = default_settings;
+    line.settings.server = cf->args[1];
     for (unsigned i = 2; i < cf->nargs; i++) {
         error = server_parameter(cf, i, &line.settings);
         if (error != NULL)
@@ -357,14 +373,14 @@ static const char *set_zone(struct conf *cf, void *field)
 
 /* After the file is read --------------------------------------------------------------------- */
 
-static int resolve_block(struct conf *cf, struct upstream *g)
+static int resolve_block(struct conf *cf, struct upstream *g, struct found_peers *found)
 {
     struct block_object *b = container_of(g, struct block_object, group);
     int rc = 0;
 
     for (unsigned i = 0; i < b->lines.count; i++) {
         struct server_line *line = &b->lines.items[i];
-        const char *error = resolve_server(cf, g, line->address.host, line->address.port,
+        const char *error = resolve_server(cf, found, line->address.host, line->address.port,
                                            line->address.is_unix, &line->settings);
 
         if (error != NULL) {
@@ -375,9 +391,9 @@ static int resolve_block(struct conf *cf, struct upstream *g)
     return rc;
 }
 
-static int resolve_implicit(struct conf *cf, struct upstream *g)
+static int resolve_implicit(struct conf *cf, struct upstream *g, struct found_peers *found)
 {
-    struct peer settings = { .server = g->name, .weight = 1, .max_fails = 1, .fail_timeout_s = 10 };
+    struct server_settings *settings = ARENA_NEW(cf->arena, struct server_settings);
     struct upstream_address a;
     const char *error;
 
@@ -388,9 +404,33 @@ static int resolve_implicit(struct conf *cf, struct upstream *g)
                       a.port);
         return -1;
     }
-    error = resolve_server(cf, g, g->host, g->port, str_starts(g->host, STR("unix:")), &settings);
+    *settings = default_settings;
+    settings->server = g->name;
+    error = resolve_server(cf, found, g->host, g->port, str_starts(g->host, STR("unix:")), settings);
     if (error != NULL) {
         conf_error_at(cf, g->pos, "%s in upstream \"%.*s\"", error, STR_ARG(g->name));
+        return -1;
+    }
+    return 0;
+}
+
+/* Sums are kept in 32 bits, and a group of nothing but backups has nobody to back up. */
+static int check_group(struct conf *cf, const struct upstream *g, const struct found_peers *found)
+{
+    uint64_t weight = 0;
+    unsigned primary = 0;
+
+    for (unsigned i = 0; i < found->count; i++) {
+        weight += (uint64_t) found->items[i].settings->weight;
+        primary += !found->items[i].settings->backup;
+    }
+    if (found->count > 0 && primary == 0) {
+        conf_error_at(cf, g->pos, "no servers are inside upstream");
+        return -1;
+    }
+    if (weight > PEERS_WEIGHT_MAX) {
+        conf_error_at(cf, g->pos, "the weights of the servers in upstream \"%.*s\" add up to more than %d",
+                      STR_ARG(g->name), PEERS_WEIGHT_MAX);
         return -1;
     }
     return 0;
@@ -410,19 +450,18 @@ static int upstream_post(struct conf *cf)
         const struct level *level = g->level != NULL ? g->level : http->level;
         const struct upstream_srv *s = level_conf(level, STORE_SRV, upstream_slot);
 
-        if ((g->level != NULL ? resolve_block(cf, g) : resolve_implicit(cf, g)) != 0) {
+        struct found_peers found = { NULL, 0, 0 };
+
+        if ((g->level != NULL ? resolve_block(cf, g, &found) : resolve_implicit(cf, g, &found)) != 0
+            || check_group(cf, g, &found) != 0) {
             rc = -1;
             continue;
         }
-        complete_group(cf->arena, g);
+        complete_group(cf->arena, g, &found);
         g->keepalive = s->keepalive;
         g->keepalive_requests = s->keepalive_requests;
         g->keepalive_time_ms = s->keepalive_time_ms;
         g->keepalive_timeout_ms = s->keepalive_timeout_ms;
-        if (g->count > 0 && g->primary == 0) {
-            conf_error_at(cf, g->pos, "no servers are inside upstream");
-            rc = -1;
-        }
     }
     return rc;
 }
@@ -465,6 +504,24 @@ static const struct directive upstream_directives[] = {
              "[backup] [down]", "A server of the group.", ),
     ROW_CALL("zone", CTX_UPSTREAM, ARGS12, set_zone, STORE_SRV, "name [size]",
              "Shares the group's state among workers.", ),
+    ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
+             "Chooses the server with the fewest connections for its weight.",
+             .extra = &balancer_least_conn),
+    ROW_CALL("ip_hash", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
+             "Chooses by the client's address: IPv4 without its last number, IPv6 as a whole.",
+             .extra = &balancer_ip_hash),
+    ROW_CALL("hash", CTX_UPSTREAM, ARGS123, upstream_set_hash, STORE_SRV,
+             "key [consistent [bounded_load=factor]]",
+             "Chooses by a key; consistent: few keys move when servers come or go.", ),
+    ROW_CALL("maglev", CTX_UPSTREAM, ARGS1, upstream_set_hash, STORE_SRV, "key",
+             "Chooses by a key from a table in which each server has its share, and of which little "
+             "moves when servers come or go.", ),
+    ROW_CALL("random", CTX_UPSTREAM, ARGS0 | ARGS12, upstream_set_random, STORE_SRV,
+             "[two [least_conn | least_time=header | least_time=last_byte]]",
+             "Chooses at random by weight; two: the better of two so chosen.", ),
+    ROW_CALL("least_time", CTX_UPSTREAM, ARGS12, upstream_set_least_time, STORE_SRV,
+             "header | last_byte [inflight]",
+             "Chooses the server that answers soonest, by the average of its times and its connections.", ),
     SRV_ROW("keepalive", ARGS12, set_keepalive, keepalive, "32 local", "connections [local]",
             "Idle connections to servers that each worker keeps; local: each for one location."),
     SRV_ROW("keepalive_requests", ARGS1, conf_set_num, keepalive_requests, "1000", "number",

@@ -14,6 +14,13 @@ static inline void chain_drop(struct chain *c)
         chain_clear(c);
 }
 
+/* balance.c, balance_hash.c */
+extern const struct balancer balancer_round_robin, balancer_least_conn, balancer_least_time;
+extern const struct balancer balancer_random, balancer_ip_hash, balancer_hash, balancer_consistent,
+    balancer_maglev;
+/* The rows of an upstream block that choose a method. */
+conf_setter upstream_set_method, upstream_set_hash, upstream_set_random, upstream_set_least_time;
+
 /* pool.c: connections to servers. */
 struct upconn {
     struct conn *conn;

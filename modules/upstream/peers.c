@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The passes over a group's servers, and what attempts do to the numbers that they look at. */
+#include "modules/upstream/peers.h"
+
+#include <math.h>
+
+/* How much of a new time goes into the average. */
+#define TIME_SHARE 0.125f
+
+/* The compiler makes vectors of these loops if it is asked to. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define PASS __attribute__((optimize("O3")))
+#else
+#define PASS
+#endif
+
+/* The set ------------------------------------------------------------------------------------- */
+
+/* Each array begins on a cache line of its own. */
+static size_t array_size(unsigned capacity)
+{
+    return ((size_t) capacity * 4 + 63) & ~(size_t) 63;
+}
+
+static size_t header_size(void)
+{
+    return (sizeof(struct peer_set) + 63) & ~(size_t) 63;
+}
+
+size_t peers_size(unsigned capacity)
+{
+    return header_size() + 6 * array_size(capacity) + capacity * sizeof(struct peer_record);
+}
+
+void peers_init(struct peer_view *v, void *memory, unsigned capacity)
+{
+    char *p = memory;
+    size_t step = array_size(capacity);
+
+    v->set = memory;
+    v->set->capacity = capacity;
+    p += header_size();
+    v->state = (uint32_t *) (void *) p;
+    v->current = (int32_t *) (void *) (p + step);
+    v->effective = (int32_t *) (void *) (p + 2 * step);
+    v->weight = (int32_t *) (void *) (p + 3 * step);
+    v->conns = (uint32_t *) (void *) (p + 4 * step);
+    v->time_ms = (float *) (void *) (p + 5 * step);
+    v->records = (struct peer_record *) (void *) (p + 6 * step);
+}
+
+unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
+                   const struct peer_record *record)
+{
+    struct peer_set *set = v->set;
+    unsigned i = set->count++;
+
+    ASSERT(i < set->capacity);
+    v->weight[i] = v->effective[i] = weight;
+    v->state[i] = state;
+    v->records[i] = *record;
+    if (state & PEER_BACKUP) {
+        set->backup_live += !(state & PEER_DOWN);
+    } else {
+        set->uniform = set->weight == 0 || (set->uniform && weight == v->weight[0]);
+        set->weight += weight;
+        set->primary_live += !(state & PEER_DOWN);
+    }
+    return i;
+}
+
+/* Attempts ------------------------------------------------------------------------------------ */
+
+static void mend(struct peer_view *v, unsigned i)
+{
+    if (v->state[i] & PEER_BROKEN) {
+        v->state[i] &= ~(uint32_t) PEER_BROKEN;
+        v->set->broken--;
+    }
+}
+
+static bool breaks(struct peer_view *v, unsigned i)
+{
+    const struct peer_record *rec = &v->records[i];
+
+    if (rec->max_fails == 0 || rec->fails < rec->max_fails || (v->state[i] & PEER_BROKEN))
+        return false;
+    v->state[i] |= PEER_BROKEN;
+    v->set->broken++;
+    return true;
+}
+
+void peers_look(struct peer_view *v, uint64_t now_s)
+{
+    struct peer_set *set = v->set;
+
+    if (likely(set->broken == 0) || set->looked_s == now_s)
+        return;
+    set->looked_s = now_s;
+    for (unsigned i = 0; i < set->count; i++) {
+        if ((v->state[i] & PEER_BROKEN) && now_s - v->records[i].checked_s > v->records[i].fail_timeout_s)
+            mend(v, i);
+    }
+}
+
+void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    v->conns[i]++;
+    v->set->conns++;
+    if (unlikely(rec->max_conns > 0) && v->conns[i] >= rec->max_conns)
+        v->state[i] |= PEER_FULL;
+    if (unlikely(rec->fails > 0) && now_s - rec->checked_s > rec->fail_timeout_s) {
+        /* One request looks whether it is well again; until that is known the others go elsewhere. */
+        rec->checked_s = now_s;
+        breaks(v, i);
+    }
+}
+
+void peers_give_back(struct peer_view *v, unsigned i)
+{
+    ASSERT(v->conns[i] > 0 && v->set->conns > 0);
+    v->conns[i]--;
+    v->set->conns--;
+    v->state[i] &= ~(uint32_t) PEER_FULL;
+}
+
+bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    rec->fails++;
+    rec->accessed_s = rec->checked_s = now_s;
+    if (rec->max_fails == 0)
+        return false;
+    v->effective[i] = MAX(0, v->effective[i] - (int32_t) (v->weight[i] / rec->max_fails));
+    breaks(v, i);
+    return rec->fails >= rec->max_fails;
+}
+
+void peers_fine(struct peer_view *v, unsigned i)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->fails == 0) || rec->accessed_s >= rec->checked_s)
+        return;
+    rec->fails = 0;
+    mend(v, i);
+}
+
+void peers_timed(struct peer_view *v, unsigned i, float ms)
+{
+    v->time_ms[i] = v->time_ms[i] > 0 ? v->time_ms[i] + (ms - v->time_ms[i]) * TIME_SHARE : ms;
+}
+
+/* Passes -------------------------------------------------------------------------------------- */
+
+/*
+ * What is compared. A quotient of two integers of this size is the same double for equal fractions and another
+ * one for others, so that equals are told exactly.
+ */
+enum score { SCORE_NONE, SCORE_CONNS, SCORE_CONNS_PER_WEIGHT, SCORE_TIME };
+
+static inline __attribute__((always_inline)) double score_of(const struct peer_view *v,
+                                                             enum score kind, unsigned i)
+{
+    switch (kind) {
+    case SCORE_CONNS:
+        return v->conns[i];
+    case SCORE_CONNS_PER_WEIGHT:
+        return (double) v->conns[i] / v->weight[i];
+    case SCORE_TIME:
+        return (double) v->time_ms[i] * (v->conns[i] + 1) / v->weight[i];
+    default:
+        return 0;
+    }
+}
+
+/* The least score of any server, and how many have it. */
+static inline __attribute__((always_inline)) double least_score(const struct peer_view *v,
+                                                                uint32_t want, enum score kind,
+                                                                unsigned *many)
+{
+    unsigned count = v->set->count, n = 0;
+    double least = INFINITY;
+
+    for (unsigned i = 0; i < count; i++) {
+        double s = v->state[i] == want ? score_of(v, kind, i) : INFINITY;
+
+        least = s < least ? s : least;
+    }
+    for (unsigned i = 0; i < count; i++)
+        n += (v->state[i] == want) & (score_of(v, kind, i) == least);
+    *many = n;
+    return least;
+}
+
+/*
+ * Those that may be chosen and have the score gain their weight, without a branch. Returns what was gained in
+ * all; *most is what the richest has.
+ */
+static inline __attribute__((always_inline)) int32_t gain(const struct peer_view *v, uint32_t want,
+                                                          enum score kind, double least,
+                                                          int32_t *most)
+{
+    const uint32_t *restrict state = v->state;
+    int32_t *restrict current = v->current, *restrict effective = v->effective;
+    const int32_t *restrict weight = v->weight;
+    int32_t total = 0, best = INT32_MIN;
+
+    for (unsigned i = 0, n = v->set->count; i < n; i++) {
+        int32_t on = -(int32_t) ((state[i] == want)
+                                 & (kind == SCORE_NONE || score_of(v, kind, i) == least));
+        int32_t e = effective[i] & on, c = current[i] + e;
+
+        current[i] = c;
+        total += e;
+        effective[i] += (int32_t) (effective[i] < weight[i]) & on;
+        c = on ? c : INT32_MIN;
+        best = c > best ? c : best;
+    }
+    *most = best;
+    return total;
+}
+
+/* The choice among those with the least score. */
+static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v, uint32_t want,
+                                                             enum score kind)
+{
+    unsigned many = 2;
+    double least = kind == SCORE_NONE ? 0 : least_score(v, want, kind, &many);
+    int32_t most = 0, total = many > 1 ? gain(v, want, kind, least, &most) : 0;
+
+    for (unsigned i = 0, n = v->set->count; i < n; i++) {
+        if (v->state[i] != want || (many > 1 && v->current[i] != most)
+            || (kind != SCORE_NONE && score_of(v, kind, i) != least))
+            continue;
+        v->current[i] -= total;
+        return i;
+    }
+    return PEERS_NONE;
+}
+
+PASS unsigned peers_smooth(struct peer_view *v, uint32_t want)
+{
+    return choose(v, want, SCORE_NONE);
+}
+
+PASS static unsigned least_of_equals(struct peer_view *v, uint32_t want)
+{
+    return choose(v, want, SCORE_CONNS);
+}
+
+PASS static unsigned least_by_weight(struct peer_view *v, uint32_t want)
+{
+    return choose(v, want, SCORE_CONNS_PER_WEIGHT);
+}
+
+unsigned peers_least(struct peer_view *v, uint32_t want)
+{
+    return want == 0 && v->set->uniform ? least_of_equals(v, want) : least_by_weight(v, want);
+}
+
+PASS unsigned peers_fastest(struct peer_view *v, uint32_t want)
+{
+    return choose(v, want, SCORE_TIME);
+}
