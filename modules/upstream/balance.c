@@ -5,6 +5,7 @@
  * hash are in balance_hash.c.
  */
 #include "core/base/clock.h"
+#include "core/zone/zone.h"
 #include "modules/upstream/internal.h"
 
 /* A request's attempts -------------------------------------------------------------------------- */
@@ -67,47 +68,71 @@ static unsigned pick(struct choice *c, uint64_t now_s)
     return i;
 }
 
+static void lock(const struct upstream *g)
+{
+    if (g->zone != NULL)
+        zone_lock(g->zone);
+}
+
+static void unlock(const struct upstream *g)
+{
+    if (g->zone != NULL)
+        zone_unlock(g->zone);
+}
+
 int choice_next(struct choice *c)
 {
     struct upstream *g = c->group;
     uint64_t now_s = clock_ms() / 1000;
-    unsigned i = pick(c, now_s);
+    unsigned i;
 
+    lock(g);
+    i = pick(c, now_s);
+    if (i != PEERS_NONE)
+        peers_take(&g->view, i, now_s);
+    unlock(g);
     c->peer = NULL;
     if (i == PEERS_NONE)
         return -1;
     c->peer = &g->peers[i];
     add_tried(c, i);
-    peers_take(&g->view, i, now_s);
     return 0;
+}
+
+/* What the end of an attempt says of the server. True: it is out for a while now. */
+static bool judge(struct peer_view *v, unsigned i, enum peer_outcome outcome, float time_ms)
+{
+    if (time_ms >= 0)
+        peers_timed(v, i, time_ms);
+    if (v->set->count == 1)
+        return false;
+    if (outcome == PEER_FAILED)
+        return peers_failed(v, i, clock_ms() / 1000);
+    peers_fine(v, i);
+    return false;
 }
 
 void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
 {
-    struct peer_view *v = &c->group->view;
+    struct upstream *g = c->group;
+    bool out = false;
     unsigned i;
 
     if (c->peer == NULL)
         return;
     i = c->peer->index;
     c->peer = NULL;
-    peers_give_back(v, i);
-    if (outcome == PEER_STALE) {
+    lock(g);
+    peers_give_back(&g->view, i);
+    if (outcome != PEER_STALE)
+        out = judge(&g->view, i, outcome, time_ms);
+    unlock(g);
+    if (outcome == PEER_STALE)
         c->tried_count--; /* it was the last one */
-        return;
-    }
-    if (c->tries > 0)
+    else if (c->tries > 0)
         c->tries--;
-    if (time_ms >= 0)
-        peers_timed(v, i, time_ms);
-    if (v->set->count == 1)
-        return;
-    if (outcome == PEER_FAILED) {
-        if (peers_failed(v, i, clock_ms() / 1000))
-            log_warn(&c->req->log, 0, "upstream server temporarily disabled");
-    } else {
-        peers_fine(v, i);
-    }
+    if (out)
+        log_warn(&c->req->log, 0, "upstream server temporarily disabled");
 }
 
 /* Methods ---------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
  */
 #include "modules/upstream/internal.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always libs=zlib also=http_upstream_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=zlib also=http_upstream_module,http_upstream_zone_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
 
 unsigned upstream_slot;
 
@@ -141,7 +141,7 @@ static void complete_group(struct arena *arena, struct upstream *g, const struct
 {
     g->count = found->count;
     g->peers = ARENA_ARRAY(arena, struct peer, g->count);
-    peers_init(&g->view, arena_zalloc(arena, peers_size(g->count)), g->count);
+    peers_init(&g->own, arena_zalloc(arena, peers_size(g->count)), g->count);
     for (unsigned i = 0; i < g->count; i++) {
         const struct found_peer *f = &found->items[i];
         const struct server_settings *s = f->settings;
@@ -150,10 +150,11 @@ static void complete_group(struct arena *arena, struct upstream *g, const struct
         p->addr = f->addr;
         p->name = addr_dup_text(arena, &f->addr, true);
         p->server = s->server;
-        p->index = peers_add(&g->view, s->weight,
+        p->index = peers_add(&g->own, s->weight,
                              (s->down ? PEER_DOWN : 0) | (s->backup ? PEER_BACKUP : 0), &s->record);
         list_init(&p->idle);
     }
+    g->view = g->own;
     if (g->balancer->build != NULL)
         g->balancer->build(arena, g);
 }
@@ -365,12 +366,6 @@ static const char *set_keepalive(struct conf *cf, void *field)
     return NULL;
 }
 
-static const char *set_zone(struct conf *cf, void *field)
-{
-    (void) field;
-    return conf_error(cf, "\"zone\" in upstream is not supported yet");
-}
-
 /* After the file is read --------------------------------------------------------------------- */
 
 static int resolve_block(struct conf *cf, struct upstream *g, struct found_peers *found)
@@ -468,22 +463,32 @@ static int upstream_post(struct conf *cf)
 
 /* Workers ------------------------------------------------------------------------------------ */
 
-static void upstream_drain(const struct config *config)
+static void each_group(const struct config *config, void (*f)(struct upstream *g))
 {
     struct http_main *http = config->http;
-    struct upstream_main *m;
+    struct upstream_main *m = http ? level_conf(http->level, STORE_MAIN, upstream_slot) : NULL;
 
-    if (http == NULL)
-        return;
-    m = level_conf(http->level, STORE_MAIN, upstream_slot);
     if (m == NULL || !m->ready)
         return;
-    for (struct list *n = m->groups.next; n != &m->groups; n = n->next) {
-        struct upstream *g = container_of(n, struct upstream, link);
+    for (struct list *n = m->groups.next; n != &m->groups; n = n->next)
+        f(container_of(n, struct upstream, link));
+}
 
-        g->keepalive.connections = 0;
-        pool_drain(g);
-    }
+static void drain_group(struct upstream *g)
+{
+    g->keepalive.connections = 0;
+    pool_drain(g);
+}
+
+static int upstream_start(const struct config *config)
+{
+    each_group(config, shared_attach);
+    return 0;
+}
+
+static void upstream_drain(const struct config *config)
+{
+    each_group(config, drain_group);
 }
 
 static void upstream_stop(const struct config *config)
@@ -502,8 +507,8 @@ static const struct directive upstream_directives[] = {
     ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, set_server, STORE_SRV,
              "address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
              "[backup] [down]", "A server of the group.", ),
-    ROW_CALL("zone", CTX_UPSTREAM, ARGS12, set_zone, STORE_SRV, "name [size]",
-             "Shares the group's state among workers.", ),
+    ROW_CALL("zone", CTX_UPSTREAM, ARGS12, shared_set_zone, STORE_SRV, "name [size]",
+             "Keeps the group's connections and failures in memory that all workers share.", ),
     ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
              "Chooses the server with the fewest connections for its weight.",
              .extra = &balancer_least_conn),
@@ -542,6 +547,7 @@ const struct module module_upstream = {
     .directives = upstream_directives,
     .http = &upstream_http,
     .post = upstream_post,
+    .worker_start = upstream_start,
     .worker_drain = upstream_drain,
     .worker_stop = upstream_stop,
 };

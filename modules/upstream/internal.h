@@ -21,6 +21,15 @@ extern const struct balancer balancer_random, balancer_ip_hash, balancer_hash, b
 /* The rows of an upstream block that choose a method. */
 conf_setter upstream_set_method, upstream_set_hash, upstream_set_random, upstream_set_least_time;
 
+/* shared.c */
+/* The groups of a zone: data of its specification. */
+struct shared_groups {
+    struct upstream *first;
+};
+conf_setter shared_set_zone;
+/* In a worker that starts: the group's numbers are those in its zone. */
+void shared_attach(struct upstream *g);
+
 /* pool.c: connections to servers. */
 struct upconn {
     struct conn *conn;

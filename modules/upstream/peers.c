@@ -34,11 +34,20 @@ size_t peers_size(unsigned capacity)
 
 void peers_init(struct peer_view *v, void *memory, unsigned capacity)
 {
+    struct peer_set *set = memory;
+
+    set->capacity = capacity;
+    peers_map(v, memory);
+}
+
+void peers_map(struct peer_view *v, void *memory)
+{
     char *p = memory;
-    size_t step = array_size(capacity);
+    size_t step;
 
     v->set = memory;
-    v->set->capacity = capacity;
+    v->held = NULL;
+    step = array_size(v->set->capacity);
     p += header_size();
     v->state = (uint32_t *) (void *) p;
     v->current = (int32_t *) (void *) (p + step);
@@ -107,6 +116,8 @@ void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
 {
     struct peer_record *rec = &v->records[i];
 
+    if (v->held != NULL)
+        v->held[i]++;
     v->conns[i]++;
     v->set->conns++;
     if (unlikely(rec->max_conns > 0) && v->conns[i] >= rec->max_conns)
@@ -121,9 +132,45 @@ void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
 void peers_give_back(struct peer_view *v, unsigned i)
 {
     ASSERT(v->conns[i] > 0 && v->set->conns > 0);
-    v->conns[i]--;
-    v->set->conns--;
-    v->state[i] &= ~(uint32_t) PEER_FULL;
+    if (v->held != NULL)
+        v->held[i]--;
+    peers_count(v, i, -1);
+}
+
+void peers_count(struct peer_view *v, unsigned i, int64_t n)
+{
+    uint32_t max = v->records[i].max_conns;
+
+    v->conns[i] += (uint32_t) n;
+    v->set->conns += (uint32_t) n;
+    if (max > 0 && v->conns[i] >= max)
+        v->state[i] |= PEER_FULL;
+    else
+        v->state[i] &= ~(uint32_t) PEER_FULL;
+}
+
+void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k)
+{
+    v->records[i].fails = from->records[k].fails;
+    v->records[i].accessed_s = from->records[k].accessed_s;
+    v->records[i].checked_s = from->records[k].checked_s;
+    v->time_ms[i] = from->time_ms[k];
+    if (from->state[k] & PEER_BROKEN)
+        breaks(v, i);
+}
+
+void peers_reset(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+
+    set->conns = set->broken = 0;
+    for (unsigned i = 0; i < set->count; i++) {
+        v->conns[i] = 0;
+        v->current[i] = 0;
+        v->effective[i] = v->weight[i];
+        v->state[i] &= ~(uint32_t) (PEER_TRIED | PEER_FULL);
+        set->broken += (v->state[i] & PEER_BROKEN) != 0;
+    }
 }
 
 bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)

@@ -53,12 +53,15 @@ struct peer_view {
     uint32_t *conns;
     float *time_ms;          /* moving average of the time that the method asks for; 0: none yet */
     struct peer_record *records;
+    uint32_t *held;          /* this worker's share of conns; NULL: nobody asks for it */
 };
 
 /* Bytes for `capacity` servers. */
 size_t peers_size(unsigned capacity);
 /* Makes an empty set of zeroed memory of that size, aligned to 16. */
 void peers_init(struct peer_view *v, void *memory, unsigned capacity);
+/* A view of a set that is there. */
+void peers_map(struct peer_view *v, void *memory);
 /* Adds a server (count < capacity): its index. state: PEER_DOWN and PEER_BACKUP. */
 unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
                    const struct peer_record *record);
@@ -73,6 +76,12 @@ void peers_give_back(struct peer_view *v, unsigned i);
 bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s);
 /* An attempt went well: if it was the look after fail_timeout, failures are forgotten. */
 void peers_fine(struct peer_view *v, unsigned i);
+/* What is known of server k of another set is known of server i. */
+void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k);
+/* n connections more or fewer, of another worker. */
+void peers_count(struct peer_view *v, unsigned i, int64_t n);
+/* After somebody died in the midst of a change: no connections, nobody's turn, sums made anew. */
+void peers_reset(struct peer_view *v);
 /* Into the moving average of an answer's time. */
 void peers_timed(struct peer_view *v, unsigned i, float ms);
 

@@ -93,8 +93,12 @@ struct upstream {
     struct balancer_conf method; /* what its directive said */
     void *table;              /* what the balancer built */
     struct peer *peers;
-    struct peer_view view;
-    unsigned count, capacity;
+    struct peer_view view;    /* own, or in the zone */
+    struct peer_view own;     /* as the configuration says */
+    unsigned count;
+    struct res_zone *zone_spec; /* `zone`; NULL: each worker has numbers of its own */
+    struct zone *zone;        /* in a worker: where view lies; its lock is held while view is used */
+    struct upstream *next_shared; /* in the same zone */
     /* implicit: what is to be resolved */
     struct str host;
     unsigned port;
