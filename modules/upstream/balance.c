@@ -139,7 +139,7 @@ void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
 
 static unsigned pick_smooth(struct choice *c)
 {
-    return peers_smooth(&c->group->view, 0);
+    return c->tried_count == 0 ? peers_turn(&c->group->view) : peers_smooth(&c->group->view, 0);
 }
 
 static unsigned pick_least(struct choice *c)

@@ -2,17 +2,10 @@
 /* The passes over a group's servers, and what attempts do to the numbers that they look at. */
 #include "modules/upstream/peers.h"
 
-#include <math.h>
+#include <float.h>
 
 /* How much of a new time goes into the average. */
 #define TIME_SHARE 0.125f
-
-/* The compiler makes vectors of these loops if it is asked to. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define PASS __attribute__((optimize("O3")))
-#else
-#define PASS
-#endif
 
 /* The set ------------------------------------------------------------------------------------- */
 
@@ -74,16 +67,25 @@ unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
         set->uniform = set->weight == 0 || (set->uniform && weight == v->weight[0]);
         set->weight += weight;
         set->primary_live += !(state & PEER_DOWN);
+        set->troubled += state != 0;
     }
     return i;
 }
 
 /* Attempts ------------------------------------------------------------------------------------ */
 
+/* Every change of a state but PEER_TRIED comes through here: primary servers with trouble are counted. */
+static void set_state(struct peer_view *v, unsigned i, uint32_t state)
+{
+    if (!(state & PEER_BACKUP))
+        v->set->troubled += (uint32_t) (state != 0) - (uint32_t) (v->state[i] != 0);
+    v->state[i] = state;
+}
+
 static void mend(struct peer_view *v, unsigned i)
 {
     if (v->state[i] & PEER_BROKEN) {
-        v->state[i] &= ~(uint32_t) PEER_BROKEN;
+        set_state(v, i, v->state[i] & ~(uint32_t) PEER_BROKEN);
         v->set->broken--;
     }
 }
@@ -94,7 +96,7 @@ static bool breaks(struct peer_view *v, unsigned i)
 
     if (rec->max_fails == 0 || rec->fails < rec->max_fails || (v->state[i] & PEER_BROKEN))
         return false;
-    v->state[i] |= PEER_BROKEN;
+    set_state(v, i, v->state[i] | PEER_BROKEN);
     v->set->broken++;
     return true;
 }
@@ -121,7 +123,7 @@ void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
     v->conns[i]++;
     v->set->conns++;
     if (unlikely(rec->max_conns > 0) && v->conns[i] >= rec->max_conns)
-        v->state[i] |= PEER_FULL;
+        set_state(v, i, v->state[i] | PEER_FULL);
     if (unlikely(rec->fails > 0) && now_s - rec->checked_s > rec->fail_timeout_s) {
         /* One request looks whether it is well again; until that is known the others go elsewhere. */
         rec->checked_s = now_s;
@@ -143,10 +145,9 @@ void peers_count(struct peer_view *v, unsigned i, int64_t n)
 
     v->conns[i] += (uint32_t) n;
     v->set->conns += (uint32_t) n;
-    if (max > 0 && v->conns[i] >= max)
-        v->state[i] |= PEER_FULL;
-    else
-        v->state[i] &= ~(uint32_t) PEER_FULL;
+    if (unlikely(max > 0))
+        set_state(v, i, v->conns[i] >= max ? v->state[i] | PEER_FULL
+                                           : v->state[i] & ~(uint32_t) PEER_FULL);
 }
 
 void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k)
@@ -163,13 +164,15 @@ void peers_reset(struct peer_view *v)
 {
     struct peer_set *set = v->set;
 
-    set->conns = set->broken = 0;
+    set->conns = set->broken = set->troubled = 0;
+    set->turning = set->lowered = false;
     for (unsigned i = 0; i < set->count; i++) {
         v->conns[i] = 0;
         v->current[i] = 0;
         v->effective[i] = v->weight[i];
         v->state[i] &= ~(uint32_t) (PEER_TRIED | PEER_FULL);
         set->broken += (v->state[i] & PEER_BROKEN) != 0;
+        set->troubled += (v->state[i] & ~(uint32_t) PEER_BACKUP) != 0 && !(v->state[i] & PEER_BACKUP);
     }
 }
 
@@ -182,6 +185,7 @@ bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
     if (rec->max_fails == 0)
         return false;
     v->effective[i] = MAX(0, v->effective[i] - (int32_t) (v->weight[i] / rec->max_fails));
+    v->set->lowered = true;
     breaks(v, i);
     return rec->fails >= rec->max_fails;
 }
@@ -202,6 +206,32 @@ void peers_timed(struct peer_view *v, unsigned i, float ms)
 }
 
 /* Passes -------------------------------------------------------------------------------------- */
+
+/*
+ * What smooth round robin would have made of the numbers while servers simply took turns: those whose turn was have paid
+ * for all, all have gained. And whether failures are over that had lowered weights.
+ */
+static void settle(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+    int32_t primary = 0, before = 0;
+
+    if (likely(!set->turning && !set->lowered))
+        return;
+    set->lowered = false;
+    for (unsigned i = 0; i < set->count; i++) {
+        primary += !(v->state[i] & PEER_BACKUP);
+        before += !(v->state[i] & PEER_BACKUP) && i < set->turn;
+        set->lowered |= v->effective[i] < v->weight[i];
+    }
+    if (!set->turning)
+        return;
+    set->turning = false;
+    for (unsigned i = 0; i < set->count; i++) {
+        if (!(v->state[i] & PEER_BACKUP))
+            v->current[i] = (before - (i < set->turn ? primary : 0)) * v->weight[i];
+    }
+}
 
 /*
  * What is compared. A quotient of two integers of this size is the same double for equal fractions and another
@@ -230,10 +260,10 @@ static inline __attribute__((always_inline)) double least_score(const struct pee
                                                                 unsigned *many)
 {
     unsigned count = v->set->count, n = 0;
-    double least = INFINITY;
+    double least = DBL_MAX;
 
     for (unsigned i = 0; i < count; i++) {
-        double s = v->state[i] == want ? score_of(v, kind, i) : INFINITY;
+        double all = score_of(v, kind, i), s = v->state[i] == want ? all : DBL_MAX;
 
         least = s < least ? s : least;
     }
@@ -280,7 +310,7 @@ static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v
     int32_t most = 0, total = many > 1 ? gain(v, want, kind, least, &most) : 0;
 
     for (unsigned i = 0, n = v->set->count; i < n; i++) {
-        if (v->state[i] != want || (many > 1 && v->current[i] != most)
+        if ((many > 1 && v->current[i] != most) || v->state[i] != want
             || (kind != SCORE_NONE && score_of(v, kind, i) != least))
             continue;
         v->current[i] -= total;
@@ -289,27 +319,49 @@ static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v
     return PEERS_NONE;
 }
 
-PASS unsigned peers_smooth(struct peer_view *v, uint32_t want)
+unsigned peers_smooth(struct peer_view *v, uint32_t want)
 {
+    settle(v);
     return choose(v, want, SCORE_NONE);
-}
-
-PASS static unsigned least_of_equals(struct peer_view *v, uint32_t want)
-{
-    return choose(v, want, SCORE_CONNS);
-}
-
-PASS static unsigned least_by_weight(struct peer_view *v, uint32_t want)
-{
-    return choose(v, want, SCORE_CONNS_PER_WEIGHT);
 }
 
 unsigned peers_least(struct peer_view *v, uint32_t want)
 {
-    return want == 0 && v->set->uniform ? least_of_equals(v, want) : least_by_weight(v, want);
+    settle(v);
+    return want == 0 && v->set->uniform ? choose(v, want, SCORE_CONNS)
+                                        : choose(v, want, SCORE_CONNS_PER_WEIGHT);
 }
 
-PASS unsigned peers_fastest(struct peer_view *v, uint32_t want)
+unsigned peers_fastest(struct peer_view *v, uint32_t want)
 {
+    settle(v);
     return choose(v, want, SCORE_TIME);
+}
+
+/* Turns ------------------------------------------------------------------------------------------ */
+
+unsigned peers_turn(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+    unsigned i;
+
+    if (!set->uniform || set->troubled > 0 || set->lowered)
+        return peers_smooth(v, 0);
+    if (!set->turning) {
+        /* Whom a pass would choose begins. */
+        i = 0;
+        for (unsigned k = 0; k < set->count; k++) {
+            if (v->state[k] == 0 && (v->state[i] != 0 || v->current[k] > v->current[i]))
+                i = k;
+        }
+        set->turning = true;
+        set->turn = i;
+    }
+    for (unsigned n = 0; n < set->count; n++) {
+        i = set->turn;
+        set->turn = i + 1 == set->count ? 0 : i + 1;
+        if (likely(v->state[i] == 0))
+            return i;
+    }
+    return PEERS_NONE;
 }

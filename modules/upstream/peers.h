@@ -42,6 +42,10 @@ struct peer_set {
     uint32_t conns;          /* of all servers */
     uint64_t looked_s;       /* when the broken ones were last looked at */
     int64_t weight;          /* of all primary servers, PEER_DOWN or not */
+    uint32_t troubled;       /* primary servers whose state is not 0 */
+    uint32_t turn;           /* while turning: whose turn it is; `current` is then not kept */
+    bool turning;
+    bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
 };
 
@@ -91,6 +95,8 @@ void peers_timed(struct peer_view *v, unsigned i, float ms);
  * with every few servers.
  */
 unsigned peers_smooth(struct peer_view *v, uint32_t want);
+/* The same for want 0, in constant time while all servers weigh the same and none has trouble: they take turns. */
+unsigned peers_turn(struct peer_view *v);
 /* The one with the fewest connections for its weight; several take turns by weight. */
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
