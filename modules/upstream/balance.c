@@ -17,6 +17,7 @@ void choice_start(struct choice *c, struct upstream *g, struct req *r)
     c->peer = NULL;
     c->tries = g->view.set->primary_live + g->view.set->backup_live;
     c->tried_count = 0;
+    c->wanted = unlikely(g->sticky != NULL) ? sticky_find(g, r) : PEERS_NONE;
     if (unlikely(g->balancer->start != NULL))
         g->balancer->start(c);
 }
@@ -60,6 +61,8 @@ static unsigned pick(struct choice *c, uint64_t now_s)
         return v->state[0] == 0 && c->tried_count == 0 ? 0 : PEERS_NONE;
     }
     peers_look(v, now_s);
+    if (unlikely(c->wanted != PEERS_NONE) && c->tried_count == 0 && peers_serves(v, c->wanted))
+        return c->wanted;
     mark_tried(c, true);
     i = c->group->balancer->pick(c);
     if (i == PEERS_NONE)
@@ -94,7 +97,7 @@ int choice_next(struct choice *c)
     c->peer = NULL;
     if (i == PEERS_NONE)
         return -1;
-    c->peer = &g->peers[i];
+    c->peer = c->last = &g->peers[i];
     add_tried(c, i);
     return 0;
 }

@@ -9,7 +9,6 @@
  * Fast and Reliable Software Network Load Balancer", NSDI 2016, 3.4.
  */
 #include <math.h>
-#include <zlib.h>
 
 #include "core/base/fmt.h"
 #include "core/http/client.h"
@@ -126,11 +125,6 @@ static void start_hash(struct choice *c)
     c->rehashes = 0;
 }
 
-static uint32_t crc(uint32_t crc_before, const void *ptr, size_t len)
-{
-    return (uint32_t) crc32_z(crc_before, ptr, len);
-}
-
 static unsigned pick_hash(struct choice *c)
 {
     struct peer_view *v = &c->group->view;
@@ -138,7 +132,7 @@ static unsigned pick_hash(struct choice *c)
     while (c->rehashes <= MISSES_MAX) {
         char number[FMT_U64_MAX];
         size_t len = c->rehashes ? (size_t) (fmt_u64(number, c->rehashes) - number) : 0;
-        uint32_t h = crc(crc(0, number, len), c->key.ptr, c->key.len);
+        uint32_t h = hash_crc32(hash_crc32(0, number, len), c->key.ptr, c->key.len);
         unsigned i;
 
         c->hash += (h >> 16) & 0x7fff;
@@ -199,11 +193,11 @@ static void add_points(struct ring *ring, struct str server, uint32_t peer, unsi
     unsigned char previous[4] = { 0 };
 
     split_server(server, &host, &port);
-    base = crc(0, host.ptr, host.len);
-    base = crc(base, "", 1);
-    base = crc(base, port.ptr, port.len);
+    base = hash_crc32(0, host.ptr, host.len);
+    base = hash_crc32(base, "", 1);
+    base = hash_crc32(base, port.ptr, port.len);
     for (unsigned i = 0; i < n; i++) {
-        h = crc(base, previous, sizeof(previous));
+        h = hash_crc32(base, previous, sizeof(previous));
         ring->points[ring->count++] = (struct point){ h, peer };
         for (unsigned k = 0; k < 4; k++)
             previous[k] = (unsigned char) (h >> (8 * k));
@@ -304,7 +298,7 @@ static void start_consistent(struct choice *c)
     const struct ring *ring = c->group->table;
 
     start_hash(c);
-    c->hash = find_point(ring, crc(0, c->key.ptr, c->key.len));
+    c->hash = find_point(ring, hash_crc32(0, c->key.ptr, c->key.len));
 }
 
 static unsigned pick_consistent(struct choice *c)
@@ -352,8 +346,8 @@ static void build_maglev(struct arena *arena, struct upstream *g)
             continue;
         heaviest = MAX(heaviest, v->weight[i]);
         walks[count++] = (struct walk){
-            .at = crc(0, name.ptr, name.len) % MAGLEV_SIZE,
-            .step = crc(crc(0, "maglev", 6), name.ptr, name.len) % (MAGLEV_SIZE - 1) + 1,
+            .at = hash_crc32(0, name.ptr, name.len) % MAGLEV_SIZE,
+            .step = hash_crc32(hash_crc32(0, "maglev", 6), name.ptr, name.len) % (MAGLEV_SIZE - 1) + 1,
             .peer = i,
         };
     }
@@ -377,7 +371,7 @@ static void build_maglev(struct arena *arena, struct upstream *g)
 static void start_maglev(struct choice *c)
 {
     start_hash(c);
-    c->hash = crc(0, c->key.ptr, c->key.len) % MAGLEV_SIZE;
+    c->hash = hash_crc32(0, c->key.ptr, c->key.len) % MAGLEV_SIZE;
 }
 
 static unsigned pick_maglev(struct choice *c)

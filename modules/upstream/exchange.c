@@ -98,6 +98,8 @@ void exchange_detach(struct exchange *x, bool complete)
         return;
     x->up = NULL;
     record_end(x);
+    if (unlikely(x->group->sticky != NULL) && complete)
+        sticky_done(x);
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all

@@ -7,7 +7,9 @@
  */
 #include "modules/upstream/internal.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always libs=zlib also=http_upstream_module,http_upstream_zone_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
+
+#define ROUTE_MAX 32 /* bytes, as in nginx */
 
 unsigned upstream_slot;
 
@@ -26,9 +28,9 @@ struct upstream_main {
 
 /* What `server` says besides the address. */
 struct server_settings {
-    struct str server;
+    struct str server, route;
     int32_t weight;
-    bool down, backup;
+    uint32_t state; /* PEER_DOWN, PEER_DRAIN, PEER_BACKUP */
     struct peer_record record;
 };
 
@@ -150,13 +152,16 @@ static void complete_group(struct arena *arena, struct upstream *g, const struct
         p->addr = f->addr;
         p->name = addr_dup_text(arena, &f->addr, true);
         p->server = s->server;
-        p->index = peers_add(&g->own, s->weight,
-                             (s->down ? PEER_DOWN : 0) | (s->backup ? PEER_BACKUP : 0), &s->record);
+        p->route = s->route;
+        p->id = shared_peer_id(p);
+        p->index = peers_add(&g->own, s->weight, s->state, &s->record);
         list_init(&p->idle);
     }
     g->view = g->own;
     if (g->balancer->build != NULL)
         g->balancer->build(arena, g);
+    if (g->sticky != NULL)
+        sticky_build(arena, g);
 }
 
 /* Groups ------------------------------------------------------------------------------------- */
@@ -277,8 +282,7 @@ static const char *server_number(struct conf *cf, unsigned arg, struct str text,
 /* Parameters of `server` that are not there yet: an error that says so beats a silent loss. */
 static bool not_yet(struct str p)
 {
-    static const char *const names[] = { "resolve", "service=", "slow_start=", "route=", "drain",
-                                         "sid=" };
+    static const char *const names[] = { "resolve", "service=", "slow_start=" };
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         if (str_starts(p, str_cstr(names[i])))
@@ -317,9 +321,13 @@ static const char *server_parameter(struct conf *cf, unsigned arg, struct server
         return NULL;
     }
     if (str_eq(text, STR("backup")))
-        p->backup = true;
+        p->state |= PEER_BACKUP;
     else if (str_eq(text, STR("down")))
-        p->down = true;
+        p->state |= PEER_DOWN;
+    else if (str_eq(text, STR("drain")))
+        p->state |= PEER_DRAIN;
+    else if (str_starts(text, STR("route=")) && text.len > 6 && text.len <= 6 + ROUTE_MAX)
+        p->route = str_skip(text, 6);
     else if (not_yet(text))
         return conf_error_arg(cf, arg, "parameter \"%s\" is not supported yet", text.ptr);
     else
@@ -417,7 +425,7 @@ static int check_group(struct conf *cf, const struct upstream *g, const struct f
 
     for (unsigned i = 0; i < found->count; i++) {
         weight += (uint64_t) found->items[i].settings->weight;
-        primary += !found->items[i].settings->backup;
+        primary += !(found->items[i].settings->state & PEER_BACKUP);
     }
     if (found->count > 0 && primary == 0) {
         conf_error_at(cf, g->pos, "no servers are inside upstream");
@@ -506,7 +514,7 @@ static const struct directive upstream_directives[] = {
              "name { ... }", "A group of servers.", ),
     ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, set_server, STORE_SRV,
              "address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-             "[backup] [down]", "A server of the group.", ),
+             "[route=string] [backup] [down] [drain]", "A server of the group.", ),
     ROW_CALL("zone", CTX_UPSTREAM, ARGS12, shared_set_zone, STORE_SRV, "name [size]",
              "Keeps the group's connections and failures in memory that all workers share.", ),
     ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
@@ -527,6 +535,11 @@ static const struct directive upstream_directives[] = {
     ROW_CALL("least_time", CTX_UPSTREAM, ARGS12, upstream_set_least_time, STORE_SRV,
              "header | last_byte [inflight]",
              "Chooses the server that answers soonest, by the average of its times and its connections.", ),
+    ROW_CALL("sticky", CTX_UPSTREAM, ARGS1_MORE, sticky_set, STORE_SRV,
+             "cookie name [expires=time] [domain=domain] [httponly] [samesite=strict | lax | none | $variable] "
+             "[secure] [path=path] | route $variable ... | learn create=$variable lookup=$variable "
+             "zone=name:size [timeout=time] [header]",
+             "Sends the requests of one client to one server.", ),
     SRV_ROW("keepalive", ARGS12, set_keepalive, keepalive, "32 local", "connections [local]",
             "Idle connections to servers that each worker keeps; local: each for one location."),
     SRV_ROW("keepalive_requests", ARGS1, conf_set_num, keepalive_requests, "1000", "number",

@@ -303,6 +303,8 @@ void answer_fields(struct exchange *x)
     pass_absence(r, hidden, T_DATE);
     if (x->conf->force_ranges && x->head->status == 200)
         r->allow_ranges = true;
+    if (unlikely(x->group->sticky != NULL))
+        sticky_head(x);
 }
 
 /* Heads --------------------------------------------------------------------------------------- */

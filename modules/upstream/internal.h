@@ -21,12 +21,24 @@ extern const struct balancer balancer_random, balancer_ip_hash, balancer_hash, b
 /* The rows of an upstream block that choose a method. */
 conf_setter upstream_set_method, upstream_set_hash, upstream_set_random, upstream_set_least_time;
 
+/* sticky.c */
+conf_setter sticky_set;
+/* Once the group's servers are known. */
+void sticky_build(struct arena *arena, struct upstream *g);
+/* The server that the client is bound to, or PEERS_NONE. */
+unsigned sticky_find(const struct upstream *g, struct req *r);
+/* The answer's fields are in r->out; the answer is complete. */
+void sticky_head(struct exchange *x);
+void sticky_done(struct exchange *x);
+
 /* shared.c */
 /* The groups of a zone: data of its specification. */
 struct shared_groups {
     struct upstream *first;
 };
 conf_setter shared_set_zone;
+/* Who a server is, by its address and how it was written. */
+uint64_t shared_peer_id(const struct peer *p);
 /* In a worker that starts: the group's numbers are those in its zone. */
 void shared_attach(struct upstream *g);
 

@@ -17,7 +17,8 @@ enum {
     PEER_BROKEN = 2, /* max_fails failures; asked again when fail_timeout has passed */
     PEER_FULL = 4,   /* max_conns connections */
     PEER_TRIED = 8,  /* by the request that is choosing now; never set between two choices */
-    PEER_BACKUP = 16, /* asked when no other server can be */
+    PEER_DRAIN = 16, /* asked for clients that are bound to it, and nobody else */
+    PEER_BACKUP = 32, /* asked when no other server can be */
 };
 
 #define PEERS_NONE UINT32_MAX
@@ -69,6 +70,12 @@ void peers_map(struct peer_view *v, void *memory);
 /* Adds a server (count < capacity): its index. state: PEER_DOWN and PEER_BACKUP. */
 unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
                    const struct peer_record *record);
+
+/* Whether a client that is bound to the server can be served by it. */
+static inline bool peers_serves(const struct peer_view *v, unsigned i)
+{
+    return (v->state[i] & ~(uint32_t) (PEER_DRAIN | PEER_BACKUP)) == 0;
+}
 
 /* Broken servers whose fail_timeout is over may be chosen again. Once a second is enough. */
 void peers_look(struct peer_view *v, uint64_t now_s);

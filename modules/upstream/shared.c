@@ -57,9 +57,9 @@ static uint64_t mix_str(uint64_t h, struct str s)
 
 #define MIX_START UINT64_C(0xcbf29ce484222325)
 
-static uint64_t peer_id(const struct upstream *g, unsigned i)
+uint64_t shared_peer_id(const struct peer *p)
 {
-    return mix_str(mix_str(MIX_START, g->peers[i].server), g->peers[i].name);
+    return mix_str(mix_str(MIX_START, p->server), p->name);
 }
 
 static uint64_t group_identity(const struct upstream *g)
@@ -69,11 +69,10 @@ static uint64_t group_identity(const struct upstream *g)
 
     for (unsigned i = 0; i < g->count; i++) {
         const struct peer_record *rec = &v->records[i];
-        int64_t numbers[] = { v->weight[i], v->state[i] & (PEER_DOWN | PEER_BACKUP), rec->max_fails,
+        int64_t numbers[] = { v->weight[i], v->state[i] & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP), rec->max_fails,
                               (int64_t) rec->fail_timeout_s, rec->max_conns };
-        uint64_t id = peer_id(g, i);
 
-        h = mix(mix(h, &id, sizeof(id)), numbers, sizeof(numbers));
+        h = mix(mix(h, &g->peers[i].id, sizeof(uint64_t)), numbers, sizeof(numbers));
     }
     return h;
 }
@@ -160,7 +159,7 @@ static struct zone_group *make(struct zone *zone, const struct upstream *g)
     }
     memcpy(set, g->own.set, peers_size(g->count));
     for (unsigned i = 0; i < g->count; i++)
-        ids[i] = peer_id(g, i);
+        ids[i] = g->peers[i].id;
     zg->set = zone_off(zone, set);
     zg->ids = zone_off(zone, ids);
     zg->name = mix_str(MIX_START, g->name);

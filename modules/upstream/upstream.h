@@ -14,6 +14,7 @@
 #include "modules/upstream/peers.h"
 
 struct exchange;
+struct sticky;
 struct upstream;
 struct upconn;
 
@@ -24,6 +25,8 @@ struct peer {
     struct addr addr;
     struct str name;         /* "127.0.0.1:80" */
     struct str server;       /* as `server` said */
+    struct str route;        /* `route`; empty: none */
+    uint64_t id;             /* of server and name: the same in all processes */
     unsigned index;
     struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
 };
@@ -33,7 +36,9 @@ struct choice {
     struct upstream *group;
     struct req *req;
     struct peer *peer;       /* chosen; NULL between attempts */
+    struct peer *last;       /* the same, also when the attempt is over */
     unsigned tries;          /* left, this one included */
+    unsigned wanted;         /* sticky: the server that the client is bound to; PEERS_NONE: none */
     uint32_t hash;           /* of a method that hashes: where it stands */
     uint32_t rehashes;
     struct str key;
@@ -92,6 +97,7 @@ struct upstream {
     const struct balancer *balancer;
     struct balancer_conf method; /* what its directive said */
     void *table;              /* what the balancer built */
+    struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct peer *peers;
     struct peer_view view;    /* own, or in the zone */
     struct peer_view own;     /* as the configuration says */

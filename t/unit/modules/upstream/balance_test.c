@@ -4,8 +4,6 @@
 #include "modules/upstream/internal.h"
 #include "t/unit/tap.h"
 
-#include <zlib.h>
-
 static struct arena *arena;
 static struct req *req;
 
@@ -321,7 +319,7 @@ static char by_key(struct upstream *g, unsigned key)
     c.key = str_printf(arena, "key%u", key);
     c.hash = 0;
     if (g->balancer == &balancer_maglev)
-        c.hash = (uint32_t) crc32(0, (const void *) c.key.ptr, (unsigned) c.key.len) % 65537;
+        c.hash = hash_crc32(0, c.key.ptr, c.key.len) % 65537;
     ASSERT(choice_next(&c) == 0);
     name = c.peer->name.ptr[0];
     choice_end(&c, PEER_OK, -1);
