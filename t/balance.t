@@ -110,6 +110,10 @@ my @cases = (
     ['least_time body;',                       'invalid parameter "body"'],
     ['least_time header now;',                 'invalid parameter "now"'],
     ['least_conn now;',                        'invalid number of arguments in "least_conn" directive'],
+    ['ip_hash; server 127.0.0.1:2 backup;', 'balancing method does not support parameter "backup"'],
+    ['random; server 127.0.0.1:2 slow_start=5s;', 'balancing method does not support parameter "slow_start=5s"'],
+    ['least_conn; server 127.0.0.1:2 slow_start=5s backup;', undef],
+    ['server 127.0.0.1:2 slow_start=5x;', 'invalid parameter "slow_start=5x"'],
     ['ip_hash; least_conn;',                   'load balancing method redefined'],
 );
 for my $case (@cases) {

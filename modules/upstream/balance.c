@@ -111,7 +111,7 @@ static bool judge(struct peer_view *v, unsigned i, enum peer_outcome outcome, fl
         return false;
     if (outcome == PEER_FAILED)
         return peers_failed(v, i, clock_ms() / 1000);
-    peers_fine(v, i);
+    peers_fine(v, i, clock_ms() / 1000);
     return false;
 }
 

@@ -438,17 +438,17 @@ static unsigned pick_random(struct choice *c)
 }
 
 const struct balancer balancer_ip_hash = {
-    .name = "ip_hash", .build = build_shares, .start = start_ip_hash, .pick = pick_ip_hash,
+    .name = "ip_hash", .build = build_shares, .start = start_ip_hash, .pick = pick_ip_hash, .fixed = true,
 };
 const struct balancer balancer_hash = {
-    .name = "hash", .build = build_shares, .start = start_hash, .pick = pick_hash,
+    .name = "hash", .build = build_shares, .start = start_hash, .pick = pick_hash, .fixed = true,
 };
 const struct balancer balancer_consistent = {
-    .name = "hash", .build = build_ring, .start = start_consistent, .pick = pick_consistent,
+    .name = "hash", .build = build_ring, .start = start_consistent, .pick = pick_consistent, .fixed = true,
 };
 const struct balancer balancer_maglev = {
-    .name = "maglev", .build = build_maglev, .start = start_maglev, .pick = pick_maglev,
+    .name = "maglev", .build = build_maglev, .start = start_maglev, .pick = pick_maglev, .fixed = true,
 };
 const struct balancer balancer_random = {
-    .name = "random", .build = build_shares, .start = start_random, .pick = pick_random,
+    .name = "random", .build = build_shares, .start = start_random, .pick = pick_random, .fixed = true,
 };

@@ -141,9 +141,13 @@ static const char *resolve_server(struct conf *cf, struct found_peers *found, st
 /* The group's servers, and the numbers that choices are made from. */
 static void complete_group(struct arena *arena, struct upstream *g, const struct found_peers *found)
 {
+    bool slow = false;
+
     g->count = found->count;
     g->peers = ARENA_ARRAY(arena, struct peer, g->count);
-    peers_init(&g->own, arena_zalloc(arena, peers_size(g->count)), g->count);
+    for (unsigned i = 0; i < found->count; i++)
+        slow |= found->items[i].settings->record.slow_start_s > 0;
+    peers_init(&g->own, arena_zalloc(arena, peers_size(g->count)), g->count, slow);
     for (unsigned i = 0; i < g->count; i++) {
         const struct found_peer *f = &found->items[i];
         const struct server_settings *s = f->settings;
@@ -282,13 +286,24 @@ static const char *server_number(struct conf *cf, unsigned arg, struct str text,
 /* Parameters of `server` that are not there yet: an error that says so beats a silent loss. */
 static bool not_yet(struct str p)
 {
-    static const char *const names[] = { "resolve", "service=", "slow_start=" };
+    static const char *const names[] = { "resolve", "service=", "sid=" };
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         if (str_starts(p, str_cstr(names[i])))
             return true;
     }
     return false;
+}
+
+/* Methods that go by a number know neither backups nor weights that change. */
+static const char *unsupported(struct conf *cf, unsigned arg)
+{
+    const struct upstream *g = cf->level->object;
+
+    if (!g->balancer->fixed)
+        return NULL;
+    return conf_error_arg(cf, arg, "balancing method does not support parameter \"%s\"",
+                          cf->args[arg].ptr);
 }
 
 static const char *server_parameter(struct conf *cf, unsigned arg, struct server_settings *p)
@@ -320,6 +335,14 @@ static const char *server_parameter(struct conf *cf, unsigned arg, struct server
         p->record.fail_timeout_s = ms / 1000;
         return NULL;
     }
+    if (str_starts(text, STR("slow_start="))) {
+        if (str_to_ms(str_skip(text, 11), true, &ms) != 0)
+            return invalid_parameter(cf, arg);
+        p->record.slow_start_s = ms / 1000;
+        return unsupported(cf, arg);
+    }
+    if (str_eq(text, STR("backup")) && unsupported(cf, arg) != NULL)
+        return unsupported(cf, arg);
     if (str_eq(text, STR("backup")))
         p->state |= PEER_BACKUP;
     else if (str_eq(text, STR("down")))
@@ -422,18 +445,20 @@ static int check_group(struct conf *cf, const struct upstream *g, const struct f
 {
     uint64_t weight = 0;
     unsigned primary = 0;
+    bool slow = false;
 
     for (unsigned i = 0; i < found->count; i++) {
         weight += (uint64_t) found->items[i].settings->weight;
+        slow |= found->items[i].settings->record.slow_start_s > 0;
         primary += !(found->items[i].settings->state & PEER_BACKUP);
     }
     if (found->count > 0 && primary == 0) {
         conf_error_at(cf, g->pos, "no servers are inside upstream");
         return -1;
     }
-    if (weight > PEERS_WEIGHT_MAX) {
+    if (weight * (slow ? PEERS_SCALE : 1) > PEERS_WEIGHT_MAX) {
         conf_error_at(cf, g->pos, "the weights of the servers in upstream \"%.*s\" add up to more than %d",
-                      STR_ARG(g->name), PEERS_WEIGHT_MAX);
+                      STR_ARG(g->name), PEERS_WEIGHT_MAX / (slow ? PEERS_SCALE : 1));
         return -1;
     }
     return 0;
@@ -514,7 +539,7 @@ static const struct directive upstream_directives[] = {
              "name { ... }", "A group of servers.", ),
     ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, set_server, STORE_SRV,
              "address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-             "[route=string] [backup] [down] [drain]", "A server of the group.", ),
+             "[slow_start=time] [route=string] [backup] [down] [drain]", "A server of the group.", ),
     ROW_CALL("zone", CTX_UPSTREAM, ARGS12, shared_set_zone, STORE_SRV, "name [size]",
              "Keeps the group's connections and failures in memory that all workers share.", ),
     ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",

@@ -25,11 +25,12 @@ size_t peers_size(unsigned capacity)
     return header_size() + 6 * array_size(capacity) + capacity * sizeof(struct peer_record);
 }
 
-void peers_init(struct peer_view *v, void *memory, unsigned capacity)
+void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow)
 {
     struct peer_set *set = memory;
 
     set->capacity = capacity;
+    set->scale = slow ? PEERS_SCALE : 1;
     peers_map(v, memory);
 }
 
@@ -58,6 +59,7 @@ unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
     unsigned i = set->count++;
 
     ASSERT(i < set->capacity);
+    weight *= (int32_t) set->scale;
     v->weight[i] = v->effective[i] = weight;
     v->state[i] = state;
     v->records[i] = *record;
@@ -82,6 +84,49 @@ static void set_state(struct peer_view *v, unsigned i, uint32_t state)
     v->state[i] = state;
 }
 
+/* Its weight from now on, and how much of it. */
+static void set_weight(struct peer_view *v, unsigned i, int32_t weight)
+{
+    v->weight[i] = v->effective[i] = weight;
+}
+
+/* A server that is well again begins with little. full: what it weighs else. */
+static void slow_begin(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->slow_start_s == 0) || rec->slow_from_s != 0)
+        return;
+    rec->slow_from_s = MAX(now_s, 1);
+    rec->slow_weight = v->weight[i];
+    v->set->slowing++;
+    set_weight(v, i, 1);
+}
+
+static void slow_end(struct peer_view *v, unsigned i)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->slow_from_s == 0))
+        return;
+    rec->slow_from_s = 0;
+    v->set->slowing--;
+    set_weight(v, i, rec->slow_weight);
+}
+
+static void slow_grow(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+    uint64_t elapsed_s = now_s - rec->slow_from_s;
+
+    if (rec->slow_from_s == 0)
+        return;
+    if (elapsed_s >= rec->slow_start_s)
+        slow_end(v, i);
+    else
+        set_weight(v, i, MAX(1, (int32_t) ((uint64_t) rec->slow_weight * elapsed_s / rec->slow_start_s)));
+}
+
 static void mend(struct peer_view *v, unsigned i)
 {
     if (v->state[i] & PEER_BROKEN) {
@@ -98,6 +143,7 @@ static bool breaks(struct peer_view *v, unsigned i)
         return false;
     set_state(v, i, v->state[i] | PEER_BROKEN);
     v->set->broken++;
+    slow_end(v, i);
     return true;
 }
 
@@ -105,10 +151,11 @@ void peers_look(struct peer_view *v, uint64_t now_s)
 {
     struct peer_set *set = v->set;
 
-    if (likely(set->broken == 0) || set->looked_s == now_s)
+    if (likely(set->broken + set->slowing == 0) || set->looked_s == now_s)
         return;
     set->looked_s = now_s;
     for (unsigned i = 0; i < set->count; i++) {
+        slow_grow(v, i, now_s);
         if ((v->state[i] & PEER_BROKEN) && now_s - v->records[i].checked_s > v->records[i].fail_timeout_s)
             mend(v, i);
     }
@@ -190,13 +237,15 @@ bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
     return rec->fails >= rec->max_fails;
 }
 
-void peers_fine(struct peer_view *v, unsigned i)
+void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s)
 {
     struct peer_record *rec = &v->records[i];
 
     if (likely(rec->fails == 0) || rec->accessed_s >= rec->checked_s)
         return;
     rec->fails = 0;
+    if (v->state[i] & PEER_BROKEN)
+        slow_begin(v, i, now_s);
     mend(v, i);
 }
 
@@ -284,7 +333,7 @@ static inline __attribute__((always_inline)) int32_t gain(const struct peer_view
     const uint32_t *restrict state = v->state;
     int32_t *restrict current = v->current, *restrict effective = v->effective;
     const int32_t *restrict weight = v->weight;
-    int32_t total = 0, best = INT32_MIN;
+    int32_t total = 0, best = INT32_MIN, scale = (int32_t) v->set->scale;
 
     for (unsigned i = 0, n = v->set->count; i < n; i++) {
         int32_t on = -(int32_t) ((state[i] == want)
@@ -293,7 +342,7 @@ static inline __attribute__((always_inline)) int32_t gain(const struct peer_view
 
         current[i] = c;
         total += e;
-        effective[i] += (int32_t) (effective[i] < weight[i]) & on;
+        effective[i] += MIN(weight[i] - effective[i], scale) & on;
         c = on ? c : INT32_MIN;
         best = c > best ? c : best;
     }
@@ -328,7 +377,8 @@ unsigned peers_smooth(struct peer_view *v, uint32_t want)
 unsigned peers_least(struct peer_view *v, uint32_t want)
 {
     settle(v);
-    return want == 0 && v->set->uniform ? choose(v, want, SCORE_CONNS)
+    return want == 0 && v->set->uniform && v->set->slowing == 0
+               ? choose(v, want, SCORE_CONNS)
                                         : choose(v, want, SCORE_CONNS_PER_WEIGHT);
 }
 
@@ -345,7 +395,7 @@ unsigned peers_turn(struct peer_view *v)
     struct peer_set *set = v->set;
     unsigned i;
 
-    if (!set->uniform || set->troubled > 0 || set->lowered)
+    if (!set->uniform || set->troubled + set->slowing > 0 || set->lowered)
         return peers_smooth(v, 0);
     if (!set->turning) {
         /* Whom a pass would choose begins. */

@@ -25,6 +25,7 @@ enum {
 /* Of one server, and of a group in sum, so that no pass overflows. */
 #define PEER_WEIGHT_MAX 1000000
 #define PEERS_WEIGHT_MAX 2000000000
+#define PEERS_SCALE 100 /* of groups with slow starts */
 
 /* What `server` says of a server, and what is known of it besides. Times are seconds of the monotonic clock. */
 struct peer_record {
@@ -34,6 +35,9 @@ struct peer_record {
     uint64_t checked_s;      /* of the last failure, or of the look after fail_timeout */
     uint32_t fails;
     uint32_t max_conns;      /* 0: no limit */
+    uint64_t slow_start_s;   /* 0: none */
+    uint64_t slow_from_s;    /* since when its weight grows; 0: it has its weight */
+    int32_t slow_weight;     /* to what, while it grows */
 };
 
 struct peer_set {
@@ -45,6 +49,8 @@ struct peer_set {
     int64_t weight;          /* of all primary servers, PEER_DOWN or not */
     uint32_t troubled;       /* primary servers whose state is not 0 */
     uint32_t turn;           /* while turning: whose turn it is; `current` is then not kept */
+    uint32_t scale;          /* weights are kept so many times, for slow starts in small steps */
+    uint32_t slowing;        /* servers whose weight grows */
     bool turning;
     bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
@@ -63,8 +69,8 @@ struct peer_view {
 
 /* Bytes for `capacity` servers. */
 size_t peers_size(unsigned capacity);
-/* Makes an empty set of zeroed memory of that size, aligned to 16. */
-void peers_init(struct peer_view *v, void *memory, unsigned capacity);
+/* Makes an empty set of zeroed memory of that size, aligned to 16. slow: some servers will have slow_start_s. */
+void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow);
 /* A view of a set that is there. */
 void peers_map(struct peer_view *v, void *memory);
 /* Adds a server (count < capacity): its index. state: PEER_DOWN and PEER_BACKUP. */
@@ -77,7 +83,7 @@ static inline bool peers_serves(const struct peer_view *v, unsigned i)
     return (v->state[i] & ~(uint32_t) (PEER_DRAIN | PEER_BACKUP)) == 0;
 }
 
-/* Broken servers whose fail_timeout is over may be chosen again. Once a second is enough. */
+/* Broken servers whose fail_timeout is over may be chosen again, slow ones grow. Once a second is enough. */
 void peers_look(struct peer_view *v, uint64_t now_s);
 /* Chosen: the connection is counted. */
 void peers_take(struct peer_view *v, unsigned i, uint64_t now_s);
@@ -86,7 +92,7 @@ void peers_give_back(struct peer_view *v, unsigned i);
 /* An attempt has failed. True: the server is out for a while now. */
 bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s);
 /* An attempt went well: if it was the look after fail_timeout, failures are forgotten. */
-void peers_fine(struct peer_view *v, unsigned i);
+void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s);
 /* What is known of server k of another set is known of server i. */
 void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k);
 /* n connections more or fewer, of another worker. */

@@ -70,7 +70,8 @@ static uint64_t group_identity(const struct upstream *g)
     for (unsigned i = 0; i < g->count; i++) {
         const struct peer_record *rec = &v->records[i];
         int64_t numbers[] = { v->weight[i], v->state[i] & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP), rec->max_fails,
-                              (int64_t) rec->fail_timeout_s, rec->max_conns };
+                              (int64_t) rec->fail_timeout_s, rec->max_conns,
+                              (int64_t) rec->slow_start_s };
 
         h = mix(mix(h, &g->peers[i].id, sizeof(uint64_t)), numbers, sizeof(numbers));
     }

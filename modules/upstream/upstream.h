@@ -63,6 +63,7 @@ struct balancer {
     void (*start)(struct choice *c);
     /* The index of a server that is not a backup and whose state is 0; those asked already have PEER_TRIED. PEERS_NONE: none is live. */
     unsigned (*pick)(struct choice *c);
+    bool fixed; /* goes by the weights as they are written: no slow starts, and no backups */
 };
 
 /* A new request. Sets c->tries. */

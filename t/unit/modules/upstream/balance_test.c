@@ -225,6 +225,45 @@ static void test_least_conn(void)
     }
 }
 
+static void test_slow_start(void)
+{
+    struct upstream *g = group(2);
+    unsigned first = 0, later = 0;
+    struct choice c;
+
+    g->own.set->scale = PEERS_SCALE;
+    for (unsigned i = 0; i < 2; i++) {
+        set_weight(g, i, PEERS_SCALE);
+        g->view.records[i].fail_timeout_s = 5;
+        g->view.records[i].slow_start_s = 10;
+    }
+    g->view.set->uniform = true;
+    c = begin(g);
+    choice_next(&c);
+    is_int(c.peer->name.ptr[0], 'a', "the first server");
+    choice_end(&c, PEER_FAILED, -1);
+    g->view.records[0].checked_s -= 6;
+    g->view.records[0].accessed_s -= 6;
+    g->view.set->looked_s = 0;
+    while (once(g) != 'a')
+        continue;
+    is_uint(g->view.records[0].fails, 0, "it is well again");
+    ok(g->view.records[0].slow_from_s != 0, "and begins slowly");
+    for (unsigned i = 0; i < 50; i++)
+        first += once(g) == 'a';
+    ok(first <= 1, "with hardly a request");
+    g->view.records[0].slow_from_s -= 5;
+    g->view.set->looked_s = 0;
+    for (unsigned i = 0; i < 60; i++)
+        later += once(g) == 'a';
+    ok(later >= 18 && later <= 22, "half the weight after half the time");
+    g->view.records[0].slow_from_s -= 5;
+    g->view.set->looked_s = 0;
+    once(g);
+    is_uint(g->view.set->slowing, 0, "all of it in the end");
+    ok(strstr(sequence(g, 4), "aa") == NULL, "turns as before");
+}
+
 static void test_least_time(void)
 {
     struct upstream *g = with(group(3), &balancer_least_time);
@@ -411,6 +450,7 @@ int main(void)
     test_many();
     test_least_conn();
     test_least_time();
+    test_slow_start();
     test_random();
     test_maglev();
     test_bound();
