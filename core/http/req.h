@@ -54,6 +54,7 @@ struct upstream_record {
     struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
     unsigned status;             /* 0: "-" */
     int64_t connect_us, header_us, response_us; /* -1: "-" */
+    int64_t queue_us;            /* spent waiting for a server to have a connection to spare */
     uint64_t bytes_received, bytes_sent, response_length;
     bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
 };

@@ -134,6 +134,8 @@ void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
         c->tried_count--; /* it was the last one */
     else if (c->tries > 0)
         c->tries--;
+    if (unlikely(g->queue != NULL))
+        queue_wake(g->queue);
     if (out)
         log_warn(&c->req->log, 0, "upstream server temporarily disabled");
 }

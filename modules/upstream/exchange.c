@@ -13,7 +13,6 @@
 #define READS_PER_EVENT 8 /* then others have their turn */
 #define BODY_ROOM 8192    /* less left in a block: a new one */
 
-static void next_peer(struct exchange *x);
 static void send_request(struct exchange *x);
 static void pump_body(struct exchange *x);
 
@@ -59,7 +58,8 @@ static void record_begin(struct exchange *x, struct str peer)
     }
     rec = &all->items[all->count];
     *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
-                                     .response_us = -1, .new_exchange = x->record == 0 };
+                                     .response_us = -1, .queue_us = x->queue_us,
+                                     .new_exchange = x->record == 0 };
     x->record = ++all->count;
     x->started_us = clock_us();
 }
@@ -129,6 +129,8 @@ static void let_go(struct exchange *x)
         return;
     if (x->state == X_RESOLVE)
         resolve_cancel(&x->query);
+    if (x->state == X_QUEUE)
+        queue_leave(x);
     tunnel_free(x);
     exchange_detach(x, false);
     choice_end(&x->choice, PEER_OK, -1);
@@ -239,7 +241,7 @@ void exchange_attempt_failed(struct exchange *x, unsigned why)
         why |= NEXT_NO_LIVE;
     end_attempt(x, why, status, stale);
     if (x->choice.tries > 0 && may_repeat(x, why)) {
-        next_peer(x);
+        exchange_next(x);
         return;
     }
     exchange_finish(x, req_status(x->req, status));
@@ -263,7 +265,7 @@ bool exchange_try_next(struct exchange *x, unsigned status)
     if (why == 0 || x->choice.tries < 2 || !may_repeat(x, why))
         return false;
     end_attempt(x, why, status, false);
-    next_peer(x);
+    exchange_next(x);
     return true;
 }
 
@@ -647,22 +649,26 @@ static int prepare(struct exchange *x)
     return x->backend->encode(x, &x->out);
 }
 
-static void no_live(struct exchange *x)
+void exchange_not_served(struct exchange *x, const char *why)
 {
     record_begin(x, x->group->name);
     x->req->log.action = "connecting to upstream";
-    log_error(&x->req->log, 0, "no live upstreams");
+    log_error(&x->req->log, 0, "%s", why);
     exchange_attempt_failed(x, NEXT_NO_LIVE);
 }
 
 /* Chooses a server and gets through to it. */
-static void next_peer(struct exchange *x)
+void exchange_next(struct exchange *x)
 {
     struct upstream *g = x->group;
     struct upconn *u;
 
+    x->state = X_START;
     if (choice_next(&x->choice) != 0) {
-        no_live(x);
+        if (queue_enter(x))
+            x->state = X_QUEUE;
+        else
+            exchange_not_served(x, "no live upstreams");
         return;
     }
     record_begin(x, x->choice.peer->name);
@@ -702,7 +708,7 @@ static void begin(struct exchange *x)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
     if (x->conf->next_upstream_timeout_ms > 0)
         x->first_ms = clock_ms();
-    next_peer(x);
+    exchange_next(x);
 }
 
 /* Names at run time -------------------------------------------------------------------------- */

@@ -527,6 +527,7 @@ static void upstream_drain(const struct config *config)
 static void upstream_stop(const struct config *config)
 {
     upstream_drain(config);
+    each_group(config, queue_stop);
     pool_trim();
 }
 
@@ -560,6 +561,8 @@ static const struct directive upstream_directives[] = {
     ROW_CALL("least_time", CTX_UPSTREAM, ARGS12, upstream_set_least_time, STORE_SRV,
              "header | last_byte [inflight]",
              "Chooses the server that answers soonest, by the average of its times and its connections.", ),
+    ROW_CALL("queue", CTX_UPSTREAM, ARGS12, queue_set, STORE_SRV, "number [timeout=time]",
+             "How many requests of a worker wait for a server with max_conns to come free.", ),
     ROW_CALL("sticky", CTX_UPSTREAM, ARGS1_MORE, sticky_set, STORE_SRV,
              "cookie name [expires=time] [domain=domain] [httponly] [samesite=strict | lax | none | $variable] "
              "[secure] [path=path] | route $variable ... | learn create=$variable lookup=$variable "

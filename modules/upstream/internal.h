@@ -21,6 +21,17 @@ extern const struct balancer balancer_random, balancer_ip_hash, balancer_hash, b
 /* The rows of an upstream block that choose a method. */
 conf_setter upstream_set_method, upstream_set_hash, upstream_set_random, upstream_set_least_time;
 
+/* queue.c */
+conf_setter queue_set;
+/* Waits for a server, if the group has a queue with room and a server may come free: exchange_next will be called. */
+bool queue_enter(struct exchange *x);
+/* Before exchange_next, and when the exchange ends. */
+void queue_leave(struct exchange *x);
+/* A connection was given back in this worker. */
+void queue_wake(struct upstream_queue *q);
+/* The worker ends. */
+void queue_stop(struct upstream *g);
+
 /* sticky.c */
 conf_setter sticky_set;
 /* Once the group's servers are known. */
@@ -69,6 +80,10 @@ void pool_drain(struct upstream *group);
 void pool_trim(void);
 
 /* exchange.c */
+/* Asks the next server. */
+void exchange_next(struct exchange *x);
+/* There is none: an attempt without a server. */
+void exchange_not_served(struct exchange *x, const char *why);
 /* The attempt came to nothing: another one, or the end with a status. why: one NEXT_ bit. */
 void exchange_attempt_failed(struct exchange *x, unsigned why);
 /* Whether a status means that the next server is to be asked; if so it has been. */

@@ -99,6 +99,7 @@ struct upstream {
     struct balancer_conf method; /* what its directive said */
     void *table;              /* what the balancer built */
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
+    struct upstream_queue *queue; /* NULL: nobody waits for a server */
     struct peer *peers;
     struct peer_view view;    /* own, or in the zone */
     struct peer_view own;     /* as the configuration says */
@@ -307,7 +308,7 @@ struct backend {
     void (*free)(struct exchange *x);
 };
 
-enum exchange_state { X_START, X_RESOLVE, X_CONNECT, X_HEAD, X_BODY, X_TUNNEL, X_OVER };
+enum exchange_state { X_START, X_RESOLVE, X_QUEUE, X_CONNECT, X_HEAD, X_BODY, X_TUNNEL, X_OVER };
 
 struct exchange {
     /* Set by the caller, before exchange_start. */
@@ -340,6 +341,9 @@ struct exchange {
     uint64_t received;             /* of the body */
     uint64_t started_us;           /* the attempt */
     uint64_t first_ms;             /* the first attempt, where next_upstream_timeout asks */
+    struct list queue_link;        /* X_QUEUE */
+    uint64_t queued_ms;            /* since when */
+    int64_t queue_us;              /* how long it has waited so far */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
     struct chain_file *file;       /* the spool */
     uint64_t file_written, file_sent;

@@ -7,7 +7,7 @@
 
 enum {
     VALUE_ADDR, VALUE_STATUS, VALUE_CONNECT, VALUE_HEADER, VALUE_RESPONSE, VALUE_LENGTH,
-    VALUE_RECEIVED, VALUE_SENT,
+    VALUE_RECEIVED, VALUE_SENT, VALUE_QUEUE,
 };
 
 #define VALUE_MAX 32
@@ -29,6 +29,7 @@ static int print_one(char *buf, const struct upstream_record *rec, uintptr_t wha
     case VALUE_CONNECT: return print_time(buf, rec->connect_us);
     case VALUE_HEADER: return print_time(buf, rec->header_us);
     case VALUE_RESPONSE: return print_time(buf, rec->response_us);
+    case VALUE_QUEUE: return print_time(buf, rec->queue_us);
     case VALUE_LENGTH:
         return snprintf(buf, VALUE_MAX, "%llu", (unsigned long long) rec->response_length);
     case VALUE_RECEIVED:
@@ -163,6 +164,7 @@ const struct var_row upstream_variables[] = {
     { "upstream_last_addr", get_last_addr, NULL, 0, VAR_FRESH },
     { "upstream_status", get_joined, NULL, VALUE_STATUS, VAR_FRESH },
     { "upstream_connect_time", get_joined, NULL, VALUE_CONNECT, VAR_FRESH },
+    { "upstream_queue_time", get_joined, NULL, VALUE_QUEUE, VAR_FRESH },
     { "upstream_header_time", get_joined, NULL, VALUE_HEADER, VAR_FRESH },
     { "upstream_response_time", get_joined, NULL, VALUE_RESPONSE, VAR_FRESH },
     { "upstream_response_length", get_joined, NULL, VALUE_LENGTH, VAR_FRESH },
