@@ -18,6 +18,7 @@
 #include "core/version.h"
 #include "proxyd_config.h"
 #include "workers/cycle.h"
+#include "workers/explain.h"
 #include "workers/listen.h"
 #include "workers/master.h"
 #include "workers/options.h"
@@ -55,6 +56,8 @@ static void show_help(void)
     fprintf(stderr,
         "Usage: proxyd [-?hvVtTq] [-s signal] [-p prefix]\n"
         "             [-e filename] [-c filename] [-g directives] [-x directives]\n"
+        "             [--lint] [--offline] [--json]\n"
+        "             [--explain URL [-X method] [-H 'name: value']...]\n"
         "\n"
         "Options:\n"
         "  -?,-h         : this help\n"
@@ -69,6 +72,16 @@ static void show_help(void)
         "  -c filename   : set configuration file (default: " PROXYD_CONF_PATH ")\n"
         "  -g directives : set global directives out of configuration file\n"
         "  -x directives : print the manual of all directives and exit\n"
+        "\n"
+        "  --lint        : test configuration, warn of well-known traps in it and exit\n"
+        "  --offline     : test configuration without the machine it is for: no log or directory\n"
+        "                  is opened, no socket bound, no name looked up\n"
+        "  --json        : say the result of -t, --lint or --explain as JSON on stdout\n"
+        "  --explain URL : show line by line what happens to a request and exit\n"
+        "  -X method     : method of the explained request (default: GET)\n"
+        "  -H header     : header field of the explained request, \"name: value\", may be repeated\n"
+        "  --help        : same as -h\n"
+        "  --version     : same as -v\n"
         "\n");
 }
 
@@ -243,10 +256,13 @@ static int serve(struct config *config, const struct config_request *request, bo
 static int run(const struct options *o)
 {
     struct config_request request = { .prefix = prefix, .file = conf_file, .globals = o->globals,
-                                      .details = stderr, .testing = o->test };
+                                      .details = stderr, .testing = o->test || o->explain,
+                                      .offline = o->offline };
     static struct config *config __attribute__((used)); /* lives as long as the process: log_main writes to its targets */
     bool inherited = false;
 
+    if (o->explain)
+        return explain(o, &request);
     if (!o->test && !o->signal)
         inherited = upgrade_inherit();
     config = config_read(&request, log_main);

@@ -159,6 +159,7 @@ struct config {
     unsigned errors;
     unsigned warnings;
     bool testing;          /* -t */
+    bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
     struct list files;     /* struct conf_file, for -T, in the order first read */
 };
 
@@ -194,6 +195,7 @@ struct config_request {
     const char *globals;       /* -g text or NULL; read before the file */
     FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
+    bool offline;
     const struct config *old;
 };
 

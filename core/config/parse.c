@@ -515,6 +515,7 @@ static struct config *config_new(const struct config_request *req)
     config->details = req->details;
     config->old = req->old;
     config->testing = req->testing;
+    config->offline = req->offline;
     list_init(&config->files);
     config->resources = resources_new(config);
     return config;
