@@ -67,7 +67,35 @@ static bool was_escaped(const struct req *r)
 
     if (mark >= 0)
         path.len = (size_t) mark;
-    return str_chr(path, '%') >= 0 || str_chr(path, '+') >= 0;
+    return r == r->main && (str_chr(path, '%') >= 0 || str_chr(path, '+') >= 0);
+}
+
+/*
+ * A redirect's escapes up to its arguments are undone again where they stand for what needs none, so that
+ * "/" or "&" in a capture do not go out as %2F and %26.
+ */
+static struct str unescape_redirect(struct arena *arena, struct str s)
+{
+    char *start = arena_bytes(arena, s.len + 1), *p = start;
+    size_t i;
+
+    for (i = 0; i < s.len && s.ptr[i] != '?'; i++) {
+        uint64_t c;
+
+        if (s.ptr[i] == '%' && i + 2 < s.len && str_to_hex64(str_from(s.ptr + i + 1, 2), &c) == 0
+            && c > '%' && c < 0x7f) {
+            *p++ = (char) c;
+            i += 2;
+            if (c == '?') {
+                i++;
+                break;
+            }
+        } else {
+            *p++ = s.ptr[i];
+        }
+    }
+    p = fmt_str(p, str_skip(s, i));
+    return str_from(start, (size_t) (p - start));
 }
 
 /* The parts from..to of a replacement, one behind the other. */
@@ -97,10 +125,17 @@ static struct str replace(struct req *r, const struct replacement *to, unsigned 
     return str_from(start, len);
 }
 
+struct str rewrite_value(struct req *r, const struct value_code *v, const struct run *run)
+{
+    if (v->parts == NULL)
+        return expr_eval(&r->eval, v->text);
+    return replace(r, v->parts, 0, v->parts->count, run->escape);
+}
+
 static enum verdict redirect(struct req *r, const struct code *code, bool log)
 {
     const struct rewrite_code *c = &code->rewrite;
-    struct str location = replace(r, &c->to, 0, c->to.count, true);
+    struct str location = unescape_redirect(r->arena, replace(r, &c->to, 0, c->to.count, true));
 
     if (c->keep_args && r->args.len > 0)
         location = str_printf(r->arena, "%.*s%c%.*s", STR_ARG(location), c->has_args ? '&' : '?',
@@ -127,11 +162,11 @@ static struct str new_args(struct req *r, const struct rewrite_code *c, unsigned
     return args;
 }
 
-static enum verdict run_rewrite(struct req *r, const struct code *code, bool log, bool *stop)
+static enum verdict run_rewrite(struct req *r, const struct code *code, struct run *run)
 {
     const struct rewrite_code *c = &code->rewrite;
     unsigned uri_end = c->to.args_from >= 0 ? (unsigned) c->to.args_from : c->to.count;
-    int rc = rewrite_match(r, c->regex, c->captures, r->uri, log);
+    int rc = rewrite_match(r, c->regex, c->captures, r->uri, run->log);
     struct str uri, args;
 
     if (rc < 0)
@@ -139,10 +174,11 @@ static enum verdict run_rewrite(struct req *r, const struct code *code, bool log
     if (rc == 0)
         return V_NEXT;
     if (c->status != 0)
-        return redirect(r, code, log);
+        return redirect(r, code, run->log);
+    run->escape = false;
     uri = replace(r, &c->to, 0, uri_end, false);
     args = new_args(r, c, uri_end);
-    if (log)
+    if (run->log)
         log_notice(&r->log, 0, "rewritten data: \"%.*s\", args: \"%.*s\"", STR_ARG(uri),
                    STR_ARG(args));
     if (uri.len == 0) {
@@ -161,7 +197,7 @@ static enum verdict run_rewrite(struct req *r, const struct code *code, bool log
     if (c->is_break)
         r->valid_location = false;
     r->uri_changed = !c->is_break;
-    *stop = c->last;
+    run->stop = c->last;
     return V_NEXT;
 }
 
@@ -209,9 +245,10 @@ static enum verdict run_return(struct req *r, const struct code *code)
 
 /* The list ---------------------------------------------------------------------------------------- */
 
-static void run_set(struct req *r, const struct set_code *c, struct conf_pos pos)
+static void run_set(struct req *r, const struct set_code *c, struct conf_pos pos,
+                    const struct run *run)
 {
-    struct str value = expr_eval(&r->eval, c->value);
+    struct str value = rewrite_value(r, &c->value, run);
 
     req_trace(r, pos, "set $%.*s to \"%.*s\"", STR_ARG(c->var->name), STR_ARG(value));
     if (c->var->set != NULL)
@@ -229,14 +266,14 @@ static void run_break(struct req *r, struct conf_pos pos)
     r->valid_location = false;
 }
 
-static enum verdict run_codes(struct req *r, const struct code_list *list, bool log, bool *stop);
+static enum verdict run_codes(struct req *r, const struct code_list *list, struct run *run);
 
 /* The first arm that holds, if there is one, comes into force. */
-static enum verdict run_if(struct req *r, const struct if_code *c, bool log, bool *stop)
+static enum verdict run_if(struct req *r, const struct if_code *c, struct run *run)
 {
     for (unsigned i = 0; i < c->count; i++) {
         const struct if_arm *arm = &c->arms[i];
-        int rc = arm->condition ? condition_test(r, arm->condition, log) : 1;
+        int rc = arm->condition ? condition_test(r, arm->condition, run) : 1;
 
         if (rc < 0)
             return req_status(r, 500);
@@ -245,32 +282,32 @@ static enum verdict run_if(struct req *r, const struct if_code *c, bool log, boo
         if (rc == 0)
             continue;
         req_enter_location(r, arm->loc);
-        return arm->inner != NULL ? run_codes(r, arm->inner, log, stop) : V_NEXT;
+        return arm->inner != NULL ? run_codes(r, arm->inner, run) : V_NEXT;
     }
     return V_NEXT;
 }
 
-static enum verdict run_codes(struct req *r, const struct code_list *list, bool log, bool *stop)
+static enum verdict run_codes(struct req *r, const struct code_list *list, struct run *run)
 {
-    for (unsigned i = 0; i < list->count && !*stop; i++) {
+    for (unsigned i = 0; i < list->count && !run->stop; i++) {
         const struct code *code = &list->items[i];
         enum verdict v = V_NEXT;
 
         switch (code->op) {
         case CODE_REWRITE:
-            v = run_rewrite(r, code, log, stop);
+            v = run_rewrite(r, code, run);
             break;
         case CODE_RETURN:
             return run_return(r, code);
         case CODE_SET:
-            run_set(r, &code->set, code->pos);
+            run_set(r, &code->set, code->pos, run);
             break;
         case CODE_BREAK:
             run_break(r, code->pos);
-            *stop = true;
+            run->stop = true;
             break;
         case CODE_IF:
-            v = run_if(r, &code->cond, log, stop);
+            v = run_if(r, &code->cond, run);
             break;
         }
         if (v != V_NEXT)
@@ -282,9 +319,9 @@ static enum verdict run_codes(struct req *r, const struct code_list *list, bool 
 static enum verdict run_level(struct req *r)
 {
     const struct rewrite_conf *conf = req_loc_conf(r, rewrite_slot);
-    bool stop = false;
+    struct run run = { .log = conf->log, .escape = true };
 
-    return conf->codes != NULL ? run_codes(r, conf->codes, conf->log, &stop) : V_NEXT;
+    return conf->codes != NULL ? run_codes(r, conf->codes, &run) : V_NEXT;
 }
 
 static enum verdict server_rewrite_run(struct req *r)
@@ -325,7 +362,7 @@ static const struct directive directives[] = {
     ROW_CALL("elif", CTX_SERVER | CTX_LOCATION, ARGS1_MORE | ARG_BLOCK | ARG_REPEAT, set_elif,
              STORE_LOC, "(condition) { ... }",
              "Behind if or elif: for requests that none of the conditions before held for."),
-    ROW_CALL("else", CTX_SERVER | CTX_LOCATION, ARGS0 | ARG_BLOCK | ARG_REPEAT, set_else,
+    ROW_CALL("else", CTX_SERVER | CTX_LOCATION, ARGS_ANY | ARG_BLOCK | ARG_REPEAT, set_else,
              STORE_LOC, "{ ... }",
              "Behind if or elif: for requests that none of the conditions held for."),
     ROW("rewrite_log", CTX_HSL | CTX_IF_SERVER | CTX_IF_LOCATION, ARG_FLAG, conf_set_flag,

@@ -19,6 +19,12 @@ struct replacement {
     int args_from;   /* the first part of the arguments; -1: no '?' in it */
 };
 
+/* A text whose captures are escaped while nothing has been rewritten yet. */
+struct value_code {
+    struct expr *text;
+    struct replacement *parts; /* NULL: no captures in it */
+};
+
 struct rewrite_code {
     struct regex *regex;
     struct var **captures;
@@ -36,7 +42,7 @@ struct return_code {
 
 struct set_code {
     const struct var *var;
-    struct expr *value;
+    struct value_code value;
 };
 
 enum if_test {
@@ -49,7 +55,7 @@ struct condition {
     enum if_test test;
     bool negated;
     const struct var *var;
-    struct expr *operand; /* text to compare with, path */
+    struct value_code operand; /* text to compare with, path */
     struct regex *regex;
     struct var **captures;
     struct condition *inner; /* the first of IF_ALL, IF_ANY */
@@ -102,14 +108,22 @@ const char *replacement_compile(struct conf *cf, struct str text, bool args, str
 
 /* The next instruction of the level that is being read. */
 struct code *rewrite_add_code(struct conf *cf, enum code_op op);
-const char *rewrite_compile(struct conf *cf, unsigned arg, unsigned flags, struct expr **out);
+const char *rewrite_compile(struct conf *cf, unsigned arg, unsigned flags, struct value_code *out);
 
 conf_setter set_rewrite, set_return, set_set, set_break, set_if, set_elif, set_else;
 
+/* One pass over a level's instructions. */
+struct run {
+    bool log;    /* rewrite_log */
+    bool stop;   /* break, last: the rest is not run */
+    bool escape; /* captures in values are escaped: until the first rewrite */
+};
+
+struct str rewrite_value(struct req *r, const struct value_code *v, const struct run *run);
 /* 1: matches, and $1… are its captures; 0: does not, and there are none; -1: failed, logged. */
 int rewrite_match(struct req *r, const struct regex *re, struct var **captures, struct str subject,
                   bool log);
 /* Whether the condition holds: 1, 0, or -1: a regular expression failed, logged. */
-int condition_test(struct req *r, const struct condition *c, bool log);
+int condition_test(struct req *r, const struct condition *c, const struct run *run);
 
 #endif

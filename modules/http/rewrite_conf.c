@@ -22,14 +22,6 @@ struct code *rewrite_add_code(struct conf *cf, enum code_op op)
     return code;
 }
 
-const char *rewrite_compile(struct conf *cf, unsigned arg, unsigned flags, struct expr **out)
-{
-    const char *error = NULL;
-
-    *out = expr_compile(cf, cf->args[arg], flags, &error);
-    return *out ? NULL : conf_error_arg(cf, arg, "%s", error);
-}
-
 /* rewrite ---------------------------------------------------------------------------------------- */
 
 static struct replace_part *add_part(struct conf *cf, struct replacement *out)
@@ -78,6 +70,18 @@ const char *replacement_compile(struct conf *cf, struct str text, bool args, str
         from = i;
     }
     return add_text(cf, str_from(text.ptr + from, i - from), out);
+}
+
+const char *rewrite_compile(struct conf *cf, unsigned arg, unsigned flags, struct value_code *out)
+{
+    const char *error = NULL;
+
+    out->text = expr_compile(cf, cf->args[arg], flags, &error);
+    if (out->text != NULL && flags == 0 && expr_uses_captures(out->text)) {
+        out->parts = ARENA_NEW(cf->arena, struct replacement);
+        error = replacement_compile(cf, cf->args[arg], false, out->parts);
+    }
+    return error != NULL ? conf_error_arg(cf, arg, "%s", error) : NULL;
 }
 
 static bool is_url(struct str s)
@@ -141,7 +145,7 @@ const char *set_return(struct conf *cf, void *field)
     struct str first = cf->args[1], text = STR("");
     unsigned arg = 2;
     uint64_t status;
-    const char *error;
+    const char *error = NULL;
 
     (void) field;
     if (str_to_u64(first, &status) != 0) {
@@ -157,8 +161,8 @@ const char *set_return(struct conf *cf, void *field)
             text = cf->args[2];
     }
     code.status = (unsigned) status;
-    if (text.len > 0 && (error = rewrite_compile(cf, arg, 0, &code.text)) != NULL)
-        return error;
+    if (text.len > 0 && (code.text = expr_compile(cf, text, 0, &error)) == NULL)
+        return conf_error_arg(cf, arg, "%s", error);
     rewrite_add_code(cf, CODE_RETURN)->ret = code;
     return NULL;
 }
@@ -184,7 +188,7 @@ static bool uninitialized(struct eval *e, const struct var *v, struct str *out)
 const char *set_set(struct conf *cf, void *field)
 {
     struct str name = cf->args[1];
-    struct set_code code;
+    struct set_code code = { NULL };
     const char *error = NULL;
     struct var *v;
 

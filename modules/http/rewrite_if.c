@@ -18,9 +18,9 @@ static bool is_true(struct str s)
     return s.len > 0 && !(s.len == 1 && s.ptr[0] == '0');
 }
 
-static bool test_file(struct req *r, const struct condition *c)
+static bool test_file(struct req *r, const struct condition *c, const struct run *run)
 {
-    struct str path = expr_eval(&r->eval, c->operand);
+    struct str path = rewrite_value(r, &c->operand, run);
     struct file_info info;
 
     if (file_lookup(r, path, 0, &info) != 0) {
@@ -41,12 +41,12 @@ static bool test_file(struct req *r, const struct condition *c)
 }
 
 /* The inner conditions, as far as they matter. The depth is limited when they are read. */
-static int test_inner(struct req *r, const struct condition *c, bool log)
+static int test_inner(struct req *r, const struct condition *c, const struct run *run)
 {
     bool all = c->test == IF_ALL;
 
     for (const struct condition *x = c->inner; x != NULL; x = x->next) {
-        int rc = condition_test(r, x, log);
+        int rc = condition_test(r, x, run);
 
         if (rc < 0 || (rc == 0) == all)
             return rc;
@@ -54,7 +54,7 @@ static int test_inner(struct req *r, const struct condition *c, bool log)
     return all;
 }
 
-int condition_test(struct req *r, const struct condition *c, bool log)
+int condition_test(struct req *r, const struct condition *c, const struct run *run)
 {
     struct str value = STR("");
     int yes;
@@ -66,17 +66,17 @@ int condition_test(struct req *r, const struct condition *c, bool log)
         yes = is_true(value);
         break;
     case IF_EQUAL:
-        yes = str_eq(value, expr_eval(&r->eval, c->operand));
+        yes = str_eq(value, rewrite_value(r, &c->operand, run));
         break;
     case IF_REGEX:
-        yes = rewrite_match(r, c->regex, c->captures, value, log);
+        yes = rewrite_match(r, c->regex, c->captures, value, run->log);
         break;
     case IF_ALL:
     case IF_ANY:
-        yes = test_inner(r, c, log);
+        yes = test_inner(r, c, run);
         break;
     default:
-        yes = test_file(r, c);
+        yes = test_file(r, c, run);
     }
     return yes < 0 ? -1 : (yes != 0) != c->negated;
 }
@@ -259,6 +259,8 @@ static const char *read_condition(struct reader *rd, struct condition **out)
         return unexpected_end(rd);
     if (last > first)
         take_closes(rd, last);
+    if (rd->closes > 0 && cf->args[last].len == 0)
+        return conf_error_arg(cf, last, "unexpected \")\" in condition");
     rd->at = last + 1;
     *out = ARENA_NEW(cf->arena, struct condition);
     return simple_condition(cf, first, last, *out);
@@ -471,5 +473,9 @@ const char *set_else(struct conf *cf, void *field)
     struct if_arm arm = { .text = STR("else") };
 
     (void) field;
+    if (cf->nargs > 1 && str_eq(cf->args[1], STR("if")))
+        return conf_error_arg(cf, 1, "\"else if\" is written \"elif\"");
+    if (cf->nargs > 1)
+        return conf_error(cf, "invalid number of arguments in \"else\" directive");
     return continue_chain(cf, &arm);
 }
