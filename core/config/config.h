@@ -159,7 +159,11 @@ struct config {
     unsigned errors;
     unsigned warnings;
     bool testing;          /* -t */
+    bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
     struct list files;     /* struct conf_file, for -T, in the order first read */
+    struct str_list env;   /* the variables of the environment that the files name */
+    struct conf_report *report; /* what was logged meanwhile, for --json; or NULL */
+    struct conf_node *record;   /* the directives as they were written, for --lint; or NULL */
 };
 
 struct conf_file {
@@ -182,10 +186,37 @@ struct conf {
     struct level *level;
     const struct module *module;
     const struct directive *row;
+    const struct directive *before; /* the row that stands before in the block; NULL: none, or a bad one */
     bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
     struct str raw;      /* of an ARG_RAW_BLOCK row: what is between the braces, NUL-terminated */
     void *parser;        /* private */
 };
+
+/* Something that was said about the configuration. */
+struct conf_message {
+    struct list link;
+    enum log_level level;
+    struct str text;     /* without the place, where that is known */
+    struct conf_pos pos; /* file NULL: of no place */
+    const char *hint;    /* what stands behind the caret; or NULL */
+    const char *rule;    /* of --lint; or NULL */
+};
+
+/*
+ * All of it, in order. Who wants one adds a log target whose writer calls conf_report_line, so that what
+ * modules log in their own way is in it too; a message about a place comes with it in its parts.
+ */
+struct conf_report {
+    struct arena *arena;
+    struct list messages;                /* struct conf_message */
+    const struct conf_message *pending;  /* private: the parts of the line being logged */
+};
+
+void conf_report_init(struct conf_report *report, struct arena *arena);
+/* A line of the log, from the first byte of its time to its line feed. */
+void conf_report_line(struct conf_report *report, enum log_level level, struct str line);
+/* A copy is kept. */
+void conf_report_add(struct conf_report *report, const struct conf_message *m);
 
 /* What config_read is told. */
 struct config_request {
@@ -194,6 +225,9 @@ struct config_request {
     const char *globals;       /* -g text or NULL; read before the file */
     FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
+    bool offline;
+    bool record;               /* keep the directives as they are written */
+    struct conf_report *report;
     const struct config *old;
 };
 
@@ -222,6 +256,8 @@ extern const struct module *const modules[];
 extern unsigned module_count;
 /* Prints the configuration dump of -T: each file once, "# configuration file PATH:" before it. */
 void config_dump(const struct config *config, FILE *out);
+/* The source line (of a long one the part that matters), below it a caret and the hint, which may be NULL. */
+void conf_show_source(const struct config *config, FILE *out, struct conf_pos pos, const char *hint);
 /* Prints the manual made from the rows ("-x directives"): Markdown, by module. */
 void config_manual(FILE *out);
 
@@ -235,6 +271,9 @@ const char *conf_error_arg(struct conf *cf, unsigned n, const char *fmt, ...) PR
 void conf_error_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Whether argument n stood in quotes. To be asked before the directive's block is read. */
+bool conf_arg_quoted(const struct conf *cf, unsigned n);
 
 /* A new level below cf->level, at cf->pos. object is the block's own structure. */
 struct level *conf_level(struct conf *cf, unsigned context, void *object);
