@@ -57,7 +57,7 @@ static void show_help(void)
         "Usage: proxyd [-?hvVtTq] [-s signal] [-p prefix]\n"
         "             [-e filename] [-c filename] [-g directives] [-x directives]\n"
         "             [--lint] [--offline] [--json]\n"
-        "             [--explain URL [-X method] [-H 'name: value']...]\n"
+        "             [--explain URL [-X method] [-H 'name: value']... [--from address] [--to address]]\n"
         "\n"
         "Options:\n"
         "  -?,-h         : this help\n"
@@ -80,6 +80,8 @@ static void show_help(void)
         "  --explain URL : show line by line what happens to a request and exit\n"
         "  -X method     : method of the explained request (default: GET)\n"
         "  -H header     : header field of the explained request, \"name: value\", may be repeated\n"
+        "  --from address: client's address of the explained request (default: 127.0.0.1)\n"
+        "  --to address  : the listening address that the client connects to\n"
         "  --help        : same as -h\n"
         "  --version     : same as -v\n"
         "\n");
@@ -119,13 +121,13 @@ static int find_paths(const struct options *o)
 }
 
 /* There from the start, whatever the configuration will say. */
-static void open_first_log(void)
+static void open_first_log(const struct options *o)
 {
     char *path;
 
     log_set_stderr(true, LOG_WARN_LEVEL);
     log_main->scope = &first_scope;
-    if (strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
+    if (o->explain || strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
         return;
     path = join(prefix, core_error_log_path, "");
     first_file.fd = file_open_append(path, 0644);
@@ -309,6 +311,6 @@ int main(int argc, char **argv)
     }
     if (find_paths(&o))
         return 1;
-    open_first_log();
+    open_first_log(&o);
     return run(&o);
 }

@@ -6,6 +6,7 @@
 #include "core/http/error_page.h"
 
 #include "core/http/answer.h"
+#include "core/http/trace.h"
 
 static bool is_redirect(unsigned status)
 {
@@ -93,6 +94,8 @@ enum verdict error_page_handle(struct req *r)
 
         /* Where the first error came from decides, not the page's location. */
         r->error_page_used = !core->recursive_error_pages;
+        if (req_explained())
+            trace_error_page(r, page);
         if (page != NULL)
             return use_page(r, page);
     }

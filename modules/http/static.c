@@ -109,6 +109,12 @@ static bool may_use_memory(const struct req *r)
     return r->loc->core->disable_symlinks == SYMLINKS_ALLOWED;
 }
 
+/* The line that says where files are: alias or root. */
+static struct conf_pos where_root(const struct req *r)
+{
+    return req_where(r, r->loc->core->alias != NULL ? "alias" : "root");
+}
+
 /* A small file that is in memory and still the same on disk. */
 static bool find_small(struct req *r, struct str path, enum verdict *v)
 {
@@ -167,6 +173,7 @@ static enum verdict static_run(struct req *r)
         return V_NEXT;
     if (req_map_path(r, &path, &root, 0) != 0)
         return req_status(r, 500);
+    req_trace(r, where_root(r), "file %.*s", STR_ARG(path));
     if (may_use_memory(r) && find_small(r, path, &v))
         return v;
     return open_and_send(r, path);
