@@ -97,6 +97,8 @@ static const char *set_user(struct conf *cf, void *field)
     struct passwd *pw;
     struct group *gr;
 
+    if (cf->config->explaining)
+        return NULL; /* who it would be makes no difference, and to ask may mean to connect somewhere */
     if (geteuid() != 0) {
         conf_warn_at(cf, cf->pos, "the \"user\" directive makes sense only if the master process "
                      "runs with super-user privileges, ignored");
@@ -409,7 +411,8 @@ static int default_user(struct conf *cf, struct core_conf *core, struct level *l
     struct passwd *pw;
     struct group *gr;
 
-    if (core->user || geteuid() != 0 || conf_is_set(level, &module_core, "user"))
+    if (core->user || geteuid() != 0 || cf->config->explaining
+        || conf_is_set(level, &module_core, "user"))
         return 0;
     pw = getpwnam(PROXYD_USER);
     if (!pw) {

@@ -437,7 +437,7 @@ int explain(const struct options *o, const struct config_request *request)
     struct config *config;
     int rc;
 
-    mine.testing = mine.offline = mine.places = true;
+    mine.testing = mine.offline = mine.explaining = true;
     config = config_read(&mine, log_main);
     if (config == NULL)
         return 1;

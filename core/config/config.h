@@ -71,7 +71,7 @@ struct level {
     /* What $variables here refer to: the parent's unless the block's setter sets another. */
     struct var_space *vars;
     void *object;           /* the block's own: struct server, struct location, struct upstream … */
-    struct conf_place *places; /* of the directives in it, last one first; NULL unless config->places */
+    struct conf_place *places; /* of the directives in it, last one first; NULL unless config->explaining */
 };
 
 /* Where a directive of a block was written: kept for those who explain, not for those who serve. */
@@ -169,7 +169,7 @@ struct config {
     unsigned warnings;
     bool testing;          /* -t */
     bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
-    bool places;           /* conf_where knows where each directive stands */
+    bool explaining;       /* --explain: nothing is started from it; conf_where knows where each directive stands */
     struct list files;     /* struct conf_file, for -T, in the order first read */
 };
 
@@ -206,7 +206,7 @@ struct config_request {
     FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
     bool offline;
-    bool places;
+    bool explaining;
     const struct config *old;
 };
 
@@ -321,7 +321,7 @@ struct conf_path {
 /*
  * The line that a directive in force at this level was written in: the nearest block that has it counts, the first of
  * several there. arg: its first argument must be that; STR_NULL: whatever it is. file is NULL where it is the default,
- * and always unless the configuration was read with `places`.
+ * and always unless the configuration was read with `explaining`.
  */
 struct conf_pos conf_where(const struct level *level, const char *name, struct str arg);
 

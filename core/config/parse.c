@@ -155,7 +155,7 @@ static const char *call_setter(struct conf *cf, const struct known_row *known)
     field = level_field(cf, cf->level, known->module, row);
     ASSERT(field != NULL || row->size == 0); /* a row's contexts lie where its store lives */
     level_mark(cf, cf->level, known->module, known->number);
-    if (unlikely(cf->config->places))
+    if (unlikely(cf->config->explaining))
         remember_place(cf);
     if (row->args & ARG_RAW_BLOCK) {
         parser->block_pending = false;
@@ -542,7 +542,7 @@ static struct config *config_new(const struct config_request *req)
     config->old = req->old;
     config->testing = req->testing;
     config->offline = req->offline;
-    config->places = req->places;
+    config->explaining = req->explaining;
     list_init(&config->files);
     config->resources = resources_new(config);
     return config;

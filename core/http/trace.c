@@ -87,7 +87,9 @@ void trace_body_size(struct req *r)
 {
     uint64_t max = r->loc->core->client_max_body_size, n = (uint64_t) r->main->body.length;
 
-    if (r->main->body.length <= 0)
+    /* The default is worth a line only where it refuses. */
+    if (r->main->body.length <= 0
+        || (req_where(r, "client_max_body_size").file == NULL && (max == 0 || n <= max)))
         return;
     req_trace(r, req_where(r, "client_max_body_size"),
               "limit client_max_body_size %llu: a body of %llu bytes is %s", (unsigned long long) max,
