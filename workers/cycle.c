@@ -79,7 +79,11 @@ int cycle_open(struct config *config, const struct config *old)
         log_emerg(log_main, 0, "no \"events\" section in configuration");
         return -1;
     }
-    if (check_connections(config, events) || paths_open(config) || logs_open(config))
+    if (check_connections(config, events))
+        return -1;
+    if (config->offline)
+        return 0;
+    if (paths_open(config) || logs_open(config))
         goto failed;
     /* -t makes no zone: their memory would only be thrown away. */
     if (!config->testing && zones_open(config, old))

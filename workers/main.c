@@ -17,6 +17,7 @@
 #include "core/os/process.h"
 #include "core/version.h"
 #include "proxyd_config.h"
+#include "workers/check.h"
 #include "workers/cycle.h"
 #include "workers/explain.h"
 #include "workers/listen.h"
@@ -121,13 +122,13 @@ static int find_paths(const struct options *o)
 }
 
 /* There from the start, whatever the configuration will say. */
-static void open_first_log(const struct options *o)
+static void open_first_log(bool offline)
 {
     char *path;
 
     log_set_stderr(true, LOG_WARN_LEVEL);
     log_main->scope = &first_scope;
-    if (o->explain || strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
+    if (offline || strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
         return;
     path = join(prefix, core_error_log_path, "");
     first_file.fd = file_open_append(path, 0644);
@@ -156,24 +157,6 @@ static void banner(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         log_notice(log_main, 0, "getrlimit(RLIMIT_NOFILE): %lld:%lld", (long long) limit.rlim_cur,
                    (long long) limit.rlim_max);
-}
-
-/* -t, -T */
-static int test(const struct options *o, struct config *config)
-{
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: the configuration file %s syntax is ok\n", conf_file);
-    if (cycle_open(config, NULL) || pidfile_check(core_settings(config)->pid.ptr)) {
-        fprintf(stderr, "proxyd: configuration file %s test failed\n", conf_file);
-        return 1;
-    }
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: configuration file %s test is successful\n", conf_file);
-    if (o->dump) {
-        config_dump(config, stdout);
-        fflush(stdout);
-    }
-    return 0;
 }
 
 /* -s */
@@ -265,18 +248,15 @@ static int run(const struct options *o)
 
     if (o->explain)
         return explain(o, &request);
-    if (!o->test && !o->signal)
+    if (o->test)
+        return check(o, &request);
+    if (!o->signal)
         inherited = upgrade_inherit();
     config = config_read(&request, log_main);
-    if (!config) {
-        if (o->test)
-            fprintf(stderr, "proxyd: configuration file %s test failed\n", conf_file);
+    if (!config)
         return 1;
-    }
     if (o->signal)
         return send_signal(o, config);
-    if (o->test)
-        return test(o, config);
     return serve(config, &request, inherited);
 }
 
@@ -311,6 +291,6 @@ int main(int argc, char **argv)
     }
     if (find_paths(&o))
         return 1;
-    open_first_log(&o);
+    open_first_log(o.offline || o.explain);
     return run(&o);
 }

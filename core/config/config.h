@@ -171,6 +171,9 @@ struct config {
     bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
     bool explaining;       /* --explain: nothing is started from it; conf_where knows where each directive stands */
     struct list files;     /* struct conf_file, for -T, in the order first read */
+    struct str_list env;   /* the variables of the environment that the files name */
+    struct conf_report *report; /* what was logged meanwhile, for --json; or NULL */
+    struct conf_node *record;   /* the directives as they were written, for --lint; or NULL */
 };
 
 struct conf_file {
@@ -198,6 +201,32 @@ struct conf {
     void *parser;        /* private */
 };
 
+/* Something that was said about the configuration. */
+struct conf_message {
+    struct list link;
+    enum log_level level;
+    struct str text;     /* without the place, where that is known */
+    struct conf_pos pos; /* file NULL: of no place */
+    const char *hint;    /* what stands behind the caret; or NULL */
+    const char *rule;    /* of --lint; or NULL */
+};
+
+/*
+ * All of it, in order. Who wants one adds a log target whose writer calls conf_report_line, so that what
+ * modules log in their own way is in it too; a message about a place comes with it in its parts.
+ */
+struct conf_report {
+    struct arena *arena;
+    struct list messages;                /* struct conf_message */
+    const struct conf_message *pending;  /* private: the parts of the line being logged */
+};
+
+void conf_report_init(struct conf_report *report, struct arena *arena);
+/* A line of the log, from the first byte of its time to its line feed. */
+void conf_report_line(struct conf_report *report, enum log_level level, struct str line);
+/* A copy is kept. */
+void conf_report_add(struct conf_report *report, const struct conf_message *m);
+
 /* What config_read is told. */
 struct config_request {
     const char *prefix;
@@ -207,6 +236,8 @@ struct config_request {
     bool testing;
     bool offline;
     bool explaining;
+    bool record;               /* keep the directives as they are written */
+    struct conf_report *report;
     const struct config *old;
 };
 

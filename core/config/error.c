@@ -115,6 +115,20 @@ static void show_source(struct conf *cf, struct conf_pos pos, const char *hint)
     }
 }
 
+/* A line of the log about a place; the report, if there is one, gets its parts. */
+static void say(struct conf *cf, enum log_level level, struct conf_pos pos, const char *sentence,
+                const char *hint)
+{
+    struct conf_report *report = cf->config->report;
+    struct conf_message parts = { .text = str_cstr(sentence), .pos = pos, .hint = hint };
+
+    if (report)
+        report->pending = &parts;
+    LOG(cf->log, level, 0, "%s%s", sentence, place(cf, pos).ptr);
+    if (report)
+        report->pending = NULL;
+}
+
 void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, const char *hint)
 {
     struct config *config = cf->config;
@@ -123,7 +137,7 @@ void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, co
     if (config->errors >= CONF_ERRORS_MAX)
         return;
     config->errors++;
-    log_emerg(cf->log, 0, "%s%s", sentence, place(cf, pos).ptr);
+    say(cf, LOG_EMERG_LEVEL, pos, sentence, hint);
     show_source(cf, pos, hint);
     if (config->errors == CONF_ERRORS_MAX) {
         log_emerg(cf->log, 0, "%u errors in the configuration, giving up", config->errors);
@@ -151,7 +165,7 @@ void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
     s = vsentence(cf, fmt, ap);
     va_end(ap);
     cf->config->warnings++;
-    log_warn(cf->log, 0, "%s%s", s, place(cf, pos).ptr);
+    say(cf, LOG_WARN_LEVEL, pos, s, NULL);
 }
 
 void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
@@ -162,7 +176,7 @@ void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
     va_start(ap, fmt);
     s = vsentence(cf, fmt, ap);
     va_end(ap);
-    log_notice(cf->log, 0, "%s%s", s, place(cf, pos).ptr);
+    say(cf, LOG_NOTICE_LEVEL, pos, s, NULL);
 }
 
 #define NEAR_MAX 40 /* longer names are not compared */

@@ -9,6 +9,7 @@
 #include "core/config/parse.h"
 #include "core/config/resource.h"
 #include "core/os/file.h"
+#include "core/os/socket.h"
 
 const char conf_command_line[] = "command line";
 
@@ -541,8 +542,9 @@ static struct config *config_new(const struct config_request *req)
     config->details = req->details;
     config->old = req->old;
     config->testing = req->testing;
-    config->offline = req->offline;
     config->explaining = req->explaining;
+    config->offline = addr_offline = req->offline;
+    config->report = req->report;
     list_init(&config->files);
     config->resources = resources_new(config);
     return config;
