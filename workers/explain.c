@@ -40,10 +40,12 @@ static struct {
 
 static const struct conf_pos nowhere = { NULL, 0, 0 };
 
+/* Returns -1. */
 static int fail(const char *sentence)
 {
+    self.out.error = sentence;
     fprintf(stderr, "proxyd: %s\n", sentence);
-    return 1;
+    return -1;
 }
 
 /* Where the client connects to ---------------------------------------------------------------- */
@@ -103,17 +105,17 @@ static struct http_listen *listen_on_port(struct http_main *http, unsigned *othe
     return best;
 }
 
-static void no_listen(struct http_main *http, struct str where)
+static int no_listen(struct http_main *http, struct str where)
 {
+    struct arena *arena = self.out.arena;
     struct http_listen *l;
+    struct str text = list_empty(&http->listens) ? STR("no listening address at all") : STR("");
 
-    fprintf(stderr, "proxyd: nothing listens on %.*s; there is", STR_ARG(where));
-    if (list_empty(&http->listens))
-        fprintf(stderr, " no listening address at all");
     EACH_LISTEN(http, l)
-        fprintf(stderr, "%s%.*s (%s:%u)", l_n->prev == &http->listens ? " " : ", ",
-                STR_ARG(l->text), l->pos.file, l->pos.line);
-    fprintf(stderr, "\n");
+        text = str_printf(arena, "%.*s%s%.*s (%s:%u)", STR_ARG(text), text.len > 0 ? ", " : "",
+                          STR_ARG(l->text), l->pos.file, l->pos.line);
+    return fail(str_printf(arena, "nothing listens on %.*s; there is %.*s", STR_ARG(where),
+                           STR_ARG(text)).ptr);
 }
 
 static void add_listen_steps(unsigned others)
@@ -148,15 +150,14 @@ static int choose_listen(struct http_main *http)
     if (self.o->to != NULL && rc != 0)
         return fail(str_printf(self.out.arena, "invalid address \"%.*s\" of --to", STR_ARG(text)).ptr);
     self.listen = rc == 0 ? listen_at(http, &to) : listen_on_port(http, &others);
-    if (self.listen == NULL) {
-        no_listen(http, rc == 0 ? addr_dup_text(self.out.arena, &to, true) : port);
-        return -1;
-    }
+    if (self.listen == NULL)
+        return no_listen(http, rc == 0 ? addr_dup_text(self.out.arena, &to, true) : port);
     self.local = self.listen->addr;
     if (rc == 0)
         self.local = to;
     else if (self.listen->wildcard)
-        addr_parse(&self.local, to.sa.sa_family == AF_INET6 ? STR("[::1]") : STR("127.0.0.1"),
+        addr_parse(&self.local,
+                   self.listen->addr.sa.sa_family == AF_INET6 ? STR("[::1]") : STR("127.0.0.1"),
                    addr_port(&self.listen->addr), false);
     add_listen_steps(others);
     return 0;
@@ -316,8 +317,9 @@ static void trace(struct req *r, struct conf_pos pos, const char *text)
     if (self.main == NULL) {
         self.main = r->main;
         number_of(r->main);
-        /* A body may be announced, but none comes: what reads it finds it complete and empty. */
+        /* A body may be announced, but none comes: what reads it finds it complete, and holds nothing. */
         r->main->body.complete = true;
+        r->main->body.received = (uint64_t) MAX(r->main->body.length, 0);
     }
     if (text == NULL) {
         add_end(r);
@@ -426,8 +428,6 @@ static int prepare(struct http_main *http)
         return fail(error);
     if (http == NULL)
         return fail("the configuration has no \"http\" block");
-    self.out.method = str_cstr(self.o->method != NULL ? self.o->method : "GET");
-    self.out.url = self.o->explain;
     return choose_listen(http) != 0 || choose_from() != 0 ? -1 : 0;
 }
 
@@ -439,17 +439,22 @@ int explain(const struct options *o, const struct config_request *request)
 
     mine.testing = mine.offline = mine.explaining = true;
     config = config_read(&mine, log_main);
-    if (config == NULL)
-        return 1;
     self.o = o;
     self.out.config = config;
     self.out.arena = arena_new_large();
-    rc = prepare(config->http) != 0 || run() != 0 ? 1 : 0;
-    if (rc == 0 && explain_print(&self.out) != 0)
+    self.out.method = str_cstr(o->method != NULL ? o->method : "GET");
+    self.out.url = o->explain;
+    if (config == NULL) {
+        self.out.error = "the configuration cannot be read"; /* why has been logged */
+        rc = -1;
+    } else {
+        rc = prepare(config->http) != 0 || run() != 0 ? -1 : 0;
+    }
+    if (o->json ? explain_print_json(&self.out) != 0 : rc == 0 && explain_print(&self.out) != 0)
         rc = fail("writing to standard output failed");
     arena_destroy(self.out.arena);
     config_free(config);
     arena_trim();
     block_trim();
-    return rc;
+    return rc == 0 ? 0 : 1;
 }

@@ -2,6 +2,7 @@
 /* The steps that --explain has collected, for people: what, how, and the line of the configuration. */
 #include <stdio.h>
 
+#include "core/base/json.h"
 #include "workers/explain_steps.h"
 
 #define TEXT_WIDTH_MAX 64 /* places stand further to the right only behind longer texts */
@@ -91,5 +92,51 @@ int explain_print(const struct explanation *e)
         print_step(e, s,
                    before != NULL && before->request == s->request && str_eq(before->what, s->what),
                    width);
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : -1;
+}
+
+/* JSON ----------------------------------------------------------------------------------------- */
+
+static void json_step(struct json *j, const struct explain_step *s)
+{
+    json_object(j);
+    json_put_u64(j, "request", s->request);
+    json_put_str(j, "what", s->what);
+    json_put_str(j, "text", s->text);
+    json_put_str(j, "file", s->pos.file != NULL ? str_cstr(s->pos.file) : STR_NULL);
+    json_key(j, "line");
+    if (s->pos.file != NULL)
+        json_u64(j, s->pos.line);
+    else
+        json_null(j);
+    json_end(j);
+}
+
+int explain_print_json(const struct explanation *e)
+{
+    struct json j;
+    struct str text;
+
+    json_init(&j, e->arena);
+    json_object(&j);
+    json_put_bool(&j, "ok", e->error == NULL);
+    json_put_str(&j, "method", e->method);
+    json_put_str(&j, "url", str_cstr(e->url));
+    if (e->error != NULL)
+        json_put_str(&j, "error", str_cstr(e->error));
+    json_key(&j, "steps");
+    json_array(&j);
+    for (const struct explain_step *s = e->first; s != NULL; s = s->next)
+        json_step(&j, s);
+    json_end(&j);
+    json_key(&j, "status");
+    if (e->status != 0 && !e->upstream)
+        json_u64(&j, e->status);
+    else
+        json_null(&j);
+    json_put_bool(&j, "upstream", e->upstream);
+    json_end(&j);
+    text = json_text(&j);
+    printf("%.*s\n", STR_ARG(text));
     return fflush(stdout) == 0 && !ferror(stdout) ? 0 : -1;
 }

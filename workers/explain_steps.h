@@ -39,11 +39,14 @@ struct explanation {
     struct explain_step *first, *last;
     unsigned status;     /* of the answer; 0: none */
     bool upstream;       /* the status is the upstream's to choose */
+    const char *error;   /* why nothing can be explained; NULL */
 };
 
 struct explain_step *explain_add(struct explanation *e, unsigned request, struct str what,
                                  struct str text, struct conf_pos pos);
 /* To standard output. 0 or -1. */
 int explain_print(const struct explanation *e);
+/* The same as one JSON object. */
+int explain_print_json(const struct explanation *e);
 
 #endif

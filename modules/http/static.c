@@ -141,8 +141,10 @@ static enum verdict open_and_send(struct req *r, struct str path)
 
     if (file_lookup(r, path, FILE_OPEN, &info) != 0)
         return req_status(r, file_failure(r, path, &info));
-    if (S_ISDIR(info.mode))
+    if (S_ISDIR(info.mode)) {
+        req_trace(r, where_root(r), "file is a directory: only its slash is lacking");
         return redirect_to_directory(r);
+    }
     if (info.file == NULL) {
         log_crit(&r->log, 0, "\"%.*s\" is not a regular file", STR_ARG(path));
         return req_status(r, 404);

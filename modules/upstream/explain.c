@@ -4,6 +4,7 @@
  * request it would get are said; nothing is connected or sent. The request goes on as if the server had answered 200
  * without a field, so that what the configuration adds to an answer shows as well.
  */
+#include "core/http/error_page.h"
 #include "modules/upstream/internal.h"
 
 #define HEAD_MAX 65536
@@ -17,12 +18,13 @@ static struct conf_pos where_server(const struct upstream *g, const struct peer 
 static void explain_peer(struct req *r, const struct upstream *g, const struct peer *p, bool chosen)
 {
     char weight[32] = "";
-    struct str of = str_eq(p->server, p->name) ? STR("") : p->server;
+    bool stand_in = addr_is_stand_in(&p->addr);
+    struct str name = stand_in ? p->server : p->name;
 
     if (p->weight != 1)
         snprintf(weight, sizeof(weight), " weight=%lld", (long long) p->weight);
-    req_trace(r, where_server(g, p), "peer %.*s%s%.*s%s%s%s%s%s", STR_ARG(p->name),
-              of.len > 0 ? " (" : "", STR_ARG(of), of.len > 0 ? ")" : "", weight,
+    req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name),
+              stand_in ? " (a name that is not looked up here)" : "", weight,
               p->backup ? " backup" : "", p->down ? " down" : "",
               chosen && g->count > 1 ? ", asked first by a new worker" : "");
 }
@@ -63,6 +65,23 @@ static void explain_head(struct req *r, const struct exchange *x)
     }
 }
 
+/* What becomes of failures, where the configuration says so. */
+static void explain_errors(struct req *r, const struct exchange *x)
+{
+    static const unsigned statuses[] = { 502, 504 };
+
+    for (unsigned i = 0; i < ARRAY_LEN(statuses); i++) {
+        const struct error_page *page = error_page_find(r, statuses[i]);
+
+        if (page != NULL)
+            req_trace(r, page->pos, "error_page %u, if no server answers: %.*s", statuses[i],
+                      STR_ARG(expr_source(page->uri)));
+    }
+    if (x->conf->intercept_errors && r->loc->core->error_page.count > 0)
+        req_trace(r, r->loc->core->error_page.items[0].pos,
+                  "error_page takes the upstream's statuses from 300 on as well");
+}
+
 void exchange_explain(struct exchange *x)
 {
     struct req *r = x->req;
@@ -70,6 +89,7 @@ void exchange_explain(struct exchange *x)
     explain_group(r, x);
     if (str_starts(str_cstr(x->backend->scheme), STR("http")))
         explain_head(r, x);
+    explain_errors(r, x);
     exchange_over(x);
     r->out.reason = STR("as the upstream answers");
     x->verdict = answer_text(r, 200, STR_NULL, STR(""));
