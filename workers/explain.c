@@ -12,8 +12,10 @@
 
 #include "core/config/resource.h"
 #include "core/http/client.h"
+#include "core/os/process.h"
 #include "core/os/socket.h"
 #include "workers/explain_steps.h"
+#include "workers/internal.h"
 
 #define TURNS_MAX 200 /* of at most TURN_MS each: then the request waits for something that will not come */
 #define TURN_MS 50
@@ -399,11 +401,17 @@ static bool all_said(void)
                           && list_empty(&self.main->children));
 }
 
-static int run(void)
+static int run(struct config *config)
 {
+    /* Zones of our own, which nobody has counted anything in: limits are as at the first request. */
+    if (zones_open(config, NULL) != 0)
+        return fail("no shared memory for the zones of the configuration");
+    zone_set_worker(0);
     if (loop_init(16) != 0)
         return fail("epoll_create1() failed");
     log_set_stderr(false, LOG_WARN_LEVEL);
+    /* Modules hold back by themselves what would leave the process; this is for what they forget. */
+    process_renounce();
     req_tracer = trace;
     connect_client();
     for (unsigned i = 0; i < TURNS_MAX && !all_said(); i++)
@@ -415,6 +423,7 @@ static int run(void)
     req_tracer = NULL;
     loop_free();
     conn_trim();
+    zones_close(config, NULL, false);
     return 0;
 }
 
@@ -448,7 +457,7 @@ int explain(const struct options *o, const struct config_request *request)
         self.out.error = "the configuration cannot be read"; /* why has been logged */
         rc = -1;
     } else {
-        rc = prepare(config->http) != 0 || run() != 0 ? -1 : 0;
+        rc = prepare(config->http) != 0 || run(config) != 0 ? -1 : 0;
     }
     if (o->json ? explain_print_json(&self.out) != 0 : rc == 0 && explain_print(&self.out) != 0)
         rc = fail("writing to standard output failed");
