@@ -196,6 +196,7 @@ struct conf {
     struct level *level;
     const struct module *module;
     const struct directive *row;
+    const struct directive *before; /* the row that stands before in the block; NULL: none, or a bad one */
     bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
     struct str raw;      /* of an ARG_RAW_BLOCK row: what is between the braces, NUL-terminated */
     void *parser;        /* private */
@@ -279,6 +280,9 @@ const char *conf_error_arg(struct conf *cf, unsigned n, const char *fmt, ...) PR
 void conf_error_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Whether argument n stood in quotes. To be asked before the directive's block is read. */
+bool conf_arg_quoted(const struct conf *cf, unsigned n);
 
 /* A new level below cf->level, at cf->pos. object is the block's own structure. */
 struct level *conf_level(struct conf *cf, unsigned context, void *object);

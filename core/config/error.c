@@ -6,6 +6,7 @@
  * conf_error_at, by modules; decides nothing about the configuration.
  */
 #include "core/config/parse.h"
+#include "core/config/record.h"
 
 const char conf_stopped[] = "stopped";
 
@@ -47,7 +48,7 @@ static struct str place(struct conf *cf, struct conf_pos pos)
     return str_printf(cf->arena, " in %s:%u", pos.file, pos.line);
 }
 
-static struct str source_line(const struct config *config, struct conf_pos pos)
+struct str conf_source_line(const struct config *config, struct conf_pos pos)
 {
     for (struct list *l = config->files.next; l != &config->files; l = l->next) {
         const struct conf_file *f = container_of(l, struct conf_file, link);
@@ -78,7 +79,7 @@ static bool is_continuation(char c)
 static void show_source(struct conf *cf, struct conf_pos pos, const char *hint)
 {
     FILE *out = cf->config->details;
-    struct str line = pos.line ? source_line(cf->config, pos) : STR_NULL;
+    struct str line = pos.line ? conf_source_line(cf->config, pos) : STR_NULL;
     size_t from = 0, to, caret = pos.column ? pos.column - 1 : 0;
 
     if (out == NULL)

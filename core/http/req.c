@@ -56,6 +56,7 @@ static void req_init(struct req *r, struct arena *arena)
     r->restarts_left = RESTARTS;
     r->limit_rate = r->limit_rate_after = UINT64_MAX;
     r->last_modified = -1;
+    r->valid_location = true;
     r->run_later.run = run_later;
     r->doomed.destroy = destroy;
     r->start_ms = clock_ms();
@@ -250,7 +251,6 @@ static enum verdict find_location(struct req *r)
         loc = r->server->root;
     if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
         loc = loc->limit_except;
-    r->valid_location = true;
     req_enter_location(r, loc);
     if (req_explained()) {
         trace_location(r, redirect);
@@ -446,6 +446,7 @@ static enum verdict restart(struct req *r)
     r->refused = 0;
     if (r->restart == RESTART_URI) {
         r->valid_unparsed_uri = false;
+        r->valid_location = true;
         req_forget_pass(r);
         req_enter_location(r, r->server->root);
         r->step = STEP_SERVER_REWRITE;
