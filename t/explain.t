@@ -54,6 +54,7 @@ http {
             if ($request_method = PUT) { return 405; }
             return 200 "if";
         }
+        location /set { add_header X-Loc set always; set $mine b$arg_v; return 200 $mine; }
         location /gone { add_header X-Loc gone always; return 410; }
         location @gone { add_header X-Loc gonepage always; return 200 "gone"; }
         location /internal/ { add_header X-Loc internal always; internal; }
@@ -146,7 +147,7 @@ is tree(), $before, 'no file was written or touched';
 # --- requests: [name, path, [steps], { host, method, headers, from }] --------------------------------
 # In a step LINE{text} is the line of the configuration with that text.
 my @table = (
-    ['exact', '/', ['location = / (exact) LINE{location = /}']],
+    ['exact', '/', ['location = / (exact) LINE{location = /}', 'return 204 LINE{location = /}']],
     ['prefix and file', '/static/a.txt', ['location /static/ (longest prefix, no regex matches) LINE{location /static/}',
         "file $dir/html/a.txt LINE{location /static/}"]],
     ['missing file', '/static/none', ['log [error] open() "' . $dir . '/html/none" failed (2: No such file or directory)',
@@ -165,10 +166,12 @@ my @table = (
     ['try_files', '/tryfile/', ["$dir/html/a.txt: is there"]],
     ['try_files with a code', '/trycode/', ['the last argument: =403']],
     ['try_files to a URI', '/tryuri/', ['redirect internally to /final/x?y=z', 'location ^~ /final/']],
-    ['rewrite last', '/old/a.txt', ['location /old/', "file $dir/html/a.txt"]],
-    ['rewrite permanent', '/moved/x?q', []],
-    ['if', '/if?a=1', ['location /if']],
-    ['if not', '/if', ['location /if']],
+    ['rewrite last', '/old/a.txt', ['location /old/', 'rewrite "^/old/(.*)$" to "/static/a.txt", last LINE{location /old/}',
+        'location /static/', "file $dir/html/a.txt"]],
+    ['rewrite permanent', '/moved/x?q', ['rewrite "^/moved/(.*)$" redirects (301) to "/new/x?q" LINE{location /moved/}']],
+    ['if', '/if?a=1', ['location /if', 'if ($arg_a = 1) is true LINE{if ($arg_a = 1)}', 'return 403 LINE{if ($arg_a = 1)}']],
+    ['if not', '/if', ['if ($arg_a = 1) is false', '($request_method = PUT) is false', 'return 200 "if"']],
+    ['set', '/set?v=2', ['set $mine to "b2" LINE{set $mine}', 'return 200 "b2"']],
     ['method', '/if', [], { method => 'PUT' }],
     ['error_page with a status', '/gone', ['error_page 410 =200 @gone LINE{error_page 410}', 'location @gone']],
     ['internal', '/internal/x', ['internal 404: not for requests from outside LINE{location /internal/}']],
