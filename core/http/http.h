@@ -205,7 +205,8 @@ const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool c
 /* The server for a host name (lower case, no port) on an address. Named captures and match are stored
  * into e when given. Never NULL. */
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e, struct regex_match *match);
-/* The same for people: *name is the server_name that fits; STR_NULL: none does, it is the default server. */
+/* The same for people, in a configuration read for explaining: *name is the server_name that fits; STR_NULL: none does, it is
+ * the default server. */
 struct server *http_server_reason(struct http_listen *l, struct str host, struct str *name);
 /*
  * The location for a normalised URI, beginning at `from` (server's root): exact, longest prefix, nested, regexes. On a regex hit

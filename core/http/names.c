@@ -187,7 +187,7 @@ struct name_table *name_table_build(struct conf *cf, struct http_listen *l)
     struct name_table *t;
     unsigned capacity = 0;
 
-    if (!is_needed(l))
+    if (!is_needed(l) && !cf->config->explaining)
         return NULL;
     t = ARENA_NEW(cf->arena, struct name_table);
     table_init(&t->exact, cf->arena);
@@ -287,18 +287,8 @@ struct server *http_server_find(struct http_listen *l, struct str host, struct e
 struct server *http_server_reason(struct http_listen *l, struct str host, struct str *name)
 {
     struct regex_match match;
-    struct server *s = NULL;
+    struct server *s = l->names != NULL ? find(l->names, host, NULL, &match, name) : NULL;
 
-    *name = host;
-    if (l->names != NULL) {
-        s = find(l->names, host, NULL, &match, name);
-    } else {
-        /* A server that is alone on its address needs no table, but may be meant by its name all the same. */
-        for (unsigned i = 0; i < l->default_server->name_count; i++) {
-            if (str_eq(l->default_server->names[i].name, host))
-                s = l->default_server;
-        }
-    }
     if (s != NULL)
         return s;
     *name = STR_NULL;

@@ -23,9 +23,9 @@ static void explain_peer(struct req *r, const struct upstream *g, const struct p
 
     if (p->weight != 1)
         snprintf(weight, sizeof(weight), " weight=%lld", (long long) p->weight);
-    req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name),
-              stand_in ? " (a name that is not looked up here)" : "", weight,
+    req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weight,
               p->backup ? " backup" : "", p->down ? " down" : "",
+              stand_in ? " (a name that is not looked up here)" : "",
               chosen && g->count > 1 ? ", asked first by a new worker" : "");
 }
 
