@@ -58,6 +58,8 @@ void exchange_resume_reading(struct exchange *x);
 void exchange_decode(struct exchange *x);
 /* The exchange is over but for what the caller still hands on. */
 void exchange_over(struct exchange *x);
+/* The client's end of the connection is no longer this exchange's concern. */
+void exchange_forget_hup(struct exchange *x);
 
 /* explain.c: says what would be asked of whom, and answers for the server. */
 void exchange_explain(struct exchange *x);
