@@ -13,7 +13,6 @@
 #include "core/config/resource.h"
 #include "core/http/client.h"
 #include "core/os/process.h"
-#include "core/os/socket.h"
 #include "workers/explain_steps.h"
 #include "workers/internal.h"
 
@@ -30,9 +29,7 @@ struct known_request {
 static struct {
     struct explanation out;
     const struct options *o;
-    struct explain_url url;
-    struct http_listen *listen;
-    struct addr from, local;
+    struct explain_route route;
     struct str unread;           /* of the request */
     struct req *main;            /* NULL: its head has not been read */
     struct known_request *requests;
@@ -41,145 +38,6 @@ static struct {
 } self;
 
 static const struct conf_pos nowhere = { NULL, 0, 0 };
-
-/* Returns -1. */
-static int fail(const char *sentence)
-{
-    self.out.error = sentence;
-    fprintf(stderr, "proxyd: %s\n", sentence);
-    return -1;
-}
-
-/* Where the client connects to ---------------------------------------------------------------- */
-
-#define EACH_LISTEN(http, l) \
-    for (struct list *l##_n = (http)->listens.next; \
-         l##_n != &(http)->listens && (l = container_of(l##_n, struct http_listen, link), true); \
-         l##_n = l##_n->next)
-
-/* 0: it does not take connections to this address; 2: the very address; 1: a wildcard. */
-static unsigned fits(const struct http_listen *l, const struct addr *to)
-{
-    if (addr_eq(&l->addr, to, true))
-        return 2;
-    if (!l->wildcard || addr_port(&l->addr) != addr_port(to))
-        return 0;
-    if (l->addr.sa.sa_family == to->sa.sa_family)
-        return 1;
-    return l->addr.sa.sa_family == AF_INET6 && to->sa.sa_family == AF_INET && !l->options.ipv6only;
-}
-
-static struct http_listen *listen_at(struct http_main *http, const struct addr *to)
-{
-    struct http_listen *l, *best = NULL;
-    unsigned found = 0;
-
-    EACH_LISTEN(http, l) {
-        if (fits(l, to) > found) {
-            found = fits(l, to);
-            best = l;
-        }
-    }
-    return best;
-}
-
-/* Of the addresses with the URL's port: where a server is called by that name, else one for all addresses, else the first. */
-static struct http_listen *listen_on_port(struct http_main *http, unsigned *others)
-{
-    struct http_listen *l, *best = NULL;
-    struct str host = str_lower(self.out.arena, self.url.host), name;
-    int best_score = -1;
-
-    *others = 0;
-    EACH_LISTEN(http, l) {
-        int score = (l->wildcard ? 2 : 0) + (l->addr.sa.sa_family == AF_INET ? 1 : 0);
-
-        if (l->addr.sa.sa_family == AF_UNIX || addr_port(&l->addr) != self.url.port)
-            continue;
-        http_server_reason(l, host, &name);
-        score += name.ptr != NULL ? 4 : 0;
-        *others += best != NULL;
-        if (score > best_score) {
-            best_score = score;
-            best = l;
-        }
-    }
-    return best;
-}
-
-static int no_listen(struct http_main *http, struct str where)
-{
-    struct arena *arena = self.out.arena;
-    struct http_listen *l;
-    struct str text = list_empty(&http->listens) ? STR("no listening address at all") : STR("");
-
-    EACH_LISTEN(http, l)
-        text = str_printf(arena, "%.*s%s%.*s (%s:%u)", STR_ARG(text), text.len > 0 ? ", " : "",
-                          STR_ARG(l->text), l->pos.file, l->pos.line);
-    return fail(str_printf(arena, "nothing listens on %.*s; there is %.*s", STR_ARG(where),
-                           STR_ARG(text)).ptr);
-}
-
-static void add_listen_steps(unsigned others)
-{
-    const struct http_listen *l = self.listen;
-    struct str note = STR("");
-
-    if (others > 0)
-        note = str_printf(self.out.arena, " (one of %u on this port: --to ADDRESS chooses another)",
-                          others + 1);
-    explain_add(&self.out, 0, STR("listen"),
-                str_printf(self.out.arena, "%.*s%.*s", STR_ARG(l->text), STR_ARG(note)), l->pos);
-    if (self.url.https && !l->ssl)
-        explain_add(&self.out, 0, STR("note"),
-                    STR("no TLS is spoken here (\"listen\" without \"ssl\"): an https client gets no "
-                        "answer; what follows is that to a plain request"),
-                    l->pos);
-    else if (!self.url.https && l->ssl)
-        explain_add(&self.out, 0, STR("note"),
-                    STR("TLS is spoken here: a plain request gets 400"), l->pos);
-}
-
-/* 0, or -1: said. */
-static int choose_listen(struct http_main *http)
-{
-    struct addr to;
-    unsigned others = 0;
-    struct str text = self.o->to != NULL ? str_cstr(self.o->to) : self.url.host;
-    int rc = addr_parse(&to, text, self.url.port, false);
-    struct str port = str_printf(self.out.arena, "port %u", self.url.port);
-
-    if (self.o->to != NULL && rc != 0)
-        return fail(str_printf(self.out.arena, "invalid address \"%.*s\" of --to", STR_ARG(text)).ptr);
-    self.listen = rc == 0 ? listen_at(http, &to) : listen_on_port(http, &others);
-    if (self.listen == NULL)
-        return no_listen(http, rc == 0 ? addr_dup_text(self.out.arena, &to, true) : port);
-    self.local = self.listen->addr;
-    if (rc == 0)
-        self.local = to;
-    else if (self.listen->wildcard)
-        addr_parse(&self.local,
-                   self.listen->addr.sa.sa_family == AF_INET6 ? STR("[::1]") : STR("127.0.0.1"),
-                   addr_port(&self.listen->addr), false);
-    add_listen_steps(others);
-    return 0;
-}
-
-static int choose_from(void)
-{
-    int family = self.listen->addr.sa.sa_family;
-    const char *given = self.o->from;
-    struct str text = given != NULL          ? str_cstr(given)
-                      : family == AF_UNIX    ? STR("unix:client")
-                      : self.local.sa.sa_family == AF_INET6 ? STR("::1")
-                                             : STR("127.0.0.1");
-
-    if (text.len > 0 && text.ptr[0] != '[' && str_chr(text, ':') != str_rchr(text, ':'))
-        text = str_printf(self.out.arena, "[%.*s]", STR_ARG(text));
-    if (addr_parse(&self.from, text, 40000, false) != 0)
-        return fail(str_printf(self.out.arena, "invalid address \"%.*s\" of --from", STR_ARG(text)).ptr);
-    return 0;
-}
 
 /* The connection ------------------------------------------------------------------------------- */
 
@@ -303,18 +161,51 @@ static void add_end(struct req *r)
         add_fields(r);
 }
 
-static void add_step(unsigned request, struct str sentence, struct conf_pos pos)
+/* The directive that stands there, in the request's location or around it; STR_NULL: none. */
+static struct str directive_at(const struct req *r, struct conf_pos pos)
 {
+    for (const struct level *l = r->loc->level; l != NULL; l = l->parent) {
+        for (const struct conf_place *p = l->places; p != NULL; p = p->next) {
+            if (p->pos.file == pos.file && p->pos.line == pos.line && p->pos.column == pos.column)
+                return str_cstr(p->row->name);
+        }
+    }
+    return STR_NULL;
+}
+
+/* Words that are no directive's name and still say what a step is about. */
+static bool is_subject(struct str word)
+{
+    static const char *const words[] = { "access", "file", "limit", "redirect", "peer", "send",
+                                         "upstream", "subrequest" };
+
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+        if (str_eq(word, str_cstr(words[i])))
+            return true;
+    }
+    return false;
+}
+
+/* What a sentence is about: its first word, unless that is just any word and the directive says more. */
+static void split_sentence(const struct req *r, struct conf_pos pos, struct str sentence,
+                           struct str *what, struct str *text)
+{
+    struct str directive = pos.file != NULL ? directive_at(r, pos) : STR_NULL;
     ssize_t blank = str_chr(sentence, ' ');
     size_t n = blank < 0 ? sentence.len : (size_t) blank;
 
-    explain_add(&self.out, request, str_from(sentence.ptr, n),
-                str_trim(str_skip(sentence, n)), pos);
+    *what = str_from(sentence.ptr, n);
+    *text = str_trim(str_skip(sentence, n));
+    if (directive.ptr == NULL || is_subject(*what) || str_eq(*what, directive))
+        return;
+    *what = directive;
+    *text = sentence;
 }
 
 static void trace(struct req *r, struct conf_pos pos, const char *text)
 {
-    struct str sentence;
+    struct explain_step *last;
+    struct str sentence, what, rest;
 
     if (self.main == NULL) {
         self.main = r->main;
@@ -328,19 +219,13 @@ static void trace(struct req *r, struct conf_pos pos, const char *text)
         return;
     }
     sentence = str_cstr(text);
-    /* What refuses says it to the log as well. */
-    if (self.out.last != NULL && str_eq(self.out.last->what, STR("log"))
-        && str_find(self.out.last->text, sentence) >= 0) {
-        struct explain_step *s = self.out.last;
-        ssize_t blank = str_chr(sentence, ' ');
-
-        s->what = str_dup(self.out.arena, str_from(sentence.ptr, blank < 0 ? 0 : (size_t) blank));
-        s->text = str_dup(self.out.arena, str_skip(sentence, (size_t) (blank + 1)));
-        s->pos = pos;
-        s->request = number_of(r);
-        return;
-    }
-    add_step(number_of(r), sentence, pos);
+    split_sentence(r, pos, sentence, &what, &rest);
+    /* What refuses says it to the log as well: once is enough. */
+    last = self.out.last;
+    if (last != NULL && str_eq(last->what, STR("log")) && str_find(last->text, sentence) >= 0)
+        explain_replace(&self.out, last, what, rest, pos);
+    else
+        explain_add(&self.out, number_of(r), what, rest, pos);
 }
 
 /* "1994/11/06 08:49:37 [error] 1#1: *1 MESSAGE, client: …": what is said, and how loud. */
@@ -358,7 +243,7 @@ static void keep_log_line(struct log_file *file UNUSED, enum log_level level, co
     at = str_find(text, STR(", client: "));
     if (at >= 0)
         text.len = (size_t) at;
-    explain_add(&self.out, self.request_count > 0 ? self.requests->number : 0, STR("log"),
+    explain_add(&self.out, self.out.last != NULL ? self.out.last->request : 0, STR("log"),
                 str_printf(self.out.arena, "[%s] %.*s", log_level_name(level), STR_ARG(str_trim(text))),
                 nowhere);
 }
@@ -376,21 +261,21 @@ static void connect_client(void)
     struct client_extra *x;
 
     conn->watch.fd = -1;
-    conn->unix_peer = self.from.sa.sa_family == AF_UNIX;
-    conn->peer_len = (uint16_t) MIN(self.from.len, sizeof(conn->peer));
-    memcpy(&conn->peer, &self.from.ss, sizeof(conn->peer));
+    conn->unix_peer = self.route.from.sa.sa_family == AF_UNIX;
+    conn->peer_len = (uint16_t) MIN(self.route.from.len, sizeof(conn->peer));
+    memcpy(&conn->peer, &self.route.from.ss, sizeof(conn->peer));
     conn->ready = CONN_READ | CONN_WRITE;
     /* Taken for one under debug_connection: all its lines come here, whatever error_log says. */
     conn->log.scope = &kept_scope;
-    listener.owner = self.listen;
+    listener.owner = self.route.listen;
     client_accept(&listener, conn);
     x = client_extra(conn->owner);
-    x->local = self.local;
+    x->local = self.route.local;
     x->have_local = true;
-    if (self.listen->proxy_protocol) {
+    if (self.route.listen->proxy_protocol) {
         x->proxy_seen = x->have_proxy = true;
-        x->proxy_source = self.from;
-        x->proxy_dest = self.local;
+        x->proxy_source = self.route.from;
+        x->proxy_dest = self.route.local;
     }
 }
 
@@ -405,10 +290,10 @@ static int run(struct config *config)
 {
     /* Zones of our own, which nobody has counted anything in: limits are as at the first request. */
     if (zones_open(config, NULL) != 0)
-        return fail("no shared memory for the zones of the configuration");
+        return explain_fail(&self.out, "no shared memory for the zones of the configuration");
     zone_set_worker(0);
     if (loop_init(16) != 0)
-        return fail("epoll_create1() failed");
+        return explain_fail(&self.out, "epoll_create1() failed");
     log_set_stderr(false, LOG_WARN_LEVEL);
     /* Modules hold back by themselves what would leave the process; this is for what they forget. */
     process_renounce();
@@ -429,15 +314,16 @@ static int run(struct config *config)
 
 static int prepare(struct http_main *http)
 {
-    const char *error = explain_parse_url(self.out.arena, self.o->explain, &self.url);
+    struct explain_url url;
+    const char *error = explain_parse_url(self.out.arena, self.o->explain, &url);
 
     if (error == NULL)
-        self.unread = explain_request(self.out.arena, self.o, &self.url, &error);
+        self.unread = explain_request(self.out.arena, self.o, &url, &error);
     if (error != NULL)
-        return fail(error);
+        return explain_fail(&self.out, error);
     if (http == NULL)
-        return fail("the configuration has no \"http\" block");
-    return choose_listen(http) != 0 || choose_from() != 0 ? -1 : 0;
+        return explain_fail(&self.out, "the configuration has no \"http\" block");
+    return explain_find_route(&self.out, self.o, &url, http, &self.route);
 }
 
 int explain(const struct options *o, const struct config_request *request)
@@ -460,7 +346,7 @@ int explain(const struct options *o, const struct config_request *request)
         rc = prepare(config->http) != 0 || run(config) != 0 ? -1 : 0;
     }
     if (o->json ? explain_print_json(&self.out) != 0 : rc == 0 && explain_print(&self.out) != 0)
-        rc = fail("writing to standard output failed");
+        rc = explain_fail(&self.out, "writing to standard output failed");
     arena_destroy(self.out.arena);
     config_free(config);
     arena_trim();

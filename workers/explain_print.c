@@ -7,21 +7,33 @@
 
 #define TEXT_WIDTH_MAX 64 /* places stand further to the right only behind longer texts */
 
-struct explain_step *explain_add(struct explanation *e, unsigned request, struct str what,
-                                 struct str text, struct conf_pos pos)
+int explain_fail(struct explanation *e, const char *sentence)
+{
+    e->error = sentence;
+    fprintf(stderr, "proxyd: %s\n", sentence);
+    return -1;
+}
+
+void explain_replace(struct explanation *e, struct explain_step *s, struct str what,
+                     struct str text, struct conf_pos pos)
+{
+    s->what = str_dup(e->arena, what);
+    s->text = str_dup(e->arena, text);
+    s->pos = pos;
+}
+
+void explain_add(struct explanation *e, unsigned request, struct str what, struct str text,
+                 struct conf_pos pos)
 {
     struct explain_step *s = ARENA_NEW(e->arena, struct explain_step);
 
     s->request = request;
-    s->what = str_dup(e->arena, what);
-    s->text = str_dup(e->arena, text);
-    s->pos = pos;
+    explain_replace(e, s, what, text, pos);
     if (e->last != NULL)
         e->last->next = s;
     else
         e->first = s;
     e->last = s;
-    return s;
 }
 
 /* What came from the URL may hold anything: a terminal is not to take it for commands. */

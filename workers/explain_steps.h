@@ -42,8 +42,24 @@ struct explanation {
     const char *error;   /* why nothing can be explained; NULL */
 };
 
-struct explain_step *explain_add(struct explanation *e, unsigned request, struct str what,
-                                 struct str text, struct conf_pos pos);
+/* Where it arrives, and from whom. */
+struct explain_route {
+    struct http_listen *listen;
+    struct addr from, local;
+};
+
+/* 0, or -1: said. Adds the first steps. */
+int explain_find_route(struct explanation *e, const struct options *o,
+                       const struct explain_url *url, struct http_main *http,
+                       struct explain_route *route);
+
+/* Nothing can be explained, and this is why. Returns -1. */
+int explain_fail(struct explanation *e, const char *sentence);
+void explain_add(struct explanation *e, unsigned request, struct str what, struct str text,
+                 struct conf_pos pos);
+/* Puts something else into a step's place. */
+void explain_replace(struct explanation *e, struct explain_step *s, struct str what,
+                     struct str text, struct conf_pos pos);
 /* To standard output. 0 or -1. */
 int explain_print(const struct explanation *e);
 /* The same as one JSON object. */

@@ -282,7 +282,7 @@ void req_refused(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINT
 /*
  * A step that is worth telling the person who asks what becomes of a request (--explain): a rewrite, a variable set, an
  * access rule that allowed, the server chosen. Nothing is formatted unless somebody listens. Refusals are told too.
- * The first word says what it is about ("access", "rewrite", a directive's name) and is shown in a column of its own.
+ * The first word says what it is about ("access", or the name of the directive) and is shown in a column of its own.
  * text NULL: the request has ended, and r->out is its answer.
  *
  * A request that is traced is explained, not served: nothing may leave the process for it, and nothing be written. Whoever
