@@ -116,6 +116,8 @@ static const char *set_user(struct conf *cf, void *field)
     const char *error;
     unsigned arg;
 
+    if (cf->config->explaining)
+        return NULL; /* who it would be makes no difference, and to ask may mean to connect somewhere */
     /* Without the machine it is for, nobody knows who will run it. */
     if (geteuid() != 0 && !cf->config->offline) {
         conf_warn_at(cf, cf->pos, "the \"user\" directive makes sense only if the master process "
@@ -426,7 +428,8 @@ static int default_user(struct conf *cf, struct core_conf *core, struct level *l
     const char *error;
     unsigned arg;
 
-    if (core->user || geteuid() != 0 || conf_is_set(level, &module_core, "user"))
+    if (core->user || geteuid() != 0 || cf->config->explaining
+        || conf_is_set(level, &module_core, "user"))
         return 0;
     error = find_user(cf, core, PROXYD_USER, PROXYD_GROUP, &arg);
     if (!error || cf->config->offline)

@@ -58,7 +58,7 @@ static void show_help(void)
         "Usage: proxyd [-?hvVtTq] [-s signal] [-p prefix]\n"
         "             [-e filename] [-c filename] [-g directives] [-x directives]\n"
         "             [--lint] [--offline] [--json]\n"
-        "             [--explain URL [-X method] [-H 'name: value']...]\n"
+        "             [--explain URL [-X method] [-H 'name: value']... [--from address] [--to address]]\n"
         "\n"
         "Options:\n"
         "  -?,-h         : this help\n"
@@ -81,6 +81,8 @@ static void show_help(void)
         "  --explain URL : show line by line what happens to a request and exit\n"
         "  -X method     : method of the explained request (default: GET)\n"
         "  -H header     : header field of the explained request, \"name: value\", may be repeated\n"
+        "  --from address: client's address of the explained request (default: 127.0.0.1)\n"
+        "  --to address  : the listening address that the client connects to\n"
         "  --help        : same as -h\n"
         "  --version     : same as -v\n"
         "\n");
@@ -289,6 +291,6 @@ int main(int argc, char **argv)
     }
     if (find_paths(&o))
         return 1;
-    open_first_log(o.offline);
+    open_first_log(o.offline || o.explain);
     return run(&o);
 }

@@ -135,6 +135,8 @@ static int read_word(struct reading *r, const char *word)
         { "offline", &o->offline, NULL, NULL },
         { "json", &o->json, NULL, NULL },
         { "explain", NULL, &o->explain, "URL" },
+        { "from", NULL, &o->from, "address" },
+        { "to", NULL, &o->to, "address" },
     };
     size_t len = strcspn(word, "=");
 
@@ -175,6 +177,8 @@ static int check_company(struct reading *r)
         return wrong(r, "options \"--explain\" and \"-s\" exclude each other");
     if (o->method && !o->explain)
         return wrong(r, "option \"-X\" requires \"--explain\"");
+    if ((o->from || o->to) && !o->explain)
+        return wrong(r, "option \"--%s\" requires \"--explain\"", o->from ? "from" : "to");
     if (o->header_count && !o->explain)
         return wrong(r, "option \"-H\" requires \"--explain\"");
     return 0;

@@ -24,6 +24,8 @@ struct options {
     /* -H, with explain: "Name: value" as given, in their order; there is a colon behind a name. */
     const char *headers[OPTIONS_HEADERS_MAX];
     unsigned header_count;
+    const char *from;      /* --from, with explain: the client's address, or NULL */
+    const char *to;        /* --to, with explain: the address it connects to, or NULL */
 };
 
 /* 0; or -1 with what is wrong, without the program's name, in error. */

@@ -71,6 +71,15 @@ struct level {
     /* What $variables here refer to: the parent's unless the block's setter sets another. */
     struct var_space *vars;
     void *object;           /* the block's own: struct server, struct location, struct upstream … */
+    struct conf_place *places; /* of the directives in it, last one first; NULL unless config->explaining */
+};
+
+/* Where a directive of a block was written: kept for those who explain, not for those who serve. */
+struct conf_place {
+    struct conf_place *next;
+    const struct directive *row;
+    struct str arg;         /* the first one; STR_NULL: none */
+    struct conf_pos pos;
 };
 
 enum inherit {
@@ -160,6 +169,7 @@ struct config {
     unsigned warnings;
     bool testing;          /* -t */
     bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
+    bool explaining;       /* --explain: nothing is started from it; conf_where knows where each directive stands */
     struct list files;     /* struct conf_file, for -T, in the order first read */
     struct str_list env;   /* the variables of the environment that the files name */
     struct conf_report *report; /* what was logged meanwhile, for --json; or NULL */
@@ -226,6 +236,7 @@ struct config_request {
     FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
     bool offline;
+    bool explaining;
     bool record;               /* keep the directives as they are written */
     struct conf_report *report;
     const struct config *old;
@@ -343,6 +354,13 @@ struct conf_path {
     struct str path; /* absolute, NUL-terminated */
     unsigned char levels[3];
 };
+
+/*
+ * The line that a directive in force at this level was written in: the nearest block that has it counts, the first of
+ * several there. arg: its first argument must be that; STR_NULL: whatever it is. file is NULL where it is the default,
+ * and always unless the configuration was read with `explaining`.
+ */
+struct conf_pos conf_where(const struct level *level, const char *name, struct str arg);
 
 /* A module's structure at a level. index: *module.slot. */
 static inline void *level_conf(const struct level *level, unsigned store, unsigned index)

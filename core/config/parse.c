@@ -148,6 +148,30 @@ static const char *missing_semicolon(struct conf *cf)
     return NULL;
 }
 
+static void remember_place(struct conf *cf)
+{
+    struct conf_place *place = ARENA_NEW(cf->arena, struct conf_place);
+
+    place->row = cf->row;
+    place->arg = cf->nargs > 1 ? cf->args[1] : STR_NULL;
+    place->pos = cf->pos;
+    place->next = cf->level->places;
+    cf->level->places = place;
+}
+
+struct conf_pos conf_where(const struct level *level, const char *name, struct str arg)
+{
+    struct conf_pos pos = { NULL, 0, 0 };
+
+    for (; level != NULL && pos.file == NULL; level = level->parent) {
+        for (const struct conf_place *p = level->places; p != NULL; p = p->next) {
+            if (strcmp(p->row->name, name) == 0 && (arg.ptr == NULL || str_caseeq(p->arg, arg)))
+                pos = p->pos;
+        }
+    }
+    return pos;
+}
+
 static const char *call_setter(struct conf *cf, const struct known_row *known)
 {
     const struct directive *row = known->row;
@@ -163,6 +187,8 @@ static const char *call_setter(struct conf *cf, const struct known_row *known)
     field = level_field(cf, cf->level, known->module, row);
     ASSERT(field != NULL || row->size == 0); /* a row's contexts lie where its store lives */
     level_mark(cf, cf->level, known->module, known->number);
+    if (unlikely(cf->config->explaining))
+        remember_place(cf);
     if (row->args & ARG_RAW_BLOCK) {
         parser->block_pending = false;
         if (lex_raw_block(parser->lex, &cf->raw)) {
@@ -565,6 +591,7 @@ static struct config *config_new(const struct config_request *req)
     config->details = req->details;
     config->old = req->old;
     config->testing = req->testing;
+    config->explaining = req->explaining;
     config->offline = addr_offline = req->offline;
     config->report = req->report;
     list_init(&config->files);

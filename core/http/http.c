@@ -172,7 +172,7 @@ static const char *parse_location(struct conf *cf, struct location *loc)
     } else if (str_eq(mod, STR("~")) || str_eq(mod, STR("~*"))) {
         loc->kind = LOC_REGEX;
         regex = true;
-        caseless = mod.len == 2;
+        caseless = loc->caseless = mod.len == 2;
     } else if (mod.len > 0) {
         return conf_error_arg(cf, 1, "invalid location modifier \"%.*s\"", STR_ARG(mod));
     } else {

@@ -176,6 +176,7 @@ struct location {
     enum verdict (*handler)(struct req *r);
     bool auto_slash;                /* a prefix location ending in '/' with a handler answers 301 for the URI without it */
     bool in_regex;
+    bool caseless;                  /* the regex: "~*" */
     /* Computed at load: what runs here. NULL-terminated arrays; never NULL themselves. */
     enum verdict (**hooks[PHASES])(struct req *r);
     const struct filter **filters;
@@ -204,6 +205,9 @@ const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool c
 /* The server for a host name (lower case, no port) on an address. Named captures and match are stored
  * into e when given. Never NULL. */
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e, struct regex_match *match);
+/* The same for people, in a configuration read for explaining: *name is the server_name that fits; STR_NULL: none does, it is
+ * the default server. */
+struct server *http_server_reason(struct http_listen *l, struct str host, struct str *name);
 /*
  * The location for a normalised URI, beginning at `from` (server's root): exact, longest prefix, nested, regexes. On a regex hit
  * e's captures are set. NULL: none. *redirect: the URI lacks only the slash of an auto_slash location. *failed: the regex
@@ -212,6 +216,8 @@ struct server *http_server_find(struct http_listen *l, struct str host, struct e
 const struct location *http_location_find(const struct location *from, struct str uri, struct eval *e,
                                           struct regex_match *match, bool *redirect, bool *failed);
 const struct location *http_location_named(const struct server *s, struct str name);
+/* Whether regexes are asked before this prefix location is taken. */
+bool http_location_has_regexes(const struct location *loc);
 
 /* --- http core's own settings (directives in core_directives.c) ------------------------------ */
 

@@ -12,6 +12,7 @@
 #include "core/http/answer.h"
 #include "core/http/client.h"
 #include "core/http/error_page.h"
+#include "core/http/trace.h"
 
 /* One more than the ten redirects that are allowed, and the depth of subrequests. */
 #define RESTARTS 11
@@ -252,7 +253,10 @@ static enum verdict find_location(struct req *r)
     if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
         loc = loc->limit_except;
     req_enter_location(r, loc);
-
+    if (req_explained()) {
+        trace_location(r, redirect);
+        trace_body_size(r);
+    }
     if (unlikely(loc->core->internal) && !r->internal)
         return req_status(r, 404);
     if (redirect)
@@ -318,6 +322,7 @@ static enum verdict judge_access(struct req *r, enum verdict v)
         return V_ALLOW;
     }
     if (v == V_STATUS && any && is_refusal(r->status_wanted)) {
+        req_trace(r, req_where(r, "satisfy"), "satisfy any: %u is not the last word", r->status_wanted);
         if (r->refused != 401)
             r->refused = r->status_wanted;
         return V_NEXT;
@@ -349,6 +354,7 @@ static enum verdict post_access(struct req *r)
     r->refused = 0;
     if (likely(refused == 0))
         return V_NEXT;
+    req_trace(r, req_where(r, "satisfy"), "satisfy any: nothing has granted access");
     if (refused == 403)
         log_error(&r->log, 0, "access forbidden by rule");
     return req_status(r, refused);
@@ -433,6 +439,8 @@ static enum verdict restart(struct req *r)
                   STR_ARG(r->restart == RESTART_NAMED ? r->restart_name : r->uri));
         return req_status(r, 500);
     }
+    if (req_explained())
+        trace_restart(r);
     r->internal = true;
     r->uri_changed = false;
     r->hook = 0;
@@ -458,6 +466,8 @@ static enum verdict restart(struct req *r)
     }
     req_forget_pass(r);
     req_enter_location(r, loc);
+    if (req_explained())
+        trace_location(r, false);
     r->step = STEP_REWRITE;
     return V_NEXT;
 }
@@ -546,6 +556,13 @@ void req_deliver(struct req *r, enum verdict v)
 
 static void log_request(struct req *r)
 {
+    if (req_explained()) {
+        /* There was no request, and no log is to say so. */
+        if (!r->logged)
+            trace_end(r);
+        r->logged = true;
+        return;
+    }
     if (r->logged || (r != r->main && !r->loc->core->log_subrequest))
         return;
     r->logged = true;
@@ -781,6 +798,8 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
         req_enter_location(r, r->server->root);
         r->step = STEP_SERVER_REWRITE;
     }
+    if (req_explained())
+        trace_subrequest(r);
     loop_later(&r->run_later);
     return r;
 }

@@ -283,8 +283,22 @@ void req_refused(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINT
 /*
  * A step that is worth telling the person who asks what becomes of a request (--explain): a rewrite, a variable set, an
  * access rule that allowed, the server chosen. Nothing is formatted unless somebody listens. Refusals are told too.
+ * The first word says what it is about ("access", or the name of the directive) and is shown in a column of its own.
+ * text NULL: the request has ended, and r->out is its answer.
+ *
+ * A request that is traced is explained, not served: nothing may leave the process for it, and nothing be written. Whoever
+ * would connect, send, write or wait looks at req_explained() first, says what it would do, and does without.
  */
 extern void (*req_tracer)(struct req *r, struct conf_pos pos, const char *text);
+static inline bool req_explained(void)
+{
+    return unlikely(req_tracer != NULL);
+}
+/* The line of a directive that is in force for the request, or one of no file. For req_trace: only --explain keeps them. */
+static inline struct conf_pos req_where(const struct req *r, const char *directive)
+{
+    return conf_where(r->loc->level, directive, STR_NULL);
+}
 #define req_trace(r, pos, ...) \
     do { \
         if (unlikely(req_tracer != NULL)) \

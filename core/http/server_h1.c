@@ -11,6 +11,7 @@
 #include "core/http/proxy_protocol.h"
 #include "core/http/req_log.h"
 #include "core/http/server_h1.h"
+#include "core/http/trace.h"
 
 #define FIELDS_HINT 24
 #define READS_PER_EVENT 16 /* then others have their turn */
@@ -139,6 +140,8 @@ static void head_failed(struct client *c, enum h1_error error)
     struct req *r = st->req;
     struct str bad = st->parser.bad;
 
+    if (req_explained())
+        trace_server(r);
     if (bad.ptr != NULL)
         log_info(&r->log, 0, "%s: \"%.*s\"", h1_error_text(error), STR_ARG(bad));
     else
@@ -204,6 +207,8 @@ static void head_done(struct client *c)
         r->body.length = st->body.kind == H1_BODY_CHUNKED ? -1 : st->msg.content_length;
     }
     conn_want(c->conn, CONN_HUP);
+    if (req_explained())
+        trace_server(r);
     req_start(r);
 }
 

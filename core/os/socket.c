@@ -257,7 +257,8 @@ static int stand_in(struct arena *arena, struct str host, unsigned port, struct 
 {
     struct addr *a = ARENA_NEW(arena, struct addr);
 
-    if (addr_parse(a, host, port, false) == 0) {
+    if (addr_parse(a, host, port, false) == 0 ||
+        (str_caseeq(host, STR("localhost")) && addr_parse(a, STR("127.0.0.1"), port, false) == 0)) {
         addr_set_port(a, port);
     } else {
         a->len = sizeof(a->in);
@@ -267,6 +268,12 @@ static int stand_in(struct arena *arena, struct str host, unsigned port, struct 
     }
     *out = a;
     return 1;
+}
+
+bool addr_is_stand_in(const struct addr *a)
+{
+    return a->sa.sa_family == AF_INET && a->in.sin_addr.s_addr != 0 &&
+           ntohl(a->in.sin_addr.s_addr) >> 24 == 0;
 }
 
 int addr_resolve(struct arena *arena, struct str host, unsigned port, struct addr **out,

@@ -142,8 +142,8 @@ static enum verdict redirect(struct req *r, const struct code *code, bool log)
                               STR_ARG(r->args));
     if (log)
         log_notice(&r->log, 0, "rewritten redirect: \"%.*s\"", STR_ARG(location));
-    req_trace(r, code->pos, "redirected (%u) by \"%.*s\" to \"%.*s\"", c->status,
-              STR_ARG(regex_pattern(c->regex)), STR_ARG(location));
+    req_trace(r, code->pos, "rewrite \"%.*s\" redirects (%u) to \"%.*s\"",
+              STR_ARG(regex_pattern(c->regex)), c->status, STR_ARG(location));
     return req_redirect(r, c->status, location);
 }
 
@@ -185,7 +185,7 @@ static enum verdict run_rewrite(struct req *r, const struct code *code, struct r
         log_error(&r->log, 0, "the rewritten URI has a zero length");
         return req_status(r, 500);
     }
-    req_trace(r, code->pos, "rewritten by \"%.*s\" to \"%.*s%s%.*s\"%s",
+    req_trace(r, code->pos, "rewrite \"%.*s\" to \"%.*s%s%.*s\"%s",
               STR_ARG(regex_pattern(c->regex)), STR_ARG(uri), args.len ? "?" : "", STR_ARG(args),
               c->is_break ? ", break" : c->last ? ", last" : "");
     r->uri = uri;

@@ -102,6 +102,8 @@ enum verdict proxy_handler(struct req *r)
     pr->loc = r->loc;
     if (proxy_find_target(r, conf->pass, &pr->target) != 0)
         return req_status(r, 500);
+    req_trace(r, req_where(r, "proxy_pass"), "proxy_pass http://%.*s%.*s", STR_ARG(pr->target.host_port),
+              STR_ARG(pr->target.uri));
     pr->method = method_of(r, conf);
     pr->head_request = str_eq(pr->method, STR("HEAD"));
     if (conf->body != NULL) {

@@ -677,6 +677,10 @@ void exchange_next(struct exchange *x)
         exchange_finish(x, req_status(x->req, 500));
         return;
     }
+    if (req_explained()) {
+        exchange_explain(x);
+        return;
+    }
     u = pool_take(g, x->choice.peer, x->tag);
     if (u == NULL)
         u = pool_connect(x, x->choice.peer);
@@ -754,6 +758,10 @@ static void resolve(struct exchange *x)
     if (core->resolver == NULL) {
         log_error(&r->log, 0, "no resolver defined to resolve %.*s", STR_ARG(x->resolve_name));
         exchange_finish(x, req_status(r, 502));
+        return;
+    }
+    if (req_explained()) {
+        exchange_explain(x);
         return;
     }
     if (*core->resolver_instance == NULL)

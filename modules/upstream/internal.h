@@ -104,6 +104,9 @@ void exchange_over(struct exchange *x);
 /* The client's end of the connection is no longer this exchange's concern. */
 void exchange_forget_hup(struct exchange *x);
 
+/* explain.c: says what would be asked of whom, and answers for the server. */
+void exchange_explain(struct exchange *x);
+
 /* head.c: the answer's head on its way into the request's. */
 /* What the head says is done with. False: the exchange is over, or another attempt runs. */
 bool answer_head_received(struct exchange *x);
