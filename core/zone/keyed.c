@@ -210,6 +210,11 @@ static void *node_touch(struct zone *zone, struct keyed *t, struct node *node)
     return node_value(node);
 }
 
+void keyed_touch(struct zone *zone, struct keyed *t, void *value)
+{
+    (void) node_touch(zone, t, value_node(value));
+}
+
 void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
 {
     struct node *node = node_find(zone, t, key, keyed_hash(t, key));
@@ -418,4 +423,16 @@ bool keyed_recover(struct zone *zone, struct keyed *t)
         ZONE_SET(t->pending, 0);
     }
     return true;
+}
+
+bool keyed_has_value(struct zone *zone, struct keyed *t, zone_off_t value)
+{
+    uint64_t ref;
+
+    if (value < sizeof(struct node) || (value - sizeof(struct node)) % UNIT != 0)
+        return false;
+    ref = (value - sizeof(struct node)) / UNIT;
+    /* The recovery has left its mark in all that chains hold. */
+    return ref <= UINT32_MAX && node_is_sound(zone, t, (uint32_t) ref) &&
+           node_at(zone, (uint32_t) ref)->mark == t->pass * 2 + 1;
 }
