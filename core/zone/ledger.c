@@ -8,13 +8,16 @@
 #include "core/zone/layout.h"
 #include "core/zone/ledger.h"
 
-#define CHUNK_MIN 128
+/* A few chunks of one size first, since the slab gives each size a page of its own; then whole pages. */
+#define CHUNK_MIN 256
 #define CHUNK_MAX ZONE_PAGE
+#define CHUNKS_SMALL 16
 #define ENTRY_FREE 1u /* set in a free entry, beside the offset of the next free one */
 
 struct chunk {
     zone_off_t older;
-    uint64_t size; /* of the chunk, in bytes */
+    uint32_t size;   /* of the chunk, in bytes */
+    uint32_t number; /* counted from the oldest */
     zone_off_t entries[];
 };
 
@@ -30,14 +33,15 @@ static zone_off_t *entry_at(const struct zone *zone, zone_off_t off)
 
 static size_t chunk_entries(const struct chunk *chunk)
 {
-    return (size_t) (chunk->size - sizeof(*chunk)) / sizeof(chunk->entries[0]);
+    return (chunk->size - sizeof(*chunk)) / sizeof(chunk->entries[0]);
 }
 
-/* A new chunk, twice the size of the last one, all of it free. False: the zone is full. */
+/* A new chunk, all of it free. False: the zone is full. */
 static bool grow(struct zone *zone, struct ledger *ledger)
 {
-    uint64_t size = ledger->chunks != 0 ? chunk_at(zone, ledger->chunks)->size * 2 : CHUNK_MIN;
-    struct chunk *chunk = zone_alloc(zone, MIN(size, CHUNK_MAX));
+    uint32_t number = ledger->chunks != 0 ? chunk_at(zone, ledger->chunks)->number + 1 : 0;
+    uint32_t size = number < CHUNKS_SMALL ? CHUNK_MIN : CHUNK_MAX;
+    struct chunk *chunk = zone_alloc(zone, size);
     zone_off_t first;
     size_t n;
 
@@ -47,8 +51,9 @@ static bool grow(struct zone *zone, struct ledger *ledger)
     }
     if (chunk == NULL)
         return false;
-    chunk->size = MIN(size, CHUNK_MAX);
     chunk->older = ledger->chunks;
+    chunk->size = size;
+    chunk->number = number;
     n = chunk_entries(chunk);
     first = zone_off(zone, chunk->entries);
     for (size_t i = 0; i < n; i++)
@@ -90,7 +95,7 @@ void ledger_give(struct zone *zone, zone_off_t entry)
 /* What a dead process left: a chunk that the slab knows, with a size that it has room for. */
 static bool chunk_is_sound(const struct zone *zone, zone_off_t off)
 {
-    uint64_t size;
+    uint32_t size;
 
     if (!slab_is_object(zone, off, CHUNK_MIN))
         return false;

@@ -98,16 +98,18 @@ const char *limit_zone_set(struct conf *cf, struct limit_zone *zone, const struc
 
 /* Requests ----------------------------------------------------------------------------------- */
 
-bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct str *key)
+bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct keyed_key *key)
 {
-    *key = expr_eval(&r->eval, zone->key);
-    if (key->len == 0)
+    struct str value = expr_eval(&r->eval, zone->key);
+
+    if (value.len == 0)
         return false;
-    if (unlikely(key->len > max)) {
+    if (unlikely(value.len > max)) {
         log_error(&r->log, 0, "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
-                  STR_ARG(expr_source(zone->key)), max, STR_ARG(*key));
+                  STR_ARG(expr_source(zone->key)), max, STR_ARG(value));
         return false;
     }
+    keyed_prepare(zone->res->zone, limit_table(zone->res->zone), value, key);
     return true;
 }
 

@@ -62,10 +62,16 @@ extern const struct conf_range limit_statuses;
 /* Requests ----------------------------------------------------------------------------------- */
 
 /*
- * The value of the zone's key for the request. False: it is not to be counted, being empty or longer
- * than max bytes (logged).
+ * The value of the zone's key for the request, prepared for the table. False: it is not to be counted,
+ * being empty or longer than max bytes (logged).
  */
-bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct str *key);
+bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct keyed_key *key);
+
+/* The table that is the root of both modules' zones. */
+static inline struct keyed *limit_table(const struct zone *zone)
+{
+    return zone_at(zone, zone_root(zone));
+}
 
 enum limit_result limit_result(const struct req *r, unsigned slot);
 void limit_set_result(struct req *r, unsigned slot, enum limit_result result);

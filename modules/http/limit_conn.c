@@ -12,6 +12,11 @@
 
 #define KEY_MAX 255
 #define CONN_MAX 65535
+/*
+ * Entries live no longer than requests, so there are few of them for the size of the zone: a table of half a
+ * megabyte stays in the processor's caches, and a million entries still make chains of eight only.
+ */
+#define BUCKETS_MAX (1u << 17)
 
 static unsigned conn_slot;
 
@@ -49,27 +54,22 @@ struct held {
 
 /* Counting ----------------------------------------------------------------------------------- */
 
-static struct keyed *table_of(const struct zone *zone)
-{
-    return zone_at(zone, zone_root(zone));
-}
-
 static void uncount(struct zone *zone, struct counter *c)
 {
     if (--c->count == 0)
-        keyed_delete(zone, table_of(zone), c);
+        keyed_delete(zone, limit_table(zone), c);
 }
 
 enum outcome { COUNTED, TOO_MANY, NO_ROOM };
 
-static enum outcome count(struct zone *zone, struct str key, unsigned max, struct held_one *one)
+static enum outcome count(struct zone *zone, struct keyed_key *key, unsigned max, struct held_one *one)
 {
     enum outcome outcome = COUNTED;
     struct counter *c;
     bool created;
 
     zone_lock(zone);
-    c = keyed_put(zone, table_of(zone), key, 0, &created);
+    c = keyed_put_prepared(zone, limit_table(zone), key, 0, &created);
     if (c == NULL) {
         outcome = NO_ROOM;
     } else if (c->count >= max) {
@@ -83,7 +83,7 @@ static enum outcome count(struct zone *zone, struct str key, unsigned max, struc
         else
             outcome = NO_ROOM;
         if (unlikely(c->count == 0))
-            keyed_delete(zone, table_of(zone), c);
+            keyed_delete(zone, limit_table(zone), c);
     }
     zone_unlock(zone);
     return outcome;
@@ -138,7 +138,7 @@ static enum verdict conn_run(struct req *r)
     for (unsigned i = 0; i < conf->limits.count; i++) {
         const struct conn_limit *limit = &conf->limits.items[i];
         enum outcome outcome;
-        struct str key;
+        struct keyed_key key;
 
         if (!limit_key(r, limit->res->spec.data, KEY_MAX, &key))
             continue;
@@ -147,7 +147,7 @@ static enum verdict conn_run(struct req *r)
                                sizeof(*held) + conf->limits.count * sizeof(held->items[0]));
             held->count = 0;
         }
-        outcome = count(limit->res->zone, key, limit->max, &held->items[held->count]);
+        outcome = count(limit->res->zone, &key, limit->max, &held->items[held->count]);
         if (unlikely(outcome != COUNTED)) {
             give_back(held);
             return refuse(r, conf, limit, outcome);
@@ -172,7 +172,8 @@ static bool conn_wanted(const struct level *level)
 
 static int zone_init(struct zone *zone, void *data)
 {
-    struct keyed *t = keyed_new(zone, sizeof(struct counter), 0);
+    size_t most = zone_bytes_free(zone) / 128;
+    struct keyed *t = keyed_new(zone, sizeof(struct counter), MIN(most, BUCKETS_MAX));
 
     (void) data;
     if (t == NULL) {
@@ -186,7 +187,7 @@ static int zone_init(struct zone *zone, void *data)
 
 static bool count_again(struct zone *zone, zone_off_t object)
 {
-    if (!keyed_has_value(zone, table_of(zone), object))
+    if (!keyed_has_value(zone, limit_table(zone), object))
         return false;
     ((struct counter *) zone_at(zone, object))->count++;
     return true;
@@ -194,7 +195,7 @@ static bool count_again(struct zone *zone, zone_off_t object)
 
 static bool recount(struct zone *zone)
 {
-    struct keyed *t = table_of(zone);
+    struct keyed *t = limit_table(zone);
     struct counter *c, *next;
 
     if (!keyed_recover(zone, t))

@@ -64,11 +64,6 @@ struct delay {
 
 /* Buckets ------------------------------------------------------------------------------------ */
 
-static struct keyed *table_of(const struct zone *zone)
-{
-    return zone_at(zone, zone_root(zone));
-}
-
 static uint64_t bucket_time(const struct bucket *b)
 {
     return b->time >> 1;
@@ -144,14 +139,14 @@ static void expire(struct zone *zone, struct keyed *t, uint64_t rate, uint64_t n
 }
 
 /* A new bucket, at the cost of old ones when the zone is full; NULL: even so. */
-static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct str key, uint64_t rate,
+static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct keyed_key *key, uint64_t rate,
                                  uint64_t now)
 {
     bool created;
     struct bucket *b;
 
     expire(zone, t, rate, now);
-    b = keyed_put(zone, t, key, 0, &created);
+    b = keyed_put_prepared(zone, t, key, 0, &created);
     if (b != NULL)
         return b;
     for (unsigned i = 0; i < EVICT_STEPS; i++) {
@@ -159,7 +154,7 @@ static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct str 
         if (b == NULL || !spared(zone, t, b))
             break;
     }
-    return keyed_put(zone, t, key, EVICT_STEPS, &created);
+    return keyed_put_prepared(zone, t, key, EVICT_STEPS, &created);
 }
 
 /* The limits of a request -------------------------------------------------------------------- */
@@ -170,7 +165,7 @@ enum outcome { FITS, TOO_MANY, NO_ROOM };
  * Whether one more request fits under a limit, and what its bucket then holds. Of several limits only
  * the last one is also `charged` at once: before, all must have agreed.
  */
-static enum outcome judge(const struct req_limit *limit, struct str key, bool charged, uint64_t *excess)
+static enum outcome judge(const struct req_limit *limit, struct keyed_key *key, bool charged, uint64_t *excess)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
@@ -181,8 +176,8 @@ static enum outcome judge(const struct req_limit *limit, struct str key, bool ch
 
     *excess = 0;
     zone_lock(zone);
-    t = table_of(zone);
-    b = keyed_get(zone, t, key, false);
+    t = limit_table(zone);
+    b = keyed_get_prepared(zone, t, key, false);
     if (likely(b != NULL)) {
         *excess = bucket_with_one(b, z->rate, now);
         if (*excess > limit->burst)
@@ -205,7 +200,7 @@ static enum outcome judge(const struct req_limit *limit, struct str key, bool ch
 }
 
 /* Charges a bucket that was judged before; what it holds now. */
-static uint64_t charge(const struct req_limit *limit, struct str key)
+static uint64_t charge(const struct req_limit *limit, struct keyed_key *key)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
@@ -214,8 +209,8 @@ static uint64_t charge(const struct req_limit *limit, struct str key)
     struct bucket *b;
 
     zone_lock(zone);
-    t = table_of(zone);
-    b = keyed_get(zone, t, key, false);
+    t = limit_table(zone);
+    b = keyed_get_prepared(zone, t, key, false);
     if (b == NULL)
         b = bucket_new(zone, t, key, z->rate, now);
     if (likely(b != NULL)) {
@@ -314,7 +309,7 @@ static enum verdict delay_start(struct req *r, uint64_t ms)
 /* A request before one limit whose key it has. */
 struct judged {
     const struct req_limit *limit;
-    struct str key;
+    struct keyed_key key;
     uint64_t excess;
     bool charged;
 };
@@ -330,7 +325,7 @@ static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct 
         uint64_t ms;
 
         if (!j->charged)
-            j->excess = charge(j->limit, j->key);
+            j->excess = charge(j->limit, &j->key);
         ms = delay_of(j->limit, j->excess);
         if (ms > longest_ms) {
             longest_ms = ms;
@@ -368,7 +363,7 @@ static enum verdict req_run(struct req *r)
         if (!limit_key(r, j->limit->res->spec.data, KEY_MAX, &j->key))
             continue;
         j->charged = i + 1 == limits;
-        outcome = judge(j->limit, j->key, j->charged, &j->excess);
+        outcome = judge(j->limit, &j->key, j->charged, &j->excess);
         if (unlikely(outcome != FITS)) {
             if (outcome == TOO_MANY)
                 log_refused(r, conf, j->limit, j->excess);
@@ -403,7 +398,7 @@ static int zone_init(struct zone *zone, void *data)
 
 static bool zone_recover_table(struct zone *zone)
 {
-    return keyed_recover(zone, table_of(zone));
+    return keyed_recover(zone, limit_table(zone));
 }
 
 static const struct zone_kind req_kind = {

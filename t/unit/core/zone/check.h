@@ -160,7 +160,7 @@ static inline const char *UNUSED keyed_check(struct zone *zone, struct keyed *t)
             if (!node_is_sound(zone, t, ref) || ++chained > t->count)
                 return "a chain is broken";
             if (node_find(zone, t, keyed_key(zone, t, node_value(node)),
-                          keyed_hash(t, keyed_key(zone, t, node_value(node)))) != node)
+                          hash_with(t->seed, keyed_key(zone, t, node_value(node)))) != node)
                 return "an entry is not found by its key";
         }
     }
