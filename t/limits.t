@@ -20,6 +20,7 @@ my $http = <<'EOT';
     limit_req_zone $arg_k zone=quick:1m rate=5r/s;
     limit_req_zone $arg_k zone=bare:1m rate=5;
     limit_req_zone "$server_port$arg_k" rate=1r/m zone=mixed:1m;
+    limit_req_zone $http_k zone=field:1m rate=1r/m; #? auth_request
     limit_conn_zone $arg_k zone=conn:1m;
     limit_conn_zone all$arg_other zone=conn2:1m;
 EOT
@@ -57,6 +58,9 @@ my $server = <<'EOT';
         location /c21 { limit_conn conn2 2; limit_conn conn 1; proxy_pass http://127.0.0.1:{{port:origin}}/; }
         location /ccode { limit_conn conn 1; limit_conn_status 444; proxy_pass http://127.0.0.1:{{port:origin}}/; }
         location /cdry { limit_conn conn 1; limit_conn_dry_run on; proxy_pass http://127.0.0.1:{{port:origin}}/; }
+        location /sub { limit_req zone=field; auth_request /check; try_files /page =404; } #? auth_request
+        location /nosub { auth_request /check; try_files /page =404; } #? auth_request
+        location = /check { limit_req zone=field; try_files /page =404; } #? auth_request
         location /none { try_files /page =404; }
 EOT
 my $conf = "worker_processes 1;\nhttp {\n$http    server {\n$server    }\n}\n";
@@ -175,6 +179,15 @@ is train($p, ('/twice?k=t') x 2), '200 503', 'counted once although a redirect c
 is access($p, '/twice?k=t'), '200 PASSED PASSED', 'once for each of both modules';
 is train($p, ('/twice?k=t2', '/none', '/twice?k=t2', '/none')), '200 200 503 200',
     'a connection goes on after a refusal';
+
+$p->with(
+    'auth_request',
+    sub {
+        my $x = sub { map { $p->get($_[0], headers => [K => $_[1]])->status } 1 .. 2 };
+        is join(' ', $x->('/sub', 's1')), '200 503', 'a subrequest is not counted beside its main request';
+        is join(' ', $x->('/nosub', 's2')), '200 500', 'but where that is not counted';
+    }
+);
 
 # the levels of the lines
 for (['info', 'info'], ['notice', 'info'], ['warn', 'notice']) {
