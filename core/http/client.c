@@ -19,8 +19,6 @@ struct client_slab {
     struct client_slab *next;
 };
 
-struct client_counts client_counts;
-
 static struct client_slab *slabs;
 static struct client *free_clients; /* linked by conn */
 /* Every client is in one of them; resting: longest first. */
@@ -183,9 +181,9 @@ void client_accept(struct listener *l, struct conn *conn)
 {
     struct client *c = client_alloc();
 
-    client_counts.accepted++;
-    client_counts.handled++;
-    client_counts.active++;
+    client_counts->accepted++;
+    client_counts->handled++;
+    client_counts->active++;
     c->conn = conn;
     c->listen = l->owner;
     c->listen = choose_listen(c, c->listen);
@@ -215,9 +213,9 @@ void client_close(struct client *c)
     if (c->state == CLIENT_CLOSED)
         return;
     if (c->state == CLIENT_HEAD)
-        client_counts.reading--;
+        client_counts->reading--;
     c->state = CLIENT_CLOSED;
-    client_counts.active--;
+    client_counts->active--;
     h1_server_free(c);
     loop_later_cancel(&c->later);
     list_remove(&c->link);

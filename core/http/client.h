@@ -75,12 +75,19 @@ unsigned client_shed(unsigned n);
 /* Closes all at once (worker_shutdown_timeout, TERM). */
 void client_close_all(void);
 
-/* For status. */
+/* For status (client_counts.c). waiting is only filled in by client_counts_sum. */
 struct client_counts {
     uint64_t accepted, handled, requests;
     unsigned active, reading, writing, waiting;
 };
-extern struct client_counts client_counts;
+/* This worker's, in memory that all share, written by it alone. Never NULL. */
+extern struct client_counts *client_counts;
+/* Those of all workers, of an older configuration's and binary's too, and what ended ones have left. */
+void client_counts_sum(struct client_counts *sum);
+/* Once the file is read: asks for the memory. 0, or -1 (reported). */
+int client_counts_configure(struct conf *cf);
+/* In a worker: takes its slot. */
+void client_counts_start(const struct config *config);
 
 /* For protocol drivers (server_h1.c) ---------------------------------------------------------- */
 

@@ -113,6 +113,7 @@ struct http_main {
     struct table listen_by_text;   /* private to listen.c */
     struct table upstreams;        /* name -> struct upstream (modules/upstream) */
     struct core_main *core;
+    struct res_zone *client_counts; /* private to client_counts.c */
 };
 
 /* One name table per listening address: exact, wildcard and regex names (server_name). */

@@ -99,6 +99,7 @@ struct zone {
     uint32_t page_count; /* what slab.count is to be, whatever was written there */
     size_t size;         /* as configured */
     int fd;
+    unsigned owners; /* configurations of this process */
     const struct zone_kind *kind;
     void *data;
     struct str name; /* own copies */

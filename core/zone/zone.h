@@ -73,6 +73,9 @@ bool zone_matches(const struct zone *zone, const struct zone_spec *spec);
  * all, adopt the old specification again before the new configuration goes.
  */
 int zone_adopt(struct zone *zone, const struct zone_spec *spec, const struct logger *log);
+/* One more owner: several configurations have the same zone while their workers live. The zone. */
+struct zone *zone_share(struct zone *zone);
+/* One owner less; the last one's destroys it. */
 void zone_destroy(struct zone *zone);
 int zone_fd(const struct zone *zone);
 struct str zone_name(const struct zone *zone);
