@@ -13,9 +13,9 @@
 #include "core/http/client.h"
 #include "core/http/error_page.h"
 
-/* One more than the ten redirects that are allowed, and the depth of subrequests. */
+/* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
-#define SUBREQUEST_DEPTH 50
+#define SUBREQUEST_DEPTH 51
 
 enum step {
     STEP_POST_READ,
