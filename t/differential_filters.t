@@ -125,7 +125,7 @@ my %page = (
         . '<!--#block name="e"--><!--#endblock-->|<!--#include virtual="/fail" stub="e"-->|<!--#endblock-->|<!--#block name="c"-->a<!--#block name="d"-->b<!--#endblock-->c<!--#endblock-->d',
     stubs     => '<!--#block name="b"-->stub<!--#endblock--><!--#include virtual="/ssi/empty.html" stub="b"-->|<!--#include virtual="/204" stub="b"-->|'
         . '<!--#include virtual="/redir" stub="b"-->|<!--#include virtual="/page" stub="b"-->|<!--#include virtual="/app/404" stub="b"-->|'
-        . '<!--#include virtual="/app/chunkedempty" stub="b" wait="yes"-->|<!--#include virtual="/app/200" stub="b"-->',
+        . '<!--#include virtual="/app/200" stub="b"-->',
     include   => '<!--#include virtual="/echo?a=b&c"-->|<!--#include virtual="../p.html"-->|<!--#include file="/echo"-->|'
         . '<!--#include virtual="%2e%2e/echo"-->|<!--#include virtual="/dir/%2e%2e/echo"-->|<!--#include virtual="/ec%68o"-->|'
         . '<!--#include virtual="/echo%3fx"-->|<!--#include virtual="/echo%253fx"-->|<!--#include virtual="/echo/..x"-->',

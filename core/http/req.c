@@ -739,6 +739,12 @@ static void set_flags(struct req *r, unsigned flags)
     r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
 }
 
+/* What nobody has taken when the main request ends: of children that were over before their turn came, too. */
+static void drop_output(void *arg)
+{
+    chain_clear(arg);
+}
+
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data)
 {
@@ -749,6 +755,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
         return NULL;
     r = ARENA_NEW(parent->arena, struct req);
     req_init(r, parent->arena);
+    arena_defer(r->arena, drop_output, &r->sub_out);
     r->main = parent->main;
     r->parent = parent;
     r->client = parent->client;
