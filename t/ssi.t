@@ -113,6 +113,12 @@ sub shows {
     is page($text, %o)->body, $want, $name // $text;
 }
 
+# The most that the worker has ever had in memory.
+sub worker_memory {
+    my ($w) = $p->workers;
+    return $p->read_file("/proc/$w/status") =~ /VmHWM:\s+(\d+)/ ? $1 : -1;
+}
+
 # Commands -----------------------------------------------------------------------------------------
 
 shows 'no < <! <!- <!-- <!--x# commands <!-', 'no < <! <!- <!-- <!--x# commands <!-', 'text that looks like a command';
@@ -250,6 +256,11 @@ $p->write_file('html/mega.txt', join '', map { "line $_\n" } 1 .. 100_000);
 my $mega = $p->read_file('html/mega.txt');
 ok page('<!--#include virtual="/mega.txt"-->+<!--#include virtual="/app/size/3000000"-->+<!--#include virtual="/mega.txt" wait="yes"-->')->body
     eq "$mega+" . 'x' x 3_000_000 . "+$mega", 'large ones';
+$p->write_file('html/value.txt', '<' x 15_000);
+my $before = worker_memory();
+$r = page('<!--#include virtual="/big/value.txt" set="v"-->' . '<!--#echo var="v"-->' x 500 . '<!--#include virtual="/raw.html"-->');
+is length $r->body, 500 * 60_000 + 9, 'a short page with a lot of output';
+cmp_ok worker_memory() - $before, '<', 10_000, 'which is not made all at once (kB)' unless Proxyd::sanitized();
 $p->write_file('html/page.html', '<!--#include virtual="/app/hang/1"--><!--#include virtual="/app/hang/2"--><!--#include virtual="/inner.html"-->');
 my $c = $p->connect('main');
 $c->send("GET /page.html HTTP/1.1\r\nHost: a\r\n\r\n");

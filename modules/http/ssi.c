@@ -61,6 +61,8 @@ static void put_error(struct ssi *s, struct chain *out)
 
 /* Waiting -------------------------------------------------------------------------------------- */
 
+static void on_drain(struct req *r);
+
 static void cancel(struct wait *w)
 {
     struct ssi *s = container_of(w, struct ssi, wait);
@@ -69,9 +71,8 @@ static void cancel(struct wait *w)
     chain_clear(&s->in);
 }
 
-static void resume(struct later *later)
+static void go_on(struct ssi *s)
 {
-    struct ssi *s = container_of(later, struct ssi, later);
     struct req *r = s->r;
     struct chain none = CHAIN_INIT;
 
@@ -81,13 +82,41 @@ static void resume(struct later *later)
     if (answer_body(r, &none, 0) == V_ABORT && !r->finished)
         req_abort(r, 0);
     /* Who produces may have held back because this filter did. */
-    if (!r->finished && !r->filter_waits && r->on_drain != NULL)
+    if (!r->finished && r->on_drain != NULL && r->on_drain != on_drain)
         r->on_drain(r);
 }
 
-static enum verdict wait_for(struct ssi *s)
+static void on_drain(struct req *r)
+{
+    struct ssi *s = ssi_request(r)->pass;
+
+    if (answer_full(r, OUTPUT_MAX))
+        return;
+    r->on_drain = s->outer_drain;
+    go_on(s);
+}
+
+/* In the turn after: what was made before a pause has been passed on, and some of it may still be there. */
+static void resume(struct later *later)
+{
+    struct ssi *s = container_of(later, struct ssi, later);
+    struct req *r = s->r;
+
+    if (!s->pausing || !answer_full(r, OUTPUT_MAX)) {
+        go_on(s);
+        return;
+    }
+    if (r->on_drain != on_drain)
+        s->outer_drain = r->on_drain;
+    r->on_drain = on_drain;
+}
+
+static enum verdict begin_wait(struct ssi *s, bool pausing)
 {
     s->waiting = true;
+    s->pausing = pausing;
+    if (pausing)
+        loop_later(&s->later);
     wait_begin(s->r, &s->wait, cancel);
     return V_WAIT;
 }
@@ -125,7 +154,10 @@ static enum verdict work(struct ssi *s, struct chain *out)
     while (s->in.first != NULL) {
         if (s->in.first->kind == PIECE_MEM) {
             if (step(s, out) == V_WAIT)
-                return wait_for(s);
+                return begin_wait(s, false);
+            /* A few signs of a page may make a lot of output. */
+            if (out->bytes >= OUTPUT_MAX && s->in.first != NULL)
+                return begin_wait(s, true);
         } else if (s->in.first->kind == PIECE_LINK) {
             end_text(s, out);
             chain_push_link(out, s->in.first->link);

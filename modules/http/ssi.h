@@ -58,8 +58,8 @@ struct ssi {
     enum ssi_condition conditional;
     enum ssi_encoding encoding;
     struct str timefmt, errmsg;
-    bool waiting;           /* for an include, or for output to drain */
-    bool child_waited;
+    bool waiting;           /* for an include, or for output to drain: */
+    bool pausing;
     struct wait wait;
     struct later later;
     void (*outer_drain)(struct req *r);

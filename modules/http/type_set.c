@@ -30,7 +30,7 @@ const char *type_set_setter(struct conf *cf, void *field)
         if (str_eq(name, STR("*")))
             set->any = true;
         else if (table_put(&set->names, name, &present) != NULL)
-            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(cf->args[i]));
+            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(name));
     }
     return NULL;
 }
