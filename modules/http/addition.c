@@ -78,14 +78,16 @@ static const struct directive directives[] = {
         INHERIT_SCALAR, NULL, "uri", "Puts what a subrequest answers before the body."),
     ROW("add_after_body", CTX_HSL, ARGS1, conf_set_str, STORE_LOC, struct addition_conf, after,
         INHERIT_SCALAR, NULL, "uri", "Puts what a subrequest answers after the body."),
-    ROW("addition_types", CTX_HSL, TYPE_SET_ARGS, type_set_setter, STORE_LOC,
-        struct addition_conf, types, INHERIT_WHOLE, "text/html", "mime-type ...",
+    ROW("addition_types", CTX_HSL, TYPE_SET_ARGS, type_set_setter, STORE_LOC, struct addition_conf,
+        types, INHERIT_WHOLE, "text/html", "mime-type ...",
         "Types of answers that text is added to beside text/html; * is all."),
     ROW_END,
 };
 
 static const struct filter filters[] = {
-    { .rank = FILTER_ADDITION, .head = addition_head, .body = addition_body,
+    { .rank = FILTER_ADDITION,
+      .head = addition_head,
+      .body = addition_body,
       .wanted = addition_wanted },
     FILTER_END,
 };

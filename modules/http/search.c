@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The search behind sub_filter. A window as long as the shortest string moves over the text. Of few
- * strings the window's first and last byte are compared at sixteen places a step; of many its last byte
- * says how far it may jump. Only places that pass are compared in full. Knows of no request.
+ * The search behind sub_filter. A window as long as the shortest string moves over the text. Of
+ * few strings the window's first and last byte are compared at sixteen places a step; of many its
+ * last byte says how far it may jump. Only places that pass are compared in full. Knows of no
+ * request.
  */
 #include "modules/http/search.h"
 
@@ -162,7 +163,10 @@ static inline uint64_t any(bytes16 v)
     return half[0] | half[1];
 }
 
-/* The next place from `at` on and before `end` whose window begins and ends like a string's, or one with fewer than 16 after it. */
+/*
+ * The next place from `at` on and before `end` whose window begins and ends like a string's, or
+ * one with fewer than 16 after it.
+ */
 static inline __attribute__((always_inline)) size_t
 skip_pairs(const struct search *s, const char *ptr, size_t at, size_t end, unsigned pairs)
 {
@@ -180,8 +184,8 @@ skip_pairs(const struct search *s, const char *ptr, size_t at, size_t end, unsig
         bytes16 a = load(ptr + at), b = load(ptr + at + last), hit = { 0 };
 
         for (unsigned k = 0; k < pairs; k++)
-            hit |= (bytes16) ((a | first_fold[k]) == first_byte[k])
-                   & (bytes16) ((b | last_fold[k]) == last_byte[k]);
+            hit |= (bytes16) ((a | first_fold[k]) == first_byte[k]) &
+                   (bytes16) ((b | last_fold[k]) == last_byte[k]);
         if (unlikely(any(hit))) {
             unsigned k = 0;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Server side includes: the filter. Text goes on by reference, commands are carried out as they are
- * met, and where one waits, what follows waits here. Pages that are included go through the filter with
- * their own location's settings.
+ * Server side includes: the filter. Text goes on by reference, commands are carried out as they
+ * are met, and where one waits, what follows waits here. Pages that are included go through the
+ * filter with their own location's settings.
  */
 #include "modules/http/ssi.h"
 
@@ -96,7 +96,10 @@ static void on_drain(struct req *r)
     go_on(s);
 }
 
-/* In the turn after: what was made before a pause has been passed on, and some of it may still be there. */
+/*
+ * In the turn after: what was made before a pause has been passed on, and some of it may still be
+ * there.
+ */
 static void resume(struct later *later)
 {
     struct ssi *s = container_of(later, struct ssi, later);
@@ -293,7 +296,8 @@ static int ssi_finish(struct conf *cf, struct level *level, struct level *parent
         return 0;
     if (parent != NULL && parent->conf[STORE_LOC] != NULL)
         above = level_conf(parent, STORE_LOC, ssi_slot);
-    conf->opening = above != NULL && above->opening != NULL ? above->opening : ssi_opening(cf->arena);
+    conf->opening =
+        above != NULL && above->opening != NULL ? above->opening : ssi_opening(cf->arena);
     m->used |= conf->enable;
     return 0;
 }
@@ -307,9 +311,8 @@ static const struct directive directives[] = {
     ROW("ssi_silent_errors", CTX_HSL, ARGS1 | ARG_FLAG, conf_set_flag, STORE_LOC, struct ssi_conf,
         silent_errors, INHERIT_SCALAR, "off", "on | off",
         "Says nothing in the page where a command fails."),
-    ROW("ssi_value_length", CTX_HSL, ARGS1, conf_set_size, STORE_LOC, struct ssi_conf,
-        value_length, INHERIT_SCALAR, "256", "length",
-        "Bounds the values of parameters of commands."),
+    ROW("ssi_value_length", CTX_HSL, ARGS1, conf_set_size, STORE_LOC, struct ssi_conf, value_length,
+        INHERIT_SCALAR, "256", "length", "Bounds the values of parameters of commands."),
     ROW("ssi_last_modified", CTX_HSL, ARGS1 | ARG_FLAG, conf_set_flag, STORE_LOC, struct ssi_conf,
         last_modified, INHERIT_SCALAR, "off", "on | off",
         "Keeps Last-Modified, and a weak ETag, although the body changes."),
@@ -324,7 +327,10 @@ static const struct directive directives[] = {
 
 static const struct filter filters[] = {
     { .rank = FILTER_SLICE, .head = ssi_stub_head, .body = ssi_stub_body, .wanted = stub_wanted },
-    { .rank = FILTER_SSI, .head = ssi_head, .body = ssi_body, .wanted = ssi_wanted,
+    { .rank = FILTER_SSI,
+      .head = ssi_head,
+      .body = ssi_body,
+      .wanted = ssi_wanted,
       .in_memory = true },
     FILTER_END,
 };

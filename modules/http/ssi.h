@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Private to server side includes: what the filter (ssi.c), the commands and the variables share. */
+/*
+ * Private to server side includes: what the filter (ssi.c), the commands and the variables share.
+ */
 #ifndef MODULES_HTTP_SSI_H
 #define MODULES_HTTP_SSI_H
 
@@ -18,14 +20,17 @@ struct ssi_conf {
     const struct search *opening;
 };
 
-/* ssi_shared.c: what all parts of one main request have in common. -------------------------------- */
+/* ssi_shared.c: what all parts of one main request have in common. ----------------------------- */
 
 struct ssi_shared;
 /* Made at first use. */
 struct ssi_shared *ssi_shared(struct req *r);
 /* An SSI variable, or $0 … $9 of the last match. Names count in lower case. */
 bool ssi_shared_get(const struct ssi_shared *s, struct str name, struct str *out);
-/* The same; for a value out of which pieces are made, *block is what they refer to (NULL: memory that outlives them). */
+/*
+ * The same; for a value out of which pieces are made, *block is what they refer to (NULL: memory
+ * that outlives them).
+ */
 bool ssi_shared_find(const struct ssi_shared *s, struct str name, struct str *out,
                      struct block **block);
 /* Copies the value. False: too much memory is in use, logged. */
@@ -39,7 +44,7 @@ bool ssi_shared_add(struct ssi_shared *s, struct chain *content, const struct lo
 /* References to a block's content. False: there is none of that name. */
 bool ssi_shared_stub(const struct ssi_shared *s, struct str name, struct chain *out);
 
-/* One request's pass through the filter. ---------------------------------------------------------- */
+/* One request's pass through the filter. ------------------------------------------------------- */
 
 enum ssi_condition { SSI_NO_IF, SSI_IF, SSI_ELSE };
 enum ssi_encoding { SSI_PLAIN, SSI_URL, SSI_ENTITY };
@@ -50,15 +55,15 @@ struct ssi {
     struct ssi_shared *shared;
     struct ssi_parser parser;
     struct ssi_scope scope;
-    struct chain in;        /* not parsed yet */
-    unsigned flags;         /* BODY_END, withheld with it */
-    bool output;            /* text goes out: not in a branch that was not taken, not in a block */
-    bool block;             /* text belongs to a block */
-    bool chosen;            /* a branch of the present if has been taken */
+    struct chain in; /* not parsed yet */
+    unsigned flags;  /* BODY_END, withheld with it */
+    bool output;     /* text goes out: not in a branch that was not taken, not in a block */
+    bool block;      /* text belongs to a block */
+    bool chosen;     /* a branch of the present if has been taken */
     enum ssi_condition conditional;
     enum ssi_encoding encoding;
     struct str timefmt, errmsg;
-    bool waiting;           /* for an include, or for output to drain: */
+    bool waiting; /* for an include, or for output to drain: */
     bool pausing;
     struct wait wait;
     struct later later;
@@ -70,7 +75,7 @@ struct ssi_request {
     struct ssi *pass;
     struct ssi_shared *shared; /* of a main request */
     struct chain *stub;
-    bool stub_needed;          /* nothing has come out of it yet */
+    bool stub_needed; /* nothing has come out of it yet */
 };
 extern unsigned ssi_slot;
 struct ssi_request *ssi_request(struct req *r);

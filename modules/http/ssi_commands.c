@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The commands of server side includes but include itself: what each takes, where it may stand, what it
- * does. Errors are logged here in nginx's words; the page shows errmsg.
+ * The commands of server side includes but include itself: what each takes, where it may stand,
+ * what it does. Errors are logged here in nginx's words; the page shows errmsg.
  */
 #include "modules/http/ssi_commands.h"
 
@@ -253,8 +253,9 @@ struct command_row {
     const char *name;
     enum ssi_result (*run)(struct ssi *s, const struct str *const *params, struct chain *out);
     const struct param_row *params;
-    enum ssi_condition latest; /* where in an if it may stand: not behind this; SSI_NO_IF: anywhere */
-    bool in_block;             /* ends a block, so that it is carried out in one */
+    enum ssi_condition
+        latest;    /* where in an if it may stand: not behind this; SSI_NO_IF: anywhere */
+    bool in_block; /* ends a block, so that it is carried out in one */
 };
 
 static const struct param_row no_params[] = { { NULL, 0, false } };
@@ -270,12 +271,11 @@ static const struct param_row set_params[] = { { "var", SET_VAR, true },
                                                { NULL, 0, false } };
 static const struct param_row if_params[] = { { "expr", 0, true }, { NULL, 0, false } };
 static const struct param_row block_params[] = { { "name", 0, true }, { NULL, 0, false } };
-static const struct param_row include_params[] = { { "virtual", INCLUDE_VIRTUAL, false },
-                                                   { "file", INCLUDE_FILE, false },
-                                                   { "wait", INCLUDE_WAIT, false },
-                                                   { "set", INCLUDE_SET, false },
-                                                   { "stub", INCLUDE_STUB, false },
-                                                   { NULL, 0, false } };
+static const struct param_row include_params[] = {
+    { "virtual", INCLUDE_VIRTUAL, false }, { "file", INCLUDE_FILE, false },
+    { "wait", INCLUDE_WAIT, false },       { "set", INCLUDE_SET, false },
+    { "stub", INCLUDE_STUB, false },       { NULL, 0, false }
+};
 
 static const struct command_row commands[] = {
     { "include", ssi_include, include_params, SSI_NO_IF, false },
@@ -355,8 +355,7 @@ enum ssi_result ssi_command(struct ssi *s, struct chain *out)
         if (row->latest == SSI_NO_IF)
             return SSI_OK;
     }
-    if (row->latest != SSI_NO_IF &&
-        (s->conditional == SSI_NO_IF || s->conditional > row->latest)) {
+    if (row->latest != SSI_NO_IF && (s->conditional == SSI_NO_IF || s->conditional > row->latest)) {
         log_error(&s->r->log, 0, "invalid context of SSI command: \"%.*s\"",
                   STR_ARG(s->parser.command));
         return SSI_FAILED;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What stands in the parameters of server side includes. A backslash takes the meaning off a following
- * backslash, quote or "$" and vanishes; before any other sign it stays.
+ * What stands in the parameters of server side includes. A backslash takes the meaning off a
+ * following backslash, quote or "$" and vanishes; before any other sign it stays.
  */
 #include "modules/http/ssi_expr.h"
 

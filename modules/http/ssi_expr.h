@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Values and conditions in server side includes: "$name", "${name}", backslashes, comparisons, regular
- * expressions. Needs no request: names are looked up by whoever calls.
+ * Values and conditions in server side includes: "$name", "${name}", backslashes, comparisons,
+ * regular expressions. Needs no request: names are looked up by whoever calls.
  */
 #ifndef MODULES_HTTP_SSI_EXPR_H
 #define MODULES_HTTP_SSI_EXPR_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * include: a subrequest whose output stands where the command stood. They all run at once; the page
- * goes on at once too unless it is to wait, or the answer is to become a variable.
+ * include: a subrequest whose output stands where the command stood. They all run at once; the
+ * page goes on at once too unless it is to wait, or the answer is to become a variable.
  */
 #include "core/base/fmt.h"
 #include "core/http/h1.h"
@@ -58,7 +58,8 @@ static bool check(struct ssi *s, const struct str *const *params)
         return false;
     }
     if (params[INCLUDE_SET] != NULL && params[INCLUDE_STUB] != NULL) {
-        log_error(log, 0, "\"set\" and \"stub\" cannot be used together in \"include\" SSI command");
+        log_error(log, 0,
+                  "\"set\" and \"stub\" cannot be used together in \"include\" SSI command");
         return false;
     }
     return true;
@@ -92,8 +93,9 @@ static struct req *start(struct ssi *s, const struct str *const *params, bool wa
     struct include *i = NULL;
     struct str uri, args, text;
 
-    if (!read_uri(s, params[INCLUDE_VIRTUAL] != NULL ? *params[INCLUDE_VIRTUAL] : *params[INCLUDE_FILE],
-                  &uri, &args))
+    if (!read_uri(
+            s, params[INCLUDE_VIRTUAL] != NULL ? *params[INCLUDE_VIRTUAL] : *params[INCLUDE_FILE],
+            &uri, &args))
         return NULL;
     if (wait) {
         i = ARENA_NEW(s->r->arena, struct include);

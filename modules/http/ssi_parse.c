@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The parser of server side includes: one step a byte within a command, a search between them. What is
- * wrong with a command is logged where it is noticed; the rest of it, up to "-->", is skipped.
+ * The parser of server side includes: one step a byte within a command, a search between them.
+ * What is wrong with a command is logged where it is noticed; the rest of it, up to "-->", is
+ * skipped.
  */
 #include "modules/http/ssi_parse.h"
 
@@ -156,7 +157,8 @@ static unsigned param_byte(struct ssi_parser *p, char c)
 static unsigned value_byte(struct ssi_parser *p, char c, unsigned next)
 {
     if (place(p)->value_len == p->value_max) {
-        log_error(p->log, 0, "too long \"%.*s%c...\" value of \"%.*s\" parameter in \"%.*s\" SSI command",
+        log_error(p->log, 0,
+                  "too long \"%.*s%c...\" value of \"%.*s\" parameter in \"%.*s\" SSI command",
                   STR_ARG(param_value(p)), c, STR_ARG(param_name(p)), STR_ARG(command_name(p)));
         return SKIP;
     }
@@ -186,8 +188,7 @@ static unsigned step_names(struct ssi_parser *p, char c)
             return BEFORE_COMMAND;
         p->len = p->command_len = p->param_count = 0;
         return command_byte(p, c);
-    case IN_COMMAND:
-        return is_space(c) ? BEFORE_PARAM : c == '-' ? END_1 : command_byte(p, c);
+    case IN_COMMAND: return is_space(c) ? BEFORE_PARAM : c == '-' ? END_1 : command_byte(p, c);
     case BEFORE_PARAM:
         if (is_space(c))
             return BEFORE_PARAM;
@@ -211,7 +212,8 @@ static unsigned step_names(struct ssi_parser *p, char c)
         break;
     default: break;
     }
-    log_error(p->log, 0, "unexpected \"%c\" symbol after \"%.*s\" parameter in \"%.*s\" SSI command", c,
+    log_error(p->log, 0,
+              "unexpected \"%c\" symbol after \"%.*s\" parameter in \"%.*s\" SSI command", c,
               STR_ARG(param_name(p)), STR_ARG(command_name(p)));
     return skip_from(c);
 }
@@ -226,9 +228,10 @@ static unsigned step_value(struct ssi_parser *p, char c)
             return BEFORE_VALUE;
         if (c == '"' || c == '\'')
             return begin_value(p, c);
-        log_error(p->log, 0,
-                  "unexpected \"%c\" symbol before value of \"%.*s\" parameter in \"%.*s\" SSI command", c,
-                  STR_ARG(param_name(p)), STR_ARG(command_name(p)));
+        log_error(
+            p->log, 0,
+            "unexpected \"%c\" symbol before value of \"%.*s\" parameter in \"%.*s\" SSI command",
+            c, STR_ARG(param_name(p)), STR_ARG(command_name(p)));
         return skip_from(c);
     case IN_DOUBLE_QUOTES:
     case IN_SINGLE_QUOTES:
@@ -237,17 +240,17 @@ static unsigned step_value(struct ssi_parser *p, char c)
         p->quoted_state = p->state;
         next = c == '\\' ? (unsigned) AFTER_BACKSLASH : p->state;
         return value_byte(p, c, next);
-    case AFTER_BACKSLASH:
-        return value_byte(p, c, p->quoted_state);
+    case AFTER_BACKSLASH: return value_byte(p, c, p->quoted_state);
     default: break;
     }
     if (is_space(c))
         return BEFORE_PARAM;
     if (c == '-')
         return END_1;
-    log_error(p->log, 0,
-              "unexpected \"%c\" symbol after \"%.*s\" value of \"%.*s\" parameter in \"%.*s\" SSI command",
-              c, STR_ARG(param_value(p)), STR_ARG(param_name(p)), STR_ARG(command_name(p)));
+    log_error(
+        p->log, 0,
+        "unexpected \"%c\" symbol after \"%.*s\" value of \"%.*s\" parameter in \"%.*s\" SSI command",
+        c, STR_ARG(param_value(p)), STR_ARG(param_name(p)), STR_ARG(command_name(p)));
     return SKIP;
 }
 
@@ -263,12 +266,9 @@ static unsigned step_end(struct ssi_parser *p, char c)
         if (c == '>')
             return IN_TEXT;
         break;
-    case SKIP:
-        return skip_from(c);
-    case SKIP_END_1:
-        return c == '-' ? SKIP_END_2 : SKIP;
-    default:
-        return c == '>' ? IN_TEXT : SKIP;
+    case SKIP: return skip_from(c);
+    case SKIP_END_1: return c == '-' ? SKIP_END_2 : SKIP;
+    default: return c == '>' ? IN_TEXT : SKIP;
     }
     log_error(p->log, 0, "unexpected \"%c\" symbol in \"%.*s\" SSI command", c,
               STR_ARG(command_name(p)));

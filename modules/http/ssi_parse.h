@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The syntax of server side includes: text, and commands "<!--# name param="value" ... -->" in it. Input comes
- * in pieces of any size; text is handed back as the part of the piece that it is, commands are copied into one buffer
- * that each of them uses anew. Needs no request.
+ * The syntax of server side includes: text, and commands "<!--# name param="value" ... -->" in it.
+ * Input comes in pieces of any size; text is handed back as the part of the piece that it is,
+ * commands are copied into one buffer that each of them uses anew. Needs no request.
  */
 #ifndef MODULES_HTTP_SSI_PARSE_H
 #define MODULES_HTTP_SSI_PARSE_H
@@ -63,7 +63,10 @@ struct search *ssi_opening(struct arena *arena);
 /* The caller's members are set, the others zero. *used bytes of the piece are done with. */
 enum ssi_event ssi_parse(struct ssi_parser *p, struct str piece, size_t *used,
                          struct ssi_text *text);
-/* No more text follows: how many bytes of SSI_OPENING have turned out to be text. A command that has not ended is lost. */
+/*
+ * No more text follows: how many bytes of SSI_OPENING have turned out to be text. A command that
+ * has not ended is lost.
+ */
 unsigned ssi_parse_end(struct ssi_parser *p);
 
 #endif

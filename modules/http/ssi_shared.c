@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a page and everything that it includes have in common: variables that were set, captures of the
- * last match, blocks. All of it together is limited: "set" in a loop of includes could double it without end.
+ * What a page and everything that it includes have in common: variables that were set, captures of
+ * the last match, blocks. All of it together is limited: "set" in a loop of includes could double
+ * it without end.
  */
 #include "modules/http/ssi.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * sub_filter: strings in the body replaced by others. Texts on both sides of a subrequest's output are
- * two texts. The replacing itself is in sub_text.c.
+ * sub_filter: strings in the body replaced by others. Texts on both sides of a subrequest's output
+ * are two texts. The replacing itself is in sub_text.c.
  */
 #include "core/http/answer.h"
 #include "modules/http/sub_text.h"
@@ -76,7 +76,7 @@ static enum verdict sub_body(struct req *r, void *ctx, struct chain *chain, unsi
     return V_NEXT;
 }
 
-/* The head -------------------------------------------------------------------------------------- */
+/* The head ------------------------------------------------------------------------------------- */
 
 /* The strings as they are for this request; those that are empty are left out. False: all are. */
 static bool make_search(struct req *r, struct sub *s)
@@ -145,7 +145,7 @@ static enum head_verdict sub_head(struct req *r, void **ctx)
     return HEAD_TAKE;
 }
 
-/* Configuration ---------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static const char *set_sub_filter(struct conf *cf, void *field)
 {
@@ -161,8 +161,8 @@ static const char *set_sub_filter(struct conf *cf, void *field)
     pair.value = expr_compile(cf, cf->args[2], 0, &error);
     if (pair.value == NULL)
         return conf_error_arg(cf, 2, "%s", error);
-    pairs->items = arena_grow(cf->arena, pairs->items, pairs->count, &pairs->capacity,
-                              sizeof(*pairs->items));
+    pairs->items =
+        arena_grow(cf->arena, pairs->items, pairs->count, &pairs->capacity, sizeof(*pairs->items));
     pairs->items[pairs->count++] = pair;
     return NULL;
 }
@@ -217,7 +217,10 @@ static const struct directive directives[] = {
 };
 
 static const struct filter filters[] = {
-    { .rank = FILTER_SUB, .head = sub_head, .body = sub_body, .wanted = sub_wanted,
+    { .rank = FILTER_SUB,
+      .head = sub_head,
+      .body = sub_body,
+      .wanted = sub_wanted,
       .in_memory = true },
     FILTER_END,
 };

@@ -29,8 +29,9 @@ static size_t replace(struct sub_text *t, int which, struct chain *out)
 }
 
 /*
- * Searches text, which t->held holds from its beginning on, for strings that begin in its first `limit` bytes. Returns how many bytes are
- * dealt with; *which tells why it stopped: SEARCH_MORE, a match may begin there, or SEARCH_NONE.
+ * Searches text, which t->held holds from its beginning on, for strings that begin in its first
+ * `limit` bytes. Returns how many bytes are dealt with; *which tells why it stopped: SEARCH_MORE,
+ * a match may begin there, or SEARCH_NONE.
  */
 static size_t work_off(struct sub_text *t, struct str text, size_t from, size_t limit, bool end,
                        struct chain *out, int *which)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A text that comes in pieces, with strings in it replaced. What does not match goes on by reference;
- * what may be the beginning of a match at the end of a piece is held back, at most one byte less than the
- * longest string.
+ * A text that comes in pieces, with strings in it replaced. What does not match goes on by
+ * reference; what may be the beginning of a match at the end of a piece is held back, at most one
+ * byte less than the longest string.
  */
 #ifndef MODULES_HTTP_SUB_TEXT_H
 #define MODULES_HTTP_SUB_TEXT_H
@@ -16,10 +16,11 @@ struct sub_text {
     /* What stands for a string of the search; must live as long as the output. */
     struct str (*value)(void *data, unsigned which);
     void *data;
-    bool *used;        /* each once: which have had their turn; NULL: as often as they come */
-    unsigned left;     /* of them have not */
-    struct chain held; /* may be the beginning of a match; the owner clears it when all is given up */
-    char *seam;        /* a copy of it, with room for what could complete it */
+    bool *used;    /* each once: which have had their turn; NULL: as often as they come */
+    unsigned left; /* of them have not */
+    struct chain
+        held;   /* may be the beginning of a match; the owner clears it when all is given up */
+    char *seam; /* a copy of it, with room for what could complete it */
 };
 
 /* t is zeroed but for search. */

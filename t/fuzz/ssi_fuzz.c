@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: server side includes, parsed whole and in small pieces (first byte), with a limit on values (second byte): the
- * same text and the same commands must come out, and the values and conditions in them are evaluated.
+ * Fuzz target: server side includes, parsed whole and in small pieces (first byte), with a limit
+ * on values (second byte): the same text and the same commands must come out, and the values and
+ * conditions in them are evaluated.
  */
 #include "modules/http/ssi_expr.h"
 #include "modules/http/ssi_parse.h"
@@ -32,8 +33,9 @@ static void matched(void *data, const struct regex *re, const struct regex_match
 
 static void evaluate(struct arena *arena, const struct ssi_parser *p)
 {
-    struct ssi_scope scope = { .log = &quiet, .uri = STR("/dir/page"), .lookup = lookup,
-                               .matched = matched };
+    struct ssi_scope scope = {
+        .log = &quiet, .uri = STR("/dir/page"), .lookup = lookup, .matched = matched
+    };
 
     for (unsigned i = 0; i < MIN(p->param_count, (unsigned) SSI_PARAMS_MAX); i++) {
         struct str value = str_dup(arena, p->params[i].value), out;
@@ -50,8 +52,9 @@ static void evaluate(struct arena *arena, const struct ssi_parser *p)
 static struct str outcome(struct arena *arena, const struct search *opening, const uint8_t *data,
                           size_t size, size_t step, size_t value_max, bool values)
 {
-    struct ssi_parser p = { .arena = arena, .log = &quiet, .opening = opening,
-                            .value_max = value_max };
+    struct ssi_parser p = {
+        .arena = arena, .log = &quiet, .opening = opening, .value_max = value_max
+    };
     struct chain out = CHAIN_INIT;
     struct str result;
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: sub_filter's replacing. Input: flags, a step, a count, then strings of a length each, then the text. The text goes
- * in whole and in small pieces; both must give what a plain search from left to right gives.
+ * Fuzz target: sub_filter's replacing. Input: flags, a step, a count, then strings of a length
+ * each, then the text. The text goes in whole and in small pieces; both must give what a plain
+ * search from left to right gives.
  */
 #include "modules/http/sub_text.h"
 
