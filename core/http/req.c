@@ -14,9 +14,9 @@
 #include "core/http/error_page.h"
 #include "core/http/trace.h"
 
-/* One more than the ten redirects that are allowed, and the depth of subrequests. */
+/* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
-#define SUBREQUEST_DEPTH 50
+#define SUBREQUEST_DEPTH 51
 
 enum step {
     STEP_POST_READ,
@@ -757,6 +757,12 @@ static void set_flags(struct req *r, unsigned flags)
     r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
 }
 
+/* What nobody has taken when the main request ends: of children that were over before their turn came, too. */
+static void drop_output(void *arg)
+{
+    chain_clear(arg);
+}
+
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data)
 {
@@ -767,6 +773,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
         return NULL;
     r = ARENA_NEW(parent->arena, struct req);
     req_init(r, parent->arena);
+    arena_defer(r->arena, drop_output, &r->sub_out);
     r->main = parent->main;
     r->parent = parent;
     r->client = parent->client;

@@ -151,12 +151,14 @@ struct req {
     /* Subrequests. */
     struct list children;        /* struct req.sibling */
     struct list sibling;
-    unsigned depth_left;         /* 50 … */
+    unsigned depth_left;         /* 51 … */
     unsigned subrequests;        /* of a main request: how many there have been, clones left out */
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
     bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
     void *on_child_data;
+    /* A child: what it answers when nothing has been produced and a status is wanted, instead of the error page. NULL: the page. */
+    enum verdict (*on_status)(struct req *child);
 
     /* Upstream attempts, for variables and the log. */
     struct upstream_records upstream;
@@ -245,7 +247,7 @@ enum {
     SUB_CLONE = 32,      /* enters the parent's location at its content; keeps the method (slice) */
 };
 /*
- * NULL when a limit is reached (logged): depth 50, subrequests_limit of them in one request (clones come one behind the other and
+ * NULL when a limit is reached (logged): a depth of 51 (as nginx has it), subrequests_limit of them in one request (clones come one behind the other and
  * are not counted). The child starts in the next turn. done may be NULL; it is called once, when the child and those that
  * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
  * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with
