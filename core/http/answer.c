@@ -19,7 +19,7 @@ static void forget_response(struct req *r)
     r->out.content_length = -1;
     r->last_modified = -1;
     r->allow_ranges = false;
-    r->charset = STR_NULL;
+    r->charset = r->override_charset = STR_NULL;
     r->answer_started = false;
     r->err_status = 0;
     req_forget_pass(r);

@@ -93,6 +93,7 @@ struct req {
     struct msg out;
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
+    struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */

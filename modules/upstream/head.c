@@ -186,9 +186,8 @@ static void obey(struct exchange *x)
         r->main->limit_rate_after = 0;
     }
     v = fields_value(f, T_X_ACCEL_CHARSET);
-    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET)
-        && str_casefind(fields_value(f, T_CONTENT_TYPE), STR("charset=")) < 0)
-        r->charset = v;
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET))
+        r->override_charset = v;
 }
 
 static int64_t length_for_client(const struct exchange *x)
