@@ -11,6 +11,14 @@ static bool holds(const struct mime_types *types, struct str type)
     return false;
 }
 
+/* A row's default says all that is meant, text/html too. */
+static bool is_default(const struct conf *cf)
+{
+    const struct conf_pos *block = &cf->level->pos;
+
+    return cf->pos.line == block->line && cf->pos.column == block->column && cf->pos.file == block->file;
+}
+
 const char *conf_set_mime_types(struct conf *cf, void *field)
 {
     struct mime_types *types = field;
@@ -20,10 +28,10 @@ const char *conf_set_mime_types(struct conf *cf, void *field)
 
         if (str_eq(type, STR("*")))
             types->any = true;
-        else if (str_eq(type, STR("text/html")) || holds(types, type))
-            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(cf->args[i]));
-        else
+        else if (!str_eq(type, STR("text/html")) && !holds(types, type))
             str_list_add(cf->arena, &types->names, type);
+        else if (!is_default(cf))
+            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(cf->args[i]));
     }
     return NULL;
 }
