@@ -117,6 +117,8 @@ static struct named resolve(struct req *r, const struct charset_ref *ref)
         n.name = ref->charset->name;
     } else if (ref->name != NULL) {
         n.name = expr_eval(&r->eval, ref->name);
+        if (n.name.ptr == NULL)
+            n.name = STR("");
         n.charset = find(charset_main(r->loc->level), n.name);
     }
     return n;
@@ -125,8 +127,7 @@ static struct named resolve(struct req *r, const struct charset_ref *ref)
 /* What the answer is to be in. False: it is left alone. */
 static bool destination(struct req *r, const struct charset_conf *conf, struct named *to)
 {
-    if (fields_value(&r->out.fields, T_CONTENT_ENCODING).len > 0
-        || fields_value(&r->out.fields, T_CONTENT_TYPE).len == 0)
+    if (fields_value(&r->out.fields, T_CONTENT_TYPE).len == 0)
         return false;
     if (r != r->main) {
         to->name = declared(r->main);
@@ -183,10 +184,12 @@ static enum head_verdict charset_head(struct req *r, void **ctx)
         from.charset = find(charset_main(r->loc->level), from.name);
     else
         from = resolve(r, &conf->source);
-    if (from.name.len == 0 || str_caseeq(from.name, to.name)) {
+    if (from.name.ptr == NULL || str_caseeq(from.name, to.name)) {
         announce(r, to.name);
         return HEAD_PASS;
     }
+    if (fields_value(&r->out.fields, T_CONTENT_ENCODING).len > 0)
+        return HEAD_PASS; /* the text is not to be seen */
     if (from.charset != NULL && to.charset != NULL)
         rec = recoding_of(from.charset, to.charset);
     if (rec == NULL) {

@@ -59,7 +59,6 @@ struct dav_level;
 struct dav_tree {
     enum dav_op op;
     struct str from, to;     /* NUL-terminated; to: what COPY makes, which must not exist */
-    unsigned access;         /* of a copied file that stands alone; else the source's own */
     bool only_this;          /* COPY: the directory without what is in it */
     bool keep_links;         /* COPY: symbolic links too, for a move; else they are left out */
     /* after a failure */

@@ -300,8 +300,6 @@ static enum verdict start_stage(struct req *r, struct copy_job *j, enum copy_sta
         dav_tree_init(&j->tree, r->arena, DAV_COPY, j->from, j->temp);
         j->tree.keep_links = j->move;
         j->tree.only_this = j->only_this;
-        if (!j->collection && !j->move)
-            j->tree.access = ((const struct dav_conf *) req_loc_conf(r, dav_slot))->access;
         break;
     case COPY_REMOVING_OLD:
         dav_tree_init(&j->tree, r->arena, DAV_DELETE, j->aside, STR_NULL);

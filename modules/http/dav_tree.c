@@ -160,7 +160,6 @@ static int leave(struct dav_tree *t)
 static int open_copy(struct dav_tree *t, const char *name, const char *to_name, const struct stat *st)
 {
     const char *shown = t->depth > 0 ? name : NULL;
-    mode_t mode = t->depth > 0 || t->access == 0 ? st->st_mode & 07777 : t->access;
 
     t->in = openat(from_dir(t), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (t->in < 0)
@@ -168,7 +167,7 @@ static int open_copy(struct dav_tree *t, const char *name, const char *to_name, 
     t->out = openat(to_dir(t), to_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (t->out < 0)
         return fail_to(t, "open()", shown);
-    if (fchmod(t->out, mode) != 0)
+    if (fchmod(t->out, st->st_mode & 07777) != 0)
         return fail_to(t, "fchmod()", shown);
     t->times[0] = st->st_atim;
     t->times[1] = st->st_mtim;

@@ -301,7 +301,7 @@ void answer_fields(struct exchange *x)
     pass_absence(r, hidden, T_SERVER);
     pass_absence(r, hidden, T_DATE);
     if (x->conf->force_ranges && x->head->status == 200)
-        r->allow_ranges = true;
+        r->allow_ranges = r->single_range = true;
 }
 
 /* Heads --------------------------------------------------------------------------------------- */
