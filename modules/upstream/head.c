@@ -306,17 +306,37 @@ void answer_fields(struct exchange *x)
 
 /* Heads --------------------------------------------------------------------------------------- */
 
+/* Those that the answer itself would pass too: nothing that is hidden, and nothing of one hop. */
+static void copy_hints(struct exchange *x, struct msg *to)
+{
+    const struct fields *from = &x->head->fields;
+    const struct hidden_fields *hidden = x->conf->hidden;
+    struct str hops = fields_hop_names(from, x->req->arena);
+
+    msg_init(to, x->req->arena, from->count);
+    for (const struct field *f = from->items, *end = f + from->count; f < end; f++) {
+        if (f->deleted || (hidden->token[f->token] & (FIELD_HIDDEN | FIELD_HOP))
+            || f->token == T_CONTENT_LENGTH || f->token == T_UPGRADE
+            || (f->token == T_NONE && is_hidden_name(hidden, f))
+            || (hops.len > 0 && list_has(hops, f->name)))
+            continue;
+        fields_add_hashed(to, &to->fields, (enum token) f->token, f->hash, f->name, f->value)
+            ->in_order = true;
+    }
+}
+
 void answer_interim(struct exchange *x)
 {
     struct req *r = x->req;
     const struct core_loc *core = r->loc->core;
+    struct msg hints;
 
     /* 100 answers our own request; others are hints for the client. */
-    if (x->head->status == 103 && core->early_hints.count > 0
-        && expr_any_true(&r->eval, &core->early_hints)) {
-        fields_delete(&x->head->fields, T_CONNECTION);
-        answer_informational(r, 103, &x->head->fields);
-    }
+    if (x->head->status != 103 || r != r->main || core->early_hints.count == 0
+        || !expr_any_true(&r->eval, &core->early_hints))
+        return;
+    copy_hints(x, &hints);
+    answer_informational(r, 103, &hints.fields);
 }
 
 bool answer_head_received(struct exchange *x)
