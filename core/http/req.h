@@ -94,7 +94,10 @@ struct req {
     struct msg out;
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
+    struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
+    bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
+    bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */

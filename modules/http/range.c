@@ -120,6 +120,7 @@ static bool if_range_holds(const struct req *r)
 {
     const struct field *f = fields_get(&r->in->fields, T_IF_RANGE);
     struct str etag;
+    time_t modified;
 
     if (f == NULL)
         return true;
@@ -127,7 +128,8 @@ static bool if_range_holds(const struct req *r)
         etag = fields_value(&r->out.fields, T_ETAG);
         return etag.len > 0 && str_eq(f->value, etag) && !str_starts(etag, STR("W/"));
     }
-    return r->last_modified != -1 && fmt_parse_http_date(f->value) == r->last_modified;
+    modified = answer_last_modified(r);
+    return modified != -1 && fmt_parse_http_date(f->value) == modified;
 }
 
 static void one_part(struct req *r, struct range_state *s)
@@ -207,6 +209,9 @@ static enum head_verdict range_head(struct req *r, void **ctx)
         s->length = (uint64_t) r->out.content_length;
         result = range_parse(r->arena, f->value, s->length, (uint64_t) r->loc->core->max_ranges,
                              &s->ranges);
+        /* Parts may overlap and come in any order: that takes a content that can be read again. */
+        if (result == RANGE_PARTIAL && s->ranges.count > 1 && r->single_range)
+            result = RANGE_IGNORE;
     }
     switch (result) {
     case RANGE_IGNORE:
@@ -215,6 +220,7 @@ static enum head_verdict range_head(struct req *r, void **ctx)
     case RANGE_PARTIAL:
         s->active = true;
         r->out.status = 206;
+        r->out.reason = STR_NULL; /* an upstream's own words were about the whole */
         fields_delete(&r->out.fields, T_ACCEPT_RANGES);
         if (s->ranges.count == 1)
             one_part(r, s);

@@ -223,15 +223,16 @@ static int proxy_finish(struct conf *cf, struct level *level, struct level *pare
         return 0;
     if (parent != NULL && parent->conf[STORE_LOC] != NULL)
         above = level_conf(parent, STORE_LOC, proxy_slot);
+    proxy_inherit_headers(cf, level, p, above);
     if (upstream_conf_finish(cf, level, &p->up, above ? &above->up : NULL, "proxy", hidden) != 0
         || proxy_make_template(cf, level, p) != 0)
         return -1;
     return proxy_finish_redirects(cf, level, p);
 }
 
-#define P_ROW(name_, args_, set_, member_, def_, syntax_, doc_) \
+#define P_ROW(name_, args_, set_, member_, def_, syntax_, doc_, ...) \
     ROW("proxy_" name_, CTX_HSL, args_, set_, STORE_LOC, struct proxy_loc, member_, INHERIT_SCALAR, \
-        def_, syntax_, doc_, )
+        def_, syntax_, doc_, __VA_ARGS__)
 #define P_LIST(name_, args_, set_, member_, syntax_, doc_) \
     ROW("proxy_" name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, struct proxy_loc, member_, \
         INHERIT_WHOLE, NULL, syntax_, doc_, )
@@ -248,6 +249,10 @@ static const struct directive proxy_directives[] = {
           "The protocol's version spoken with servers."),
     P_LIST("set_header", ARGS2, proxy_set_set_header, set_headers, "field value",
            "A field of the request that is passed on; an empty value: not passed."),
+    P_ROW("set_header_inherit", ARGS1, proxy_set_header_rule, set_header_rule, "on",
+          "on | off | merge",
+          "Whether proxy_set_header of outer levels holds here too, and beside the level's own.",
+          .extra = proxy_header_rules),
     P_LIST("redirect", ARGS12, proxy_set_redirect, redirects,
            "default | off | redirect replacement", "Changes Location and Refresh of answers."),
     P_LIST("cookie_domain", ARGS12, proxy_set_cookie_domain, cookie_domains,
