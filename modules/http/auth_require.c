@@ -59,6 +59,7 @@ static const char *set_require(struct conf *cf, void *field)
     struct requirements *list = field;
     struct requirement *q;
     const char *error = NULL;
+    bool has_status = false;
 
     if (cf->nargs == 2 && str_eq(cf->args[1], STR("off"))) {
         if (list->count > 0)
@@ -77,9 +78,10 @@ static const char *set_require(struct conf *cf, void *field)
         uint64_t status;
 
         if (str_starts(text, STR("error="))) {
-            if (i + 1 != cf->nargs || str_to_u64(str_skip(text, 6), &status) != 0 || status < 400
+            if (has_status || str_to_u64(str_skip(text, 6), &status) != 0 || status < 400
                 || status > 599)
                 return conf_error_arg(cf, i, "invalid parameter \"%.*s\"", STR_ARG(text));
+            has_status = true;
             q->status = (unsigned) status;
             continue;
         }

@@ -160,7 +160,7 @@ static const struct directive directives[] = {
         "The string from which checksum and lifetime of a link are taken."),
     ROW("secure_link_md5", CTX_HSL, ARGS1, conf_set_expr, STORE_LOC, struct secure_conf, md5,
         INHERIT_SCALAR, NULL, "expression", "The string whose MD5 the checksum must be."),
-    ROW("secure_link_secret", CTX_LOCATION, ARGS1, set_secret, STORE_LOC, struct secure_conf,
+    ROW("secure_link_secret", CTX_HSL, ARGS1, set_secret, STORE_LOC, struct secure_conf,
         secret, INHERIT_SCALAR, NULL, "word", "The secret in the MD5 of /prefix/MD5/link.",
         .group = GROUP_SECRET),
     { .name = ".has_secret", .store = STORE_LOC, .offset = offsetof(struct secure_conf, has_secret),
