@@ -86,8 +86,13 @@ struct client_extra *client_extra(struct client *c)
 
 const struct addr *client_peer(struct client *c, struct addr *room)
 {
-    if (c->extra != NULL && c->extra->have_realip)
-        return &c->extra->realip;
+    const struct req *r = client_req(c);
+
+    return r != NULL && unlikely(r->realip != NULL) ? r->realip : client_socket_peer(c, room);
+}
+
+const struct addr *client_socket_peer(const struct client *c, struct addr *room)
+{
     room->len = c->conn->peer_len;
     memset(&room->ss, 0, sizeof(room->un));
     memcpy(&room->sa, &c->conn->peer, sizeof(c->conn->peer));

@@ -50,12 +50,12 @@ struct client_extra {
     bool have_proxy;                /* and gave these two */
     struct addr proxy_source, proxy_dest;
     struct str proxy_tlvs;          /* what followed the addresses (version 2), in malloc'd memory */
-    bool have_realip;               /* the realip module's verdict replaces the peer for the request */
-    struct addr realip;
 };
 
-/* The socket's peer, or what realip put in its place. */
+/* The socket's peer, or what realip put in its place for the request under way. Who has the request asks req_peer. */
 const struct addr *client_peer(struct client *c, struct addr *room);
+/* The socket's peer, whatever realip says. */
+const struct addr *client_socket_peer(const struct client *c, struct addr *room);
 /* The local address (one getsockname a connection). Never NULL. */
 const struct addr *client_local(struct client *c);
 struct client_extra *client_extra(struct client *c);

@@ -70,6 +70,7 @@ struct req {
     struct req *main;            /* itself for a main request */
     struct req *parent;
     struct client *client;
+    const struct addr *realip;   /* main: the client's address by the realip module; NULL: the socket's (req_peer) */
     const struct answer_ops *ops; /* the protocol under this request: answer.h */
     const struct server *server;
     const struct location *loc;   /* never NULL: the server's root before the search */
@@ -138,6 +139,7 @@ struct req {
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri;
+    bool delayed;                /* auth_delay has been waited out for the refusal under way */
     bool error_page_used;        /* a status has been handed to error_page already */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
@@ -187,6 +189,9 @@ static inline struct req *req_of(struct eval *e)
     return container_of(e, struct req, eval);
 }
 
+/* The client's address: the socket's peer, or what realip put in its place. */
+const struct addr *req_peer(const struct req *r, struct addr *room);
+
 /* Verdicts ---------------------------------------------------------------------------------- */
 
 /* V_STATUS with that code. With a Location: set it in r->out first. */
@@ -227,6 +232,9 @@ static inline bool req_undecided(const struct req *r)
 {
     return !r->answer_started;
 }
+
+/* While r waits for something of its own: a client that closes its end has the request aborted, 499. */
+void req_watch_client(struct req *r, bool on);
 
 void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w));
 void wait_end(struct wait *w);

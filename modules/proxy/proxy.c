@@ -155,7 +155,7 @@ static bool get_forwarded_for(struct eval *e, const struct var *v, struct str *o
 {
     struct req *r = req_of(e);
     struct addr room;
-    struct str peer = addr_dup_text(r->arena, client_peer(r->client, &room), false);
+    struct str peer = addr_dup_text(r->arena, req_peer(r, &room), false);
     struct str old = fields_joined(&r->in->fields, STR("X-Forwarded-For"), STR(", "), r->arena);
 
     (void) v;
