@@ -43,8 +43,15 @@ struct filter_run {
     void *ctx;
 };
 
-/* A child's output has grown or ended: moves what can be moved past the LINK boundary. */
-void answer_splice(struct req *main);
+/*
+ * A child's output has grown or ended: what can be moved past the LINK boundary moves. flags: BODY_FLUSH, if the child wants
+ * it out at once.
+ */
+void answer_splice(struct req *main, unsigned flags);
+/* A subrequest kept in memory is over: what its own children wrote stands in its body now. */
+void answer_settle(struct req *child);
+/* From protocols: output of a main request has gone out. Those who produce what comes next go on. */
+void answer_drained(struct req *main);
 
 /* What a protocol does for a request. HTTP/1 now; HTTP/2 streams and subrequests implement the same. */
 struct answer_ops {

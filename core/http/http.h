@@ -290,6 +290,7 @@ struct core_loc {
     uint64_t sendfile_max_chunk;
     struct conf_bufs output_buffers;
     size_t read_ahead, subrequest_output_buffer_size;
+    int64_t subrequests_limit;
     unsigned aio;
     struct res_pool *aio_pool;
     bool aio_write;

@@ -184,7 +184,8 @@ void req_forget_pass(struct req *r)
     }
     r->filters = NULL;
     r->filter_count = 0;
-    r->in_memory = r->merged_in_memory = false;
+    r->in_memory = r->sub_in_memory;
+    r->merged_in_memory = false;
 }
 
 /* Location search --------------------------------------------------------------------------- */
@@ -556,6 +557,7 @@ static void release(struct req *r)
 {
     r->finished = true;
     loop_later_cancel(&r->run_later);
+    loop_later_cancel(&r->drain);
     cancel_waits(r);
     chain_clear(&r->boundary);
     if (r == r->main) {
@@ -584,11 +586,40 @@ static void end_children(struct req *r, bool background)
     }
 }
 
+/* A subrequest that goes leaves its background children to the main request. */
+static void leave_background(struct req *r)
+{
+    struct list *n, *next;
+
+    for (n = r->children.next; n != &r->children; n = next) {
+        struct req *child = container_of(n, struct req, sibling);
+
+        next = n->next;
+        if (!child->background)
+            continue;
+        list_remove(&child->sibling);
+        list_push_back(&r->main->children, &child->sibling);
+        child->parent = r->main;
+        child->on_child = NULL;
+    }
+}
+
+/* Whether children are at work whose output or end the request waits for. */
+static bool waits_for_children(const struct req *r)
+{
+    for (const struct list *n = r->children.next; n != &r->children; n = n->next) {
+        if (!container_of(n, const struct req, sibling)->background)
+            return true;
+    }
+    return false;
+}
+
 void req_abort(struct req *r, unsigned status)
 {
     if (r->finished)
         return;
     if (r != r->main) {
+        r->aborted = true;
         /* A broken child breaks the stream that it is part of; one of which only the status is
          * wanted, or which lives for itself, just ends. */
         if (r->background || r->sub_in_memory || r->sub_head_only) {
@@ -634,31 +665,88 @@ void req_child_end(struct req *r)
 
     if (r->finished)
         return;
-    end_children(r, true);
+    leave_background(r);
+    end_children(r, false);
     log_request(r);
     list_remove(&r->sibling);
     release(r);
+    if (r->sub_in_memory)
+        answer_settle(r);
     if (r->on_child != NULL)
         r->on_child(r, r->on_child_data);
     if (main->finished)
         return;
-    if (main->output_done && parent == main && list_empty(&main->children))
+    if (main->output_done && list_empty(&main->children)) {
         finish_main(main);
+        return;
+    }
+    if (parent != main && parent->ended && !parent->finished && !waits_for_children(parent))
+        req_child_end(parent);
+    if (r->linked)
+        answer_splice(main, 0);
+}
+
+void req_child_ended(struct req *r)
+{
+    r->ended = true;
+    if (!waits_for_children(r))
+        req_child_end(r);
     else if (r->linked)
-        answer_splice(main);
+        answer_splice(r->main, 0);
 }
 
 /* Subrequests ------------------------------------------------------------------------------- */
 
-struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
-                           void (*done)(struct req *child, void *data), void *data)
+/* True: not one more; logged. */
+static bool too_many(struct req *parent, struct str uri, unsigned flags)
 {
-    struct req *r;
+    struct req *main = parent->main;
 
     if (parent->depth_left == 0) {
         log_error(&parent->log, 0, "subrequests cycle while processing \"%.*s\"", STR_ARG(uri));
-        return NULL;
+        return true;
     }
+    if ((flags & SUB_CLONE) == 0
+        && main->subrequests++ >= (uint64_t) parent->loc->core->subrequests_limit) {
+        log_error(&parent->log, 0,
+                  "more than %lld subrequests (subrequests_limit) while processing \"%.*s\"",
+                  (long long) parent->loc->core->subrequests_limit, STR_ARG(uri));
+        return true;
+    }
+    return false;
+}
+
+/* A clone goes on where its parent stands: its location and all that was found out about the URI. */
+static void clone_place(struct req *r, const struct req *parent)
+{
+    r->valid_unparsed_uri = parent->valid_unparsed_uri;
+    r->valid_location = parent->valid_location;
+    r->complex_uri = parent->complex_uri;
+    r->match = parent->match;
+    r->eval.match = parent->eval.match ? &r->match : NULL;
+    r->eval.match_subject = parent->eval.match_subject;
+    req_enter_location(r, parent->loc);
+    r->step = STEP_CONTENT;
+}
+
+static void set_flags(struct req *r, unsigned flags)
+{
+    r->background = flags & SUB_BACKGROUND;
+    r->sub_in_memory = r->in_memory = flags & SUB_IN_MEMORY;
+    r->sub_head_only = flags & SUB_HEAD_ONLY;
+    r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD | SUB_CLONE);
+    r->sub_clone = flags & SUB_CLONE;
+    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+}
+
+struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
+                           void (*done)(struct req *child, void *data), void *data)
+{
+    bool keep_method = flags & (SUB_KEEP_METHOD | SUB_CLONE);
+    struct req *r;
+
+    if (too_many(parent, uri, flags))
+        return NULL;
     r = ARENA_NEW(parent->arena, struct req);
     req_init(r, parent->arena);
     r->main = parent->main;
@@ -670,8 +758,8 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->eval.values = parent->eval.values;
     r->depth_left = parent->depth_left - 1;
     r->in = parent->in;
-    r->method = flags & SUB_KEEP_METHOD ? parent->method : METHOD_GET;
-    r->method_name = flags & SUB_KEEP_METHOD ? parent->method_name : STR("GET");
+    r->method = keep_method ? parent->method : METHOD_GET;
+    r->method_name = keep_method ? parent->method_name : STR("GET");
     r->unparsed_uri = parent->unparsed_uri;
     r->host = parent->host;
     r->uri = uri;
@@ -681,16 +769,17 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->start_ms = parent->start_ms;
     r->log = parent->log;
     r->log.data = r;
-    r->background = flags & SUB_BACKGROUND;
-    r->sub_in_memory = flags & SUB_IN_MEMORY;
-    r->sub_head_only = flags & SUB_HEAD_ONLY;
-    r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD);
-    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+    set_flags(r, flags);
+    r->main->has_links |= r->linked;
     r->on_child = done;
     r->on_child_data = data;
     list_push_back(&parent->children, &r->sibling);
-    req_enter_location(r, r->server->root);
-    r->step = STEP_SERVER_REWRITE;
+    if (flags & SUB_CLONE) {
+        clone_place(r, parent);
+    } else {
+        req_enter_location(r, r->server->root);
+        r->step = STEP_SERVER_REWRITE;
+    }
     loop_later(&r->run_later);
     return r;
 }

@@ -104,10 +104,11 @@ struct req {
     bool answer_started;
     uint64_t limit_rate;         /* 0: none; UINT64_MAX: not decided yet (read at the first write) */
     uint64_t limit_rate_after;   /* UINT64_MAX: not decided yet */
-    /* The producer of the body, told when output has drained below the mark (answer_full turned false). NULL: none. */
+    /* The producer of the body, told when output has drained: answer_full may have turned false. NULL: none. */
     void (*on_drain)(struct req *r);
-    /* Told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
+    /* Of the main request: told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
     void (*on_hup)(struct req *r);
+    unsigned hup_watchers;       /* for whom it was set */
     struct filter_run *filters;  /* accepted body filters, by rank */
     unsigned filter_count;
     unsigned next_filter;        /* of loc->filters: where the head pass stopped (HEAD_HOLD) */
@@ -115,9 +116,10 @@ struct req {
     bool head_held;
     bool filter_waits;
     unsigned held_flags;
-    struct chain boundary;       /* main request: what waits at the LINK boundary */
-    bool has_links;
+    struct chain boundary;       /* main request: what waits at the LINK boundary, from the first unfinished child on */
+    bool has_links;              /* main request: there are or were children whose output is part of the answer */
     unsigned boundary_flags;
+    struct later drain;          /* main request: producers go on, for what waited at the boundary has moved */
 
     /* Engine. */
     unsigned char step;          /* private to req.c */
@@ -149,6 +151,7 @@ struct req {
     struct list children;        /* struct req.sibling */
     struct list sibling;
     unsigned depth_left;         /* 50 … */
+    unsigned subrequests;        /* of a main request: how many there have been, clones left out */
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
     bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
@@ -170,7 +173,7 @@ struct req {
     struct doomed doomed;
     bool finished;               /* req_done or req_abort has run */
     bool output_done;            /* main: everything was sent, background children are waited for */
-    bool sub_in_memory, sub_head_only, sub_with_body;
+    bool sub_in_memory, sub_head_only, sub_with_body, sub_clone;
 };
 
 static inline struct req *req_of(struct eval *e)
@@ -205,8 +208,10 @@ void req_deliver(struct req *r, enum verdict v);
 void req_abort(struct req *r, unsigned status);
 /* For protocols: all output has been handed to the socket and the body dealt with. Logs and frees. */
 void req_done(struct req *r);
-/* A subrequest's output has ended, or it was given up: tells the parent. */
+/* A subrequest is over, or given up, with all children that it waited for: tells the parent. */
 void req_child_end(struct req *r);
+/* A subrequest has handed out the end of its output: it is over as soon as its children are. */
+void req_child_ended(struct req *r);
 /* A location's settings come into force (also for `if`). */
 void req_enter_location(struct req *r, const struct location *loc);
 /* Drops module state of the pass and the accepted filters. */
@@ -236,9 +241,16 @@ enum {
     SUB_KEEP_METHOD = 4, /* clone, mirror */
     SUB_HEAD_ONLY = 8,   /* only the head is wanted (auth_request) */
     SUB_WITH_BODY = 16,  /* may send the parent's body again */
+    SUB_CLONE = 32,      /* enters the parent's location at its content; keeps the method (slice) */
 };
-/* NULL when the depth limit is reached (logged). The child starts in the next turn. done may be NULL. A child without
- * SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with chain_push_link(…, &child->sub_out). */
+/*
+ * NULL when a limit is reached (logged): depth 50, subrequests_limit of them in one request (clones come one behind the other and
+ * are not counted). The child starts in the next turn. done may be NULL; it is called once, when the child and those that
+ * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
+ * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with
+ * chain_push_link(…, &child->sub_out), exactly once. With SUB_IN_MEMORY the body, of at most subrequest_output_buffer_size bytes, is in
+ * child->sub_out when done is called, in MEM pieces.
+ */
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data);
 

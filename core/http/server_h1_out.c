@@ -235,8 +235,8 @@ void h1_out_wrote(struct client *c, int result)
         req_abort(r, 499);
         return;
     }
-    if (!r->finished && !st->out_end && r->on_drain != NULL)
-        r->on_drain(r);
+    if (!r->finished && !st->out_end)
+        answer_drained(r);
 }
 
 void h1_out_timeout(struct timer *timer)

@@ -96,6 +96,17 @@ void exchange_detach(struct exchange *x, bool complete)
         pool_close(u);
 }
 
+void exchange_forget_hup(struct exchange *x)
+{
+    struct req *main = x->req->main;
+
+    if (!x->watches_hup)
+        return;
+    x->watches_hup = false;
+    if (--main->hup_watchers == 0)
+        main->on_hup = NULL;
+}
+
 /* Everything but the wait: what the exchange holds is given back. */
 static void let_go(struct exchange *x)
 {
@@ -113,8 +124,7 @@ static void let_go(struct exchange *x)
     x->state = X_OVER;
     chain_drop(&x->out);
     flow_free(x);
-    if (x->watches_hup)
-        r->main->on_hup = NULL;
+    exchange_forget_hup(x);
     if (r->on_drain == flow_drained)
         r->on_drain = NULL;
     if (x->stream_body && r->body.streaming)
@@ -751,7 +761,7 @@ static void client_gone(struct req *main)
     struct exchange *x = exchange_of(main);
 
     main->on_hup = NULL;
-    if (x != NULL && x->ended)
+    if (x != NULL && x->ended && main->hup_watchers == 1)
         return; /* all that is left is to send what is here */
     log_info(&main->log, 0,
              "client prematurely closed connection, so upstream connection is closed too");
@@ -778,8 +788,9 @@ enum verdict exchange_start(struct exchange *x)
     r->describe_upstream = describe;
     arena_defer(r->arena, free_blocks, x);
     wait_begin(r, &x->wait, cancel);
-    if (!x->conf->ignore_client_abort && !r->background && r->main->on_hup == NULL) {
+    if (!x->conf->ignore_client_abort && !r->background) {
         r->main->on_hup = client_gone;
+        r->main->hup_watchers++;
         x->watches_hup = true;
     }
     if (x->stream_body)

@@ -58,6 +58,8 @@ void exchange_resume_reading(struct exchange *x);
 void exchange_decode(struct exchange *x);
 /* The exchange is over but for what the caller still hands on. */
 void exchange_over(struct exchange *x);
+/* The client's end of the connection is no longer this exchange's concern. */
+void exchange_forget_hup(struct exchange *x);
 
 /* head.c: the answer's head on its way into the request's. */
 /* What the head says is done with. False: the exchange is over, or another attempt runs. */
