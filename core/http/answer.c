@@ -18,7 +18,8 @@ static void forget_response(struct req *r)
     msg_init(&r->out, arena, 8);
     r->out.content_length = -1;
     r->last_modified = -1;
-    r->allow_ranges = false;
+    r->allow_ranges = r->single_range = false;
+    r->content_offset = 0;
     r->charset = STR_NULL;
     r->answer_started = false;
     r->err_status = 0;
