@@ -86,7 +86,7 @@ enum range_result range_parse(struct arena *arena, struct str value, uint64_t le
     struct str s;
 
     *out = (struct byte_ranges){ NULL, 0, 0, 0 };
-    if (!str_casestarts(value, STR("bytes=")))
+    if (!str_casestarts(value, STR("bytes=")) || value.len == 6)
         return RANGE_IGNORE;
     s = str_skip(value, 6);
     for (;;) {
@@ -120,6 +120,7 @@ static bool if_range_holds(const struct req *r)
 {
     const struct field *f = fields_get(&r->in->fields, T_IF_RANGE);
     struct str etag;
+    time_t modified;
 
     if (f == NULL)
         return true;
@@ -127,7 +128,10 @@ static bool if_range_holds(const struct req *r)
         etag = fields_value(&r->out.fields, T_ETAG);
         return etag.len > 0 && str_eq(f->value, etag) && !str_starts(etag, STR("W/"));
     }
-    return r->last_modified != -1 && fmt_parse_http_date(f->value) == r->last_modified;
+    modified = r->last_modified;
+    if (modified == -1) /* an upstream's is still a field */
+        modified = fmt_parse_http_date(fields_value(&r->out.fields, T_LAST_MODIFIED));
+    return modified != -1 && fmt_parse_http_date(f->value) == modified;
 }
 
 static void one_part(struct req *r, struct range_state *s)

@@ -28,6 +28,7 @@ struct slicing {
     struct str range; /* $slice_range */
     struct str etag;
     bool active; /* the part that was asked for has answered with what it should */
+    bool useless; /* the first part that was asked for is none that is needed now */
     bool waits;  /* the first part is over, the end is withheld */
     bool fetching; /* a clone is at work */
     struct later later;
@@ -91,7 +92,7 @@ static uint64_t client_start(const struct req *r)
     uint64_t start;
 
     if (!str_casestarts(value, STR("bytes=")) || str_chr(value, ',') >= 0
-        || fields_get(&r->in->fields, T_IF_RANGE) != NULL)
+        || fields_get(&r->in->fields, T_IF_RANGE) != NULL || r->loc->core->max_ranges == 0)
         return 0;
     value = str_skip(value, 6);
     return take_number(&value, &start) ? start : 0;
@@ -209,6 +210,10 @@ static enum head_verdict slice_after_head(struct req *r, void **ctx)
         return HEAD_PASS;
     if (r->out.status != 206) {
         s->end = s->length;
+        if (s->at > 0) { /* the client's Range does not hold after all: the part was not the first */
+            s->useless = true;
+            s->start = 0;
+        }
         return HEAD_PASS;
     }
     if (s->start + conf->size <= r->content_offset)
@@ -328,6 +333,8 @@ static enum verdict slice_body(struct req *r, void *ctx, struct chain *chain, un
         return V_NEXT;
     }
     s->at += chain->bytes;
+    if (unlikely(s->useless) && r == r->main)
+        chain_clear(chain);
     if (!(*flags & BODY_END))
         return V_NEXT;
     if (!is_whole(r, s))
