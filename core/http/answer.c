@@ -19,6 +19,7 @@ static void forget_response(struct req *r)
     r->out.content_length = -1;
     r->last_modified = -1;
     r->allow_ranges = r->single_range = r->expect_trailers = false;
+    r->content_offset = 0;
     r->charset = r->override_charset = STR_NULL;
     r->answer_started = false;
     r->err_status = 0;

@@ -99,6 +99,8 @@ struct req {
     bool allow_ranges;           /* the content may be cut by the range filter */
     bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
     bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
+    bool ranges_of_main;         /* subrequest: its content is a part of the main request's, and cut by that one's ranges */
+    uint64_t content_offset;     /* where what follows as body begins in the content that content_length is of */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */

@@ -27,9 +27,15 @@ static bool may_stream(const struct req *r, const struct proxy_loc *conf)
            && (conf->http_version == HTTP_11 || r->in->content_length >= 0);
 }
 
+/* Others neither send the body nor take it from those who do. */
+static bool shares_body(const struct req *r)
+{
+    return r == r->main || r->sub_with_body;
+}
+
 static bool has_body(const struct req *r, const struct proxy_loc *conf)
 {
-    if (!conf->up.pass_request_body || (r != r->main && !r->sub_with_body))
+    if (!conf->up.pass_request_body || !shares_body(r))
         return false;
     return r->in->content_length >= 0 || r->in->chunked;
 }
@@ -89,7 +95,8 @@ enum verdict proxy_handler(struct req *r)
             return req_status(r, 502);
         stream = false;
         bodiless = true;
-    } else if (!stream && (!r->main->body.complete || r->main->body.streaming)) {
+    } else if (!stream && shares_body(r)
+               && (!r->main->body.complete || r->main->body.streaming)) {
         enum verdict v = body_read(r);
 
         if (v != V_NEXT)

@@ -784,7 +784,7 @@ static void client_gone(struct req *main)
     struct exchange *x = exchange_of(main);
 
     main->on_hup = NULL;
-    if (x != NULL && x->ended && main->hup_watchers == 1)
+    if (x != NULL && x->ended && x->watches_hup && main->hup_watchers == 1)
         return; /* all that is left is to send what is here */
     log_info(&main->log, 0,
              "client prematurely closed connection, so upstream connection is closed too");
