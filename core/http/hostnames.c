@@ -58,10 +58,10 @@ enum hostnames_error hostnames_add(struct hostnames *h, struct str name, void *v
     return stars > 0 ? HOSTNAMES_INVALID : put(&h->exact, name, value);
 }
 
-/* The longest ".example.com" that the name ends with, some label before it. */
+/* The longest ".example.com" that the name ends with, or is. */
 static void *find_head(const struct hostnames *h, struct str name)
 {
-    size_t i = name.len > h->head_max ? name.len - h->head_max : 1;
+    size_t i = name.len > h->head_max ? name.len - h->head_max : 0;
     void *value;
 
     for (; h->head_max > 0 && i < name.len; i++) {

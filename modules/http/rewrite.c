@@ -171,8 +171,12 @@ static enum verdict answer_empty(struct req *r, unsigned status)
 
 static enum verdict run_return(struct req *r, const struct return_code *c)
 {
-    struct str text = c->text ? expr_eval(&r->eval, c->text) : STR("");
+    struct str text = STR("");
 
+    if (c->text != NULL) {
+        r->out.status = c->status; /* which the text may already name */
+        text = expr_eval(&r->eval, c->text);
+    }
     switch (c->status) {
     case 204:
     case 304:
