@@ -7,74 +7,84 @@
 
 #include "core/base/arena.h"
 
-#define SLICES 65536     /* by the upper 16 bits of an address */
-#define INDEX_MIN 256    /* steps from which on an index by slices pays */
-#define DEPTH_MAX 130    /* networks inside of each other: a prefix length each */
+#define SLICES 65536  /* by the upper 16 bits of an address */
+#define DEPTH_MAX 130 /* networks inside of each other: a prefix length each */
+#define LINE 8        /* keys in a cache line */
+#define LEVELS_MAX 12 /* 8 to the 11th is more than 32 bits can count */
 
 /* IPv4 addresses are the upper 32 bits of it, so that both kinds sort and nest alike. */
 typedef unsigned __int128 address;
 
 /* Looking up ------------------------------------------------------------------------------------- */
 
-/* From here to the next one. The first begins at 0. */
-struct step4 {
-    uint32_t start, value;
-};
-struct step6 {
-    uint64_t high, low;
-    uint32_t value;
+/*
+ * The addresses from which on there is another value; the first is 0. levels[0] holds their upper halves, each
+ * further level every eighth key of the one below it, up to a single line: a look-up reads one line of a
+ * level, and the upper levels stay in the cache.
+ */
+struct steps {
+    const uint64_t *levels[LEVELS_MAX];
+    unsigned counts[LEVELS_MAX];
+    unsigned depth;
+    uint64_t *low; /* the lower halves */
+    uint32_t *values;
 };
 
 struct geo_table {
-    struct step4 *steps4;
-    struct step6 *steps6;
-    unsigned count4, count6;
-    /* The first step that begins in a slice, for SLICES slices and the end; NULL: few steps. */
-    uint32_t *index4, *index6;
+    struct steps v4, v6;
 };
+
+/* The last of the steps up to `at` that does not begin behind the address. */
+static unsigned step_back(const struct steps *s, unsigned at, uint64_t high, uint64_t low)
+{
+    unsigned from = 0;
+
+    while (from < at) {
+        unsigned middle = from + (at - from + 1) / 2;
+        uint64_t key = s->levels[0][middle];
+
+        if (key < high || (key == high && s->low[middle] <= low))
+            from = middle;
+        else
+            at = middle - 1;
+    }
+    return from;
+}
+
+static uint32_t find(const struct steps *s, uint64_t high, uint64_t low)
+{
+    unsigned at = 0;
+
+    for (unsigned level = s->depth; level-- > 0;) {
+        const uint64_t *line = s->levels[level] + (size_t) at * LINE;
+        unsigned n = 0;
+
+        /* On its way while the last line of keys is. */
+        if (level == 0)
+            __builtin_prefetch(s->values + (size_t) at * LINE);
+        for (unsigned i = 0; i < LINE; i++)
+            n += line[i] <= high;
+        /* The line begins with a key that is not greater. It may end with filling. */
+        at = MIN(at * LINE + n, s->counts[level]) - 1;
+    }
+    /* Several steps have the same upper half. */
+    if (unlikely(s->levels[0][at] == high && s->low[at] > low))
+        at = step_back(s, at, high, low);
+    return s->values[at];
+}
 
 uint32_t geo_find4(const struct geo_table *t, uint32_t addr)
 {
-    uint32_t low = 0, high = t->count4;
-
-    if (t->index4 != NULL) {
-        low = t->index4[addr >> 16];
-        high = t->index4[(addr >> 16) + 1];
-    }
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-
-        if (t->steps4[middle].start <= addr)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return t->steps4[low - 1].value;
+    return find(&t->v4, (uint64_t) addr << 32, 0);
 }
 
 uint32_t geo_find6(const struct geo_table *t, const unsigned char addr[16])
 {
-    uint64_t h, l;
-    uint32_t low = 0, high = t->count6;
+    uint64_t high, low;
 
-    memcpy(&h, addr, 8);
-    memcpy(&l, addr + 8, 8);
-    h = be64toh(h);
-    l = be64toh(l);
-    if (t->index6 != NULL) {
-        low = t->index6[h >> 48];
-        high = t->index6[(h >> 48) + 1];
-    }
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        const struct step6 *s = &t->steps6[middle];
-
-        if (s->high < h || (s->high == h && s->low <= l))
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return t->steps6[low - 1].value;
+    memcpy(&high, addr, 8);
+    memcpy(&low, addr + 8, 8);
+    return find(&t->v6, be64toh(high), be64toh(low));
 }
 
 /* Networks --------------------------------------------------------------------------------------- */
@@ -304,14 +314,14 @@ struct step {
     uint32_t value;
 };
 
-struct steps {
+struct step_list {
     struct arena *arena;
     struct step *items;
     unsigned count, capacity;
 };
 
 /* From start on it is value. Starts come in order; of several at one place the last one counts. */
-static void emit(struct steps *s, address start, uint32_t value)
+static void emit(struct step_list *s, address start, uint32_t value)
 {
     if (s->count > 0 && s->items[s->count - 1].start == start)
         s->count--;
@@ -346,7 +356,7 @@ static bool are_sorted(const struct nets *nets)
 }
 
 /* Networks lie one inside the other or apart: what is open at an address is a stack. */
-static void steps_of_nets(struct nets *nets, struct steps *out)
+static void steps_of_nets(struct nets *nets, struct step_list *out)
 {
     const struct net *open[DEPTH_MAX];
     unsigned depth = 0;
@@ -373,7 +383,7 @@ static void steps_of_nets(struct nets *nets, struct steps *out)
     }
 }
 
-static void steps_of_slices(const struct slice *slices, struct steps *out)
+static void steps_of_slices(const struct slice *slices, struct step_list *out)
 {
     emit(out, 0, 0);
     for (uint32_t i = 0; i < SLICES; i++) {
@@ -387,43 +397,55 @@ static void steps_of_slices(const struct slice *slices, struct steps *out)
     }
 }
 
-static uint32_t *make_index(struct arena *arena, const struct steps *s)
+/* Room for the keys of a level, in whole lines, filled with what is greater than all keys but one. */
+static uint64_t *new_level(struct arena *arena, unsigned count)
 {
-    uint32_t *index;
-    unsigned at = 0;
+    size_t lines = ((size_t) count + LINE - 1) / LINE;
+    char *room = arena_alloc(arena, (lines + 1) * LINE * sizeof(uint64_t));
+    uint64_t *keys = (uint64_t *) (void *) (room + (-(uintptr_t) room & 63));
 
-    if (s->count < INDEX_MIN)
-        return NULL;
-    index = ARENA_ARRAY(arena, uint32_t, SLICES + 1);
-    for (unsigned slice = 0; slice < SLICES; slice++) {
-        while (at < s->count && (uint64_t) (s->items[at].start >> 112) < slice)
-            at++;
-        index[slice] = at;
+    memset(keys, 0xff, lines * LINE * sizeof(uint64_t));
+    return keys;
+}
+
+static void make_steps(struct arena *arena, const struct step_list *list, struct steps *s)
+{
+    unsigned count = list->count;
+    uint64_t *keys = new_level(arena, count);
+
+    s->low = ARENA_ARRAY(arena, uint64_t, count);
+    s->values = ARENA_ARRAY(arena, uint32_t, count);
+    for (unsigned i = 0; i < count; i++) {
+        keys[i] = (uint64_t) (list->items[i].start >> 64);
+        s->low[i] = (uint64_t) list->items[i].start;
+        s->values[i] = list->items[i].value;
     }
-    index[SLICES] = s->count;
-    return index;
+    for (;;) {
+        const uint64_t *below = keys;
+
+        ASSERT(s->depth < LEVELS_MAX);
+        s->counts[s->depth] = count;
+        s->levels[s->depth++] = keys;
+        if (count <= LINE)
+            break;
+        count = (count + LINE - 1) / LINE;
+        keys = new_level(arena, count);
+        for (unsigned i = 0; i < count; i++)
+            keys[i] = below[(size_t) i * LINE];
+    }
 }
 
 struct geo_table *geo_table_new(struct geo_builder *b, struct arena *arena)
 {
     struct geo_table *t = ARENA_NEW(arena, struct geo_table);
-    struct steps v4 = { .arena = b->arena }, v6 = { .arena = b->arena };
+    struct step_list v4 = { .arena = b->arena }, v6 = { .arena = b->arena };
 
     if (b->slices != NULL)
         steps_of_slices(b->slices, &v4);
     else
         steps_of_nets(&b->v4, &v4);
     steps_of_nets(&b->v6, &v6);
-    t->count4 = v4.count;
-    t->count6 = v6.count;
-    t->index4 = make_index(arena, &v4);
-    t->index6 = make_index(arena, &v6);
-    t->steps4 = ARENA_ARRAY(arena, struct step4, v4.count);
-    for (unsigned i = 0; i < v4.count; i++)
-        t->steps4[i] = (struct step4){ (uint32_t) (v4.items[i].start >> 96), v4.items[i].value };
-    t->steps6 = ARENA_ARRAY(arena, struct step6, v6.count);
-    for (unsigned i = 0; i < v6.count; i++)
-        t->steps6[i] = (struct step6){ (uint64_t) (v6.items[i].start >> 64),
-                                       (uint64_t) v6.items[i].start, v6.items[i].value };
+    make_steps(arena, &v4, &t->v4);
+    make_steps(arena, &v6, &t->v6);
     return t;
 }

@@ -2,7 +2,7 @@
 /*
  * Values by address: networks (the most specific one decides) or ranges of IPv4 addresses. Collected by a
  * builder while the configuration is read; the table made of it is a sorted list of the addresses
- * where the value changes, so that a look-up is a short binary search in memory that lies together.
+ * where the value changes, searched eight at a time.
  * A value is a number of the owner's; 0 stands for none.
  */
 #ifndef MODULES_HTTP_GEO_TABLE_H

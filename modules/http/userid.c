@@ -170,7 +170,7 @@ static void create(struct req *r, const struct userid_conf *conf, struct uid *ui
 
 static char *put_expires(char *p, int64_t expires_s)
 {
-    time_t when = clock_time() + expires_s;
+    time_t when;
     struct tm tm;
     char text[64];
     size_t n;
@@ -179,6 +179,7 @@ static char *put_expires(char *p, int64_t expires_s)
         return p;
     if (expires_s == EXPIRES_MAX)
         return fmt_str(p, STR("; expires=Thu, 31-Dec-37 23:55:55 GMT"));
+    when = clock_time() + expires_s;
     if (gmtime_r(&when, &tm) == NULL)
         return p;
     /* Two digits of the year, as old browsers had it, while they do. */
