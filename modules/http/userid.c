@@ -446,7 +446,7 @@ static const struct directive directives[] = {
     USERID_ROW("userid_path", ARGS1, set_path, path, "/", "path", "Path of the cookie."),
     USERID_ROW("userid_expires", ARGS1, set_expires, expires_s, "off", "time | max | off",
                "How long the browser keeps the cookie; off: until it is closed."),
-    USERID_ROW("userid_flags", ARGS1_MORE, set_flags, flags, "off", "off | flag ...",
+    USERID_ROW("userid_flags", ARGS123, set_flags, flags, "off", "off | flag ...",
                "Attributes of the cookie: secure, httponly, samesite=strict, lax or none."),
     USERID_ROW("userid_p3p", ARGS1, set_p3p, p3p, "none", "string | none",
                "P3P field that goes with the cookie."),
