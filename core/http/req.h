@@ -52,9 +52,10 @@ struct body {
 /* An attempt at an upstream: what $upstream_* report. The request owns the records (semantics.md 1.10). */
 struct upstream_record {
     struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
+    struct str server;           /* what the `server` directive calls it; empty: none was chosen */
     unsigned status;             /* 0: "-" */
     int64_t connect_us, header_us, response_us; /* -1: "-" */
-    int64_t queue_us;            /* spent waiting for a server to have a connection to spare */
+    int64_t queue_us;            /* spent waiting for a server to have a connection to spare; -1: there is no queue */
     uint64_t bytes_received, bytes_sent, response_length;
     bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
 };

@@ -58,8 +58,11 @@ static void record_begin(struct exchange *x, struct str peer)
     }
     rec = &all->items[all->count];
     *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
-                                     .response_us = -1, .queue_us = x->queue_us,
+                                     .response_us = -1,
+                                     .queue_us = x->group->queue != NULL ? x->queue_us : -1,
                                      .new_exchange = x->record == 0 };
+    if (x->choice.peer != NULL)
+        rec->server = x->choice.peer->server;
     x->record = ++all->count;
     x->started_us = clock_us();
 }

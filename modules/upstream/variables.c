@@ -86,44 +86,32 @@ static bool get_last_addr(struct eval *e, const struct var *v, struct str *out)
     return true;
 }
 
-/* "foo_bar" of $upstream_http_foo_bar against "Foo-Bar". */
-static bool name_matches(struct str name, struct str suffix)
+/* Of the server that was asked last, as the configuration calls it. */
+static bool get_last_server(struct eval *e, const struct var *v, struct str *out)
 {
-    if (name.len != suffix.len)
+    const struct upstream_records *all = &req_of(e)->upstream;
+
+    (void) v;
+    if (all->count == 0 || all->items[all->count - 1].server.len == 0)
         return false;
-    for (size_t i = 0; i < name.len; i++) {
-        unsigned char c = ascii_lower((unsigned char) name.ptr[i]);
-
-        if ((c == '-' ? '_' : c) != (unsigned char) suffix.ptr[i])
-            return false;
-    }
+    *out = all->items[all->count - 1].server;
     return true;
-}
-
-static bool get_field(const struct req *r, const struct fields *f, struct str suffix,
-                      struct str *out)
-{
-    for (unsigned i = 0; i < f->count; i++) {
-        if (f->items[i].deleted || !name_matches(f->items[i].name, suffix))
-            continue;
-        *out = fields_joined(f, f->items[i].name, STR(", "), r->arena);
-        return true;
-    }
-    return false;
 }
 
 static bool get_http(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
 
-    return r->upstream.head != NULL && get_field(r, &r->upstream.head->fields, v->suffix, out);
+    return r->upstream.head != NULL
+           && fields_variable(&r->upstream.head->fields, v->suffix, r->arena, out);
 }
 
 static bool get_trailer(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
 
-    return r->upstream.head != NULL && get_field(r, &r->upstream.head->trailers, v->suffix, out);
+    return r->upstream.head != NULL
+           && fields_variable(&r->upstream.head->trailers, v->suffix, r->arena, out);
 }
 
 /* The value of a Set-Cookie field: "name=value; …". */
@@ -162,6 +150,7 @@ static bool get_nothing(struct eval *e, const struct var *v, struct str *out)
 const struct var_row upstream_variables[] = {
     { "upstream_addr", get_joined, NULL, VALUE_ADDR, VAR_FRESH },
     { "upstream_last_addr", get_last_addr, NULL, 0, VAR_FRESH },
+    { "upstream_last_server_name", get_last_server, NULL, 0, VAR_FRESH },
     { "upstream_status", get_joined, NULL, VALUE_STATUS, VAR_FRESH },
     { "upstream_connect_time", get_joined, NULL, VALUE_CONNECT, VAR_FRESH },
     { "upstream_queue_time", get_joined, NULL, VALUE_QUEUE, VAR_FRESH },
@@ -170,7 +159,10 @@ const struct var_row upstream_variables[] = {
     { "upstream_response_length", get_joined, NULL, VALUE_LENGTH, VAR_FRESH },
     { "upstream_bytes_received", get_joined, NULL, VALUE_RECEIVED, VAR_FRESH },
     { "upstream_bytes_sent", get_joined, NULL, VALUE_SENT, VAR_FRESH },
+    { "upstream_queue_time", get_joined, NULL, VALUE_QUEUE, VAR_FRESH },
     { "upstream_cache_status", get_nothing, NULL, 0, VAR_FRESH },
+    { "upstream_cache_last_modified", get_nothing, NULL, 0, VAR_FRESH },
+    { "upstream_cache_etag", get_nothing, NULL, 0, VAR_FRESH },
     { "upstream_http_", get_http, NULL, 0, VAR_FRESH | VAR_PREFIX },
     { "upstream_trailer_", get_trailer, NULL, 0, VAR_FRESH | VAR_PREFIX },
     { "upstream_cookie_", get_cookie, NULL, 0, VAR_FRESH | VAR_PREFIX },
