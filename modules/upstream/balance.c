@@ -157,6 +157,6 @@ static unsigned pick_fastest(struct choice *c)
     return peers_fastest(&c->group->view, 0);
 }
 
-const struct balancer balancer_round_robin = { .name = "round_robin", .pick = pick_smooth };
+const struct balancer balancer_round_robin = { .name = "round robin", .pick = pick_smooth };
 const struct balancer balancer_least_conn = { .name = "least_conn", .pick = pick_least };
 const struct balancer balancer_least_time = { .name = "least_time", .pick = pick_fastest };
