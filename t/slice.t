@@ -34,7 +34,7 @@ http {
         location /one/ { slice 1; proxy_pass http://o; }
         location /exact/ { slice 5k; proxy_pass http://o; }
         location /maxranges/ { max_ranges 0; proxy_pass http://o; }
-        location /sub/ { gzip on; gzip_types *; gzip_min_length 1; sub_filter_types *; sub_filter none none; proxy_pass http://o; } #? sub_filter
+        location /sub/ { sub_filter_types *; sub_filter none none; proxy_pass http://o; } #? sub_filter
         location /errors/ { error_page 404 500 502 /page; proxy_intercept_errors on; proxy_pass http://o; }
         location /page { slice 0; return 200 "a page\n"; }
         location /rewritten/ { rewrite ^/rewritten/(.*) /plain/$1?r=1 break; proxy_pass http://o; }

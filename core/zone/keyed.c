@@ -330,6 +330,9 @@ void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evi
 {
     struct keyed_key k = { .str = key };
 
+    *created = false;
+    if (key.len > zone->size)
+        return NULL;
     key_hash(t, &k);
     return keyed_put_prepared(zone, t, &k, evict_max, created);
 }

@@ -153,7 +153,6 @@ const struct var_row upstream_variables[] = {
     { "upstream_last_server_name", get_last_server, NULL, 0, VAR_FRESH },
     { "upstream_status", get_joined, NULL, VALUE_STATUS, VAR_FRESH },
     { "upstream_connect_time", get_joined, NULL, VALUE_CONNECT, VAR_FRESH },
-    { "upstream_queue_time", get_joined, NULL, VALUE_QUEUE, VAR_FRESH },
     { "upstream_header_time", get_joined, NULL, VALUE_HEADER, VAR_FRESH },
     { "upstream_response_time", get_joined, NULL, VALUE_RESPONSE, VAR_FRESH },
     { "upstream_response_length", get_joined, NULL, VALUE_LENGTH, VAR_FRESH },
