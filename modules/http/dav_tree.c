@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Deleting and copying trees of the file system in steps: some entries, or some megabytes, at a time. Directories are
+ * Deleting and copying trees of the file system in steps: some entries, or a megabyte, at a time. Directories are
  * walked by descriptors and links are never followed, so that nobody who may write below can lead the walk
  * elsewhere. Knows of no request.
  */
@@ -14,7 +14,7 @@
 #include "modules/http/dav.h"
 
 #define STEP_ENTRIES 256
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (1u << 20)
 
 struct dav_level {
     DIR *dir;
