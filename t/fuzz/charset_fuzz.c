@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: recoding (the first byte says which way), whole and in small pieces (the second byte): the
- * same must come out. ASCII is never lost, and what came from well-formed UTF-8 goes back to it.
+ * Fuzz target: recoding (the first byte says which way), whole and in small pieces (the second
+ * byte): the same must come out. ASCII is never lost, and what came from well-formed UTF-8 goes
+ * back to it.
  */
 #include "modules/http/charset.h"
 
@@ -15,8 +16,8 @@ static void check(bool good, const char *what)
     }
 }
 
-static void add(struct arena *arena, struct recoding *there, struct recoding *back, unsigned char byte,
-                const char *text)
+static void add(struct arena *arena, struct recoding *there, struct recoding *back,
+                unsigned char byte, const char *text)
 {
     unsigned code;
     int n = utf8_decode((const unsigned char *) text, strlen(text), &code);
@@ -28,8 +29,8 @@ static void add(struct arena *arena, struct recoding *there, struct recoding *ba
 }
 
 /* In pieces of `step` bytes, each in memory of its own. */
-static struct str recode(struct arena *arena, const struct recoding *rec, const uint8_t *data, size_t len,
-                         size_t step)
+static struct str recode(struct arena *arena, const struct recoding *rec, const uint8_t *data,
+                         size_t len, size_t step)
 {
     struct recode_state state = { .len = 0 };
     struct chain out = CHAIN_INIT;
@@ -85,7 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     whole = recode(arena, rec, data + 2, size - 2, size);
     pieces = recode(arena, rec, data + 2, size - 2, step);
     check(str_eq(whole, pieces), "pieces differ from the whole");
-    check(count_ascii((const char *) data + 2, size - 2, '<') == count_ascii(whole.ptr, whole.len, '<'),
+    check(count_ascii((const char *) data + 2, size - 2, '<') ==
+              count_ascii(whole.ptr, whole.len, '<'),
           "markup is lost");
     if (rec == there) {
         /* Back again it is what it was, but for what has no counterpart. */
