@@ -52,6 +52,8 @@ http {
         location /alias/ { alias {{dir}}/html/alias/; dav_methods PUT COPY MOVE DELETE; }
         location /closed/ { }
         location /guarded/ { dav_methods COPY MOVE PUT; deny all; }
+        location /rewrites/ { dav_methods COPY MOVE; return 404; }
+        location /any/ { dav_methods COPY MOVE; satisfy any; }
         location /sub/ { dav_methods COPY MOVE; alias {{dir}}/html/d/; }
         location ~ \.php$ { return 200 php; }
         location ~ ^/re/(.*)\.txt$ { alias {{dir}}/html/re/$1.txt; dav_methods PUT COPY; }
@@ -261,6 +263,8 @@ is status('COPY', '/d/f', 'Destination', '/closed/x'), 403, 'a location without 
 is status('COPY', '/d/f', 'Destination', '/d/shell.php'), 403, 'one that a pattern takes';
 is status('COPY', '/d/f', 'Destination', '/guarded/x'), 403, 'one that is guarded otherwise';
 is content('guarded/x'), "x\n", 'untouched';
+is status('COPY', '/d/f', 'Destination', '/rewrites/x'), 403, 'one that would say 404';
+is status('COPY', '/d/f', 'Destination', '/any/x'), 403, 'one with another satisfy';
 is status('COPY', '/d/f', 'Destination', '/alias/copied'), 204, 'another directory';
 is content('alias/copied'), content('d/f'), 'is used for what is put there';
 is status('COPY', '/alias/f', 'Destination', '/al'), 403, 'shorter than the alias';

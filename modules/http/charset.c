@@ -39,7 +39,7 @@ struct charset_conf {
     struct mime_types types;
 };
 
-/* Names ------------------------------------------------------------------------------------------ */
+/* Names ---------------------------------------------------------------------------------------- */
 
 static const struct charset_main *charset_main(const struct level *level)
 {
@@ -81,7 +81,7 @@ static struct recoding *recoding_of(const struct charset *from, const struct cha
     return rec;
 }
 
-/* The head --------------------------------------------------------------------------------------- */
+/* The head ------------------------------------------------------------------------------------- */
 
 /* The charset an answer names: set apart, or a parameter of Content-Type. */
 static struct str declared(const struct req *r)
@@ -221,7 +221,7 @@ static enum verdict charset_body(struct req *r, void *ctx, struct chain *chain, 
     return V_NEXT;
 }
 
-/* Configuration ---------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static const char *set_charset(struct conf *cf, void *field)
 {

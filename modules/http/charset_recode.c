@@ -71,7 +71,7 @@ int utf8_decode(const unsigned char *p, size_t len, unsigned *code)
     return n;
 }
 
-/* Output ----------------------------------------------------------------------------------------- */
+/* Output --------------------------------------------------------------------------------------- */
 
 struct writer {
     struct chain *out;
@@ -121,7 +121,7 @@ static void put_unknown(struct writer *w)
     w->used++;
 }
 
-/* From UTF-8 ------------------------------------------------------------------------------------- */
+/* From UTF-8 ----------------------------------------------------------------------------------- */
 
 /* Completes what the piece before began. How many bytes of p that took. */
 static size_t finish_partial(struct writer *w, const struct recoding *rec, struct recode_state *s,
@@ -187,7 +187,7 @@ static void from_utf8(struct writer *w, const struct recoding *rec, struct recod
     }
 }
 
-/* Pieces ----------------------------------------------------------------------------------------- */
+/* Pieces --------------------------------------------------------------------------------------- */
 
 static bool stays(const struct recoding *rec, unsigned char c)
 {

@@ -17,7 +17,7 @@
 
 unsigned dav_slot;
 
-/* Answers ---------------------------------------------------------------------------------------- */
+/* Answers -------------------------------------------------------------------------------------- */
 
 enum verdict dav_answer(struct req *r, unsigned status, struct str created)
 {
@@ -98,7 +98,7 @@ bool dav_has_body(const struct req *r)
     return r == r->main && (r->in->content_length > 0 || r->in->chunked);
 }
 
-/* Conditions (RFC 9110, 13) ---------------------------------------------------------------------- */
+/* Conditions (RFC 9110, 13) -------------------------------------------------------------------- */
 
 /* Whether a list of tags names this one. */
 static bool names_tag(struct str list, struct str tag, bool weak)
@@ -150,7 +150,7 @@ enum verdict dav_precondition(struct req *r, const struct stat *st)
     return fine ? V_NEXT : req_status(r, 412);
 }
 
-/* Depth ------------------------------------------------------------------------------------------ */
+/* Depth ---------------------------------------------------------------------------------------- */
 
 unsigned dav_depth(struct req *r, unsigned otherwise)
 {
@@ -168,7 +168,7 @@ unsigned dav_depth(struct req *r, unsigned otherwise)
     return DEPTH_INVALID;
 }
 
-/* DELETE ----------------------------------------------------------------------------------------- */
+/* DELETE --------------------------------------------------------------------------------------- */
 
 static void close_tree(void *arg)
 {
@@ -256,7 +256,7 @@ static enum verdict dav_delete(struct req *r, const struct dav_conf *conf)
     return begin_delete(r, path, true);
 }
 
-/* MKCOL ------------------------------------------------------------------------------------------ */
+/* MKCOL ---------------------------------------------------------------------------------------- */
 
 static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
 {
@@ -287,7 +287,7 @@ static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
     return dav_answer(r, 201, r->uri);
 }
 
-/* The hook --------------------------------------------------------------------------------------- */
+/* The hook ------------------------------------------------------------------------------------- */
 
 static enum verdict dav_run(struct req *r)
 {
@@ -303,7 +303,7 @@ static enum verdict dav_run(struct req *r)
     }
 }
 
-/* Configuration ---------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static const char *set_methods(struct conf *cf, void *field)
 {

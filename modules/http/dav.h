@@ -25,7 +25,7 @@ static inline unsigned dav_dir_access(unsigned access)
     return access | (access & 0444) >> 2;
 }
 
-/* Answers (dav.c) -------------------------------------------------------------------------------- */
+/* Answers (dav.c) ------------------------------------------------------------------------------ */
 
 /* An answer without content; 201 with a Location where `created` is given. */
 enum verdict dav_answer(struct req *r, unsigned status, struct str created);
@@ -59,7 +59,7 @@ struct str dav_beside(struct arena *arena, struct str path);
 enum verdict dav_put(struct req *r, const struct dav_conf *conf);
 enum verdict dav_copy_move(struct req *r, const struct dav_conf *conf);
 
-/* Trees (dav_tree.c) ----------------------------------------------------------------------------- */
+/* Trees (dav_tree.c) --------------------------------------------------------------------------- */
 
 #define DAV_DEPTH_MAX 256 /* directories below the first */
 

@@ -51,7 +51,7 @@ static void clean_up(void *arg)
     arena_destroy(arena);
 }
 
-/* The destination -------------------------------------------------------------------------------- */
+/* The destination ------------------------------------------------------------------------------ */
 
 static enum verdict invalid(struct req *r, struct str value)
 {
@@ -146,15 +146,18 @@ static int find_location(struct req *r, struct str uri, struct found *found)
 
 /*
  * Whether whatever guards the destination also guarded this request: the very same settings, not
- * equal ones.
+ * equal ones. A location that rewrites may answer otherwise altogether.
  */
 static bool same_guards(const struct location *from, const struct location *to)
 {
+    if (from->core->satisfy != to->core->satisfy)
+        return false;
     for (unsigned i = 0; i < module_count; i++) {
         const struct hook *hook = modules[i]->http != NULL ? modules[i]->http->hooks : NULL;
 
         for (; hook != NULL && hook->run != NULL; hook++) {
-            if (hook->phase != PHASE_ACCESS || (hook->wanted != NULL && !hook->wanted(to->level)))
+            if ((hook->phase != PHASE_ACCESS && hook->phase != PHASE_REWRITE) ||
+                (hook->wanted != NULL && !hook->wanted(to->level)))
                 continue;
             if (from->level->conf[STORE_LOC][i] != to->level->conf[STORE_LOC][i])
                 return false;
@@ -210,7 +213,7 @@ static enum verdict map_destination(struct req *r, struct copy_job *j)
     return rc == 0 ? dav_check_links(r, j->to) : req_status(r, 500);
 }
 
-/* Fields ----------------------------------------------------------------------------------------- */
+/* Fields --------------------------------------------------------------------------------------- */
 
 static enum verdict read_depth(struct req *r, struct copy_job *j)
 {
@@ -234,7 +237,7 @@ static enum verdict read_overwrite(struct req *r, struct copy_job *j)
     return req_status(r, 400);
 }
 
-/* The files -------------------------------------------------------------------------------------- */
+/* The files ------------------------------------------------------------------------------------ */
 
 static struct str without_slash(struct req *r, struct str path)
 {
@@ -291,7 +294,7 @@ static enum verdict look_at_both(struct req *r, struct copy_job *j)
     return V_NEXT;
 }
 
-/* Working ---------------------------------------------------------------------------------------- */
+/* Working -------------------------------------------------------------------------------------- */
 
 static enum verdict run_job(struct req *r, struct copy_job *j);
 

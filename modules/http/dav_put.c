@@ -43,7 +43,7 @@ static void clean_up(void *arg)
         unlink(p->beside.ptr);
 }
 
-/* Receiving -------------------------------------------------------------------------------------- */
+/* Receiving ------------------------------------------------------------------------------------ */
 
 static int write_file_piece(struct put *p, const struct piece *piece)
 {
@@ -125,7 +125,7 @@ static enum verdict write_failed(struct req *r, struct put *p)
     return dav_failed(r, p->err, 500, "write()", p->temp.ptr);
 }
 
-/* Placing ---------------------------------------------------------------------------------------- */
+/* Placing -------------------------------------------------------------------------------------- */
 
 static enum verdict placed(struct req *r, struct put *p)
 {
@@ -195,7 +195,7 @@ static enum verdict place(struct req *r, struct put *p)
     return errno == EXDEV ? begin_copy(r, p) : place_failed(r, p, p->temp);
 }
 
-/* Beginning -------------------------------------------------------------------------------------- */
+/* Beginning ------------------------------------------------------------------------------------ */
 
 /* Whether the directory is there that the file is to be in. */
 static bool has_parent(struct req *r, struct str path)

@@ -156,7 +156,7 @@ static int leave(struct dav_tree *t)
     return 0;
 }
 
-/* Files ------------------------------------------------------------------------------------------ */
+/* Files ---------------------------------------------------------------------------------------- */
 
 static int open_copy(struct dav_tree *t, const char *name, const char *to_name,
                      const struct stat *st)
@@ -226,7 +226,7 @@ static int copy_link(struct dav_tree *t, const char *name, const char *to_name)
     return symlinkat(target, to_dir(t), to_name) == 0 ? 0 : fail_to(t, "symlink()", shown);
 }
 
-/* Walking ---------------------------------------------------------------------------------------- */
+/* Walking -------------------------------------------------------------------------------------- */
 
 static int copy_entry(struct dav_tree *t, const char *name, const char *to_name,
                       const struct stat *st)

@@ -41,7 +41,7 @@ struct more_conf {
     struct more_rules out, in;
 };
 
-/* What a rule is for ----------------------------------------------------------------------------- */
+/* What a rule is for --------------------------------------------------------------------------- */
 
 static bool has_type(const struct more_rule *rule, const struct fields *f)
 {
@@ -71,7 +71,7 @@ static bool has_status(const struct more_rule *rule, unsigned status)
     return rule->status_count == 0;
 }
 
-/* Fields in general ------------------------------------------------------------------------------ */
+/* Fields in general ---------------------------------------------------------------------------- */
 
 static void add(struct msg *m, const struct more_field *f, struct str value)
 {
@@ -93,7 +93,7 @@ static void clear_prefix(struct msg *m, struct str prefix)
     }
 }
 
-/* The answer ------------------------------------------------------------------------------------- */
+/* The answer ----------------------------------------------------------------------------------- */
 
 /* Fields that the head's writer would make up, or that stand elsewhere until it does. */
 static void clear_typed(struct req *r, enum token t)
@@ -153,7 +153,7 @@ static enum head_verdict more_head(struct req *r, void **ctx)
     return HEAD_PASS;
 }
 
-/* The request ------------------------------------------------------------------------------------ */
+/* The request ---------------------------------------------------------------------------------- */
 
 /* A decoded $uri may hold line ends, which would begin fields of the client's making further on. */
 static struct str one_line(struct req *r, struct str value)
@@ -220,7 +220,7 @@ static enum verdict more_run(struct req *r)
     return V_NEXT;
 }
 
-/* Configuration ---------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static bool is_input(const struct conf *cf)
 {
