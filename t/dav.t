@@ -53,6 +53,7 @@ http {
         location /closed/ { }
         location /guarded/ { dav_methods COPY MOVE PUT; deny all; }
         location /rewrites/ { dav_methods COPY MOVE; return 404; }
+        location /if/ { if ($http_x) { set $y 1; } alias {{dir}}/html/d/; dav_methods COPY PUT; }
         location /any/ { dav_methods COPY MOVE; satisfy any; }
         location /sub/ { dav_methods COPY MOVE; alias {{dir}}/html/d/; }
         location ~ \.php$ { return 200 php; }
@@ -264,6 +265,7 @@ is status('COPY', '/d/f', 'Destination', '/d/shell.php'), 403, 'one that a patte
 is status('COPY', '/d/f', 'Destination', '/guarded/x'), 403, 'one that is guarded otherwise';
 is content('guarded/x'), "x\n", 'untouched';
 is status('COPY', '/d/f', 'Destination', '/rewrites/x'), 403, 'one that would say 404';
+is status('COPY', '/if/f', 'Destination', '/if/byif', 'X', '1'), 204, 'inside of if it is the same location';
 is status('COPY', '/d/f', 'Destination', '/any/x'), 403, 'one with another satisfy';
 is status('COPY', '/d/f', 'Destination', '/alias/copied'), 204, 'another directory';
 is content('alias/copied'), content('d/f'), 'is used for what is put there';

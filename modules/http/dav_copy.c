@@ -173,11 +173,15 @@ static bool same_guards(const struct location *from, const struct location *to)
 static enum verdict check_location(struct req *r, struct str uri, const struct location *loc)
 {
     const struct dav_conf *conf = level_conf(loc->level, STORE_LOC, dav_slot);
+    const struct location *from = r->loc;
 
-    if (loc == r->loc || loc->level == r->loc->level)
+    /* A block that was entered by `if` is in a location that was found. */
+    while (from->kind == LOC_IF)
+        from = from->parent;
+    if (loc == from)
         return V_NEXT;
     if (!loc->core->internal && loc->handler == NULL && (conf->methods & r->method) &&
-        same_guards(r->loc, loc))
+        same_guards(from, loc))
         return V_NEXT;
     log_error(&r->log, 0, "\"Destination\" URI \"%.*s\" is not where this %.*s is allowed",
               STR_ARG(uri), STR_ARG(r->method_name));
