@@ -247,13 +247,16 @@ static int visit(struct dav_tree *t, const char *name, const char *to_name)
     const char *shown = t->depth > 0 ? name : NULL;
     struct stat st;
 
+    /* Below the first, what somebody else has removed meanwhile is no failure. */
     if (fstatat(from_dir(t), name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return fail(t, "lstat()", shown);
+        return t->depth > 0 && errno == ENOENT ? 0 : fail(t, "lstat()", shown);
     if (S_ISDIR(st.st_mode))
         return enter(t, name, to_name, &st);
     if (t->op == DAV_COPY)
         return copy_entry(t, name, to_name, &st);
-    return unlinkat(from_dir(t), name, 0) == 0 ? 0 : fail(t, "unlink()", shown);
+    if (unlinkat(from_dir(t), name, 0) == 0 || (t->depth > 0 && errno == ENOENT))
+        return 0;
+    return fail(t, "unlink()", shown);
 }
 
 static int next_entry(struct dav_tree *t)
