@@ -128,15 +128,15 @@ check('now', $v, %core, body_bytes_sent => '0', bytes_sent => '0', request_compl
     sent_http_content_length => '', sent_http_connection => 'keep-alive', status => '200', pipe => 'p', request_length => qr/\d+/);
 my $l = logged('core');
 is $l->{$_}, $v->{$_}, "logged: \$$_ is as before" for grep { !/time|msec|bytes|sent|completion|length|tcpinfo/ } sort keys %core;
-check('logged', $l, body_bytes_sent => length $r->body, bytes_sent => length $r->raw, request_completion => 'OK', status => '200', request_length => length("${head}abc"),
+check('logged', $l, body_bytes_sent => length $r->body, bytes_sent => length $r->raw, status => '200', request_length => length("${head}abc"),
     # read before the answer was there, and kept
-    sent_http_x_sent => '', sent_http_content_type => '', sent_http_content_length => '', sent_http_connection => 'keep-alive');
+    request_completion => '', sent_http_x_sent => '', sent_http_content_type => '', sent_http_content_length => '', sent_http_connection => 'keep-alive');
 is $v->{pid}, ($p->workers)[0], 'the worker\'s pid';
 cmp_ok abs($v->{msec} - time), '<', 30, 'the time';
 
 $r = $p->get('/file?id=file');
 $l = logged('file');
-check('of a file, logged', $l, sent_http_x_sent => 'sent', sent_http_content_type => 'text/plain', sent_http_content_length => '11', sent_http_connection => 'close',
+check('of a file, logged', $l, request_completion => 'OK', sent_http_x_sent => 'sent', sent_http_content_type => 'text/plain', sent_http_content_length => '11', sent_http_connection => 'close',
     body_bytes_sent => '11', bytes_sent => length $r->raw, pipe => '.', connection_requests => '1', remote_user => '', is_request_port => '', request_port => '', host => 'localhost',
     request_filename => "$dir/html/a.txt", document_root => "$dir/html/a.txt");
 $p->head('/file?id=head');

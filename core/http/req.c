@@ -101,7 +101,7 @@ void req_set_exten(struct req *r)
 enum verdict req_restart_uri(struct req *r, struct str uri, struct str args)
 {
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->restart = RESTART_URI;
     return V_RESTART;
@@ -864,7 +864,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->unparsed_uri = parent->unparsed_uri;
     r->host = parent->host;
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->internal = true;
     r->start_ms = parent->start_ms;

@@ -134,6 +134,22 @@ static void head_lost(struct client *c, unsigned status)
     req_abort(r, status);
 }
 
+/* What the request line asked for. 0, or -1: the URI is malformed. */
+static int take_target(struct req *r, struct h1_state *st)
+{
+    struct uri_parts parts;
+
+    r->unparsed_uri = st->parser.path;
+    if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0)
+        return -1;
+    r->uri = parts.uri;
+    r->args = parts.args.len > 0 ? parts.args : STR_NULL;
+    r->exten = parts.exten;
+    r->complex_uri = parts.complex;
+    r->head_bytes = st->head_bytes;
+    return 0;
+}
+
 static void head_failed(struct client *c, enum h1_error error)
 {
     struct h1_state *st = c->h1;
@@ -157,7 +173,8 @@ static void head_failed(struct client *c, enum h1_error error)
     r->body.complete = true;
     r->keep_alive = false;
     r->lingering = true;
-    if (r->uri.ptr == NULL)
+    /* Behind a line that was in order, the page and the log know what it was. */
+    if (st->msg.version == 0 || error == H1_BAD_URI || take_target(r, st) != 0)
         r->uri = STR("");
     if (st->msg.version == 0)
         st->msg.version = HTTP_11;
@@ -169,7 +186,6 @@ static void head_done(struct client *c)
 {
     struct h1_state *st = c->h1;
     struct req *r = st->req;
-    struct uri_parts parts;
 
     if (st->parser.error == H1_BAD_HOST) {
         head_failed(c, H1_BAD_HOST);
@@ -177,8 +193,7 @@ static void head_done(struct client *c)
     }
     if (r->server == c->server && st->parser.host_value.ptr == NULL && c->listen->names != NULL)
         r->server = http_server_find(c->listen, STR(""), &r->eval, &r->match);
-    r->unparsed_uri = st->parser.path;
-    if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0) {
+    if (take_target(r, st) != 0) {
         st->parser.bad = STR_NULL;
         head_failed(c, H1_BAD_URI);
         return;
@@ -191,14 +206,9 @@ static void head_done(struct client *c)
     timer_stop(&c->conn->timer);
     r->method = st->msg.method;
     r->method_name = st->msg.method_name;
-    r->uri = parts.uri;
-    r->args = parts.args;
-    r->exten = parts.exten;
-    r->complex_uri = parts.complex;
     r->valid_unparsed_uri = true;
     r->keep_alive = st->msg.keep_alive;
     r->request_number = c->requests;
-    r->head_bytes = st->head_bytes;
     r->log.action = NULL;
     h1_body_init(&st->body, &st->msg, false, false);
     if (st->body.kind == H1_BODY_NONE || (st->body.kind == H1_BODY_LENGTH && st->body.left == 0)) {

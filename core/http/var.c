@@ -339,7 +339,7 @@ const struct var_row http_core_variables[] = {
     FRESH("body_bytes_sent", var_body_bytes_sent),
     FRESH("request_length", var_request_length),
     FRESH("request_time", var_request_time),
-    FRESH("request_completion", var_request_completion),
+    VAR("request_completion", var_request_completion),
     { .name = "limit_rate",
       .get = var_limit_rate,
       .set = var_set_limit_rate,

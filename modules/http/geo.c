@@ -20,6 +20,7 @@ struct geo {
     uint32_t fallback;        /* of ranges; networks have one of length 0 */
     struct str *values;       /* by number; 0 is the empty one that nobody has given */
     unsigned value_count, value_capacity;
+    struct conf_pos pos;
 };
 
 /* The address ------------------------------------------------------------------------------------ */
@@ -93,26 +94,35 @@ static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
     return true;
 }
 
+/* The number of the value for an address; what is neither IPv4 nor a network's IPv6 is 255.255.255.255. */
+static uint32_t look_up(const struct geo *geo, const struct addr *a)
+{
+    uint32_t v4 = INADDR_NONE, value;
+
+    if (a->sa.sa_family == AF_INET) {
+        v4 = ntohl(a->in.sin_addr.s_addr);
+    } else if (a->sa.sa_family == AF_INET6) {
+        const unsigned char *v6 = a->in6.sin6_addr.s6_addr;
+
+        if (IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr))
+            v4 = (uint32_t) v6[12] << 24 | (uint32_t) v6[13] << 16 | (uint32_t) v6[14] << 8 | v6[15];
+        else if (!geo->ranges)
+            return geo_find6(geo->table, v6);
+    }
+    value = geo_find4(geo->table, v4);
+    return value != 0 ? value : geo->fallback;
+}
+
 static bool get_geo(struct eval *e, const struct var *v, struct str *out)
 {
     const struct geo *geo = (const struct geo *) v->data;
-    uint32_t v4 = INADDR_NONE, value;
     struct addr a;
 
     if (!find_address(e, geo, &a))
         a.sa.sa_family = AF_UNSPEC;
-    if (a.sa.sa_family == AF_INET) {
-        v4 = ntohl(a.in.sin_addr.s_addr);
-    } else if (a.sa.sa_family == AF_INET6) {
-        const unsigned char *v6 = a.in6.sin6_addr.s6_addr;
-
-        if (IN6_IS_ADDR_V4MAPPED(&a.in6.sin6_addr))
-            v4 = (uint32_t) v6[12] << 24 | (uint32_t) v6[13] << 16 | (uint32_t) v6[14] << 8 | v6[15];
-        else if (!geo->ranges)
-            return *out = geo->values[geo_find6(geo->table, v6)], true;
-    }
-    value = geo_find4(geo->table, v4);
-    *out = geo->values[value != 0 ? value : geo->fallback];
+    *out = geo->values[look_up(geo, &a)];
+    req_trace(req_of(e), geo->pos, "geo makes $%.*s \"%.*s\" of the address", STR_ARG(v->name),
+              STR_ARG(*out));
     return true;
 }
 
@@ -306,6 +316,7 @@ static const char *set_geo(struct conf *cf, void *field)
     struct var *v;
 
     (void) field;
+    geo->pos = cf->pos;
     if (cf->nargs == 3) {
         if (source.len < 2 || source.ptr[0] != '$')
             return conf_error_arg(cf, 1, "invalid variable name \"%s\"", source.ptr);

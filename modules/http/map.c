@@ -28,6 +28,7 @@ struct map {
     unsigned regex_count, regex_capacity;
     struct expr *fallback;  /* default; NULL: none given, which is an empty value */
     bool hostnames, is_volatile;
+    struct conf_pos pos;
 };
 
 /* Looking up ------------------------------------------------------------------------------------- */
@@ -88,11 +89,14 @@ static const struct expr *find(struct eval *e, const struct map *m, struct str k
 static bool get_map(struct eval *e, const struct var *v, struct str *out)
 {
     const struct map *m = (const struct map *) v->data;
-    const struct expr *x = find(e, m, expr_eval(e, m->source));
+    struct str key = expr_eval(e, m->source);
+    const struct expr *x = find(e, m, key);
 
     if (x == NULL)
         x = m->fallback;
     *out = x != NULL ? expr_eval(e, x) : STR("");
+    req_trace(req_of(e), m->pos, "map makes $%.*s \"%.*s\" of \"%.*s\"", STR_ARG(v->name),
+              STR_ARG(*out), STR_ARG(key));
     return true;
 }
 
@@ -231,6 +235,7 @@ static const char *set_map(struct conf *cf, void *field)
     struct var *v;
 
     (void) field;
+    m->pos = cf->pos;
     error = conf_arg_expr(cf, 1, &m->source);
     if (error == NULL)
         error = conf_define_var(cf, 2, get_map, m, &v);

@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "core/http/http.h"
+#include "core/http/req.h"
 
 /* configure: switch=http_num_map_module default=on */
 
@@ -27,6 +27,7 @@ struct num_map {
     struct interval *items;    /* in order, not touching each other's numbers */
     unsigned count;
     bool is_volatile;
+    struct conf_pos pos;
 };
 
 /* An integer part, an optional fraction: the number at the front of *text, which is then what follows. */
@@ -77,7 +78,7 @@ static const struct expr *find(const struct num_map *m, number n)
 static bool get_num_map(struct eval *e, const struct var *v, struct str *out)
 {
     const struct num_map *m = (const struct num_map *) v->data;
-    struct str text = str_trim(expr_eval(e, m->source));
+    struct str key = str_trim(expr_eval(e, m->source)), text = key;
     const struct expr *x = NULL;
     number n;
 
@@ -86,6 +87,8 @@ static bool get_num_map(struct eval *e, const struct var *v, struct str *out)
     if (x == NULL)
         x = m->fallback;
     *out = x != NULL ? expr_eval(e, x) : STR("");
+    req_trace(req_of(e), m->pos, "num_map makes $%.*s \"%.*s\" of \"%.*s\"", STR_ARG(v->name),
+              STR_ARG(*out), STR_ARG(key));
     return true;
 }
 
@@ -265,6 +268,7 @@ static const char *set_num_map(struct conf *cf, void *field)
     struct var *v;
 
     (void) field;
+    m->pos = cf->pos;
     if (cf->nargs == 2)
         return conf_error(cf, "the number that $%s depends on must be given",
                           cf->args[1].ptr + (cf->args[1].ptr[0] == '$'));

@@ -4,7 +4,7 @@
  * always falls into the same part. The hash and the arithmetic are nginx's: who changes over keeps
  * his groups.
  */
-#include "core/http/http.h"
+#include "core/http/req.h"
 
 /* configure: switch=http_split_clients_module default=on */
 
@@ -20,6 +20,7 @@ struct split {
     struct expr *source;
     struct part *parts;
     unsigned count, capacity;
+    struct conf_pos pos;
 };
 
 /* MurmurHash2 of 32 bits, seed 0, little-endian (Austin Appleby, public domain algorithm). */
@@ -64,6 +65,8 @@ static bool get_part(struct eval *e, const struct var *v, struct str *out)
             break;
         }
     }
+    req_trace(req_of(e), split->pos, "split_clients makes $%.*s \"%.*s\" of the hash %u",
+              STR_ARG(v->name), STR_ARG(*out), hash);
     return true;
 }
 
@@ -136,6 +139,7 @@ static const char *set_split_clients(struct conf *cf, void *field)
     struct var *v;
 
     (void) field;
+    split->pos = cf->pos;
     error = conf_arg_expr(cf, 1, &split->source);
     if (error == NULL)
         error = conf_define_var(cf, 2, get_part, split, &v);

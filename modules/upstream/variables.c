@@ -114,7 +114,14 @@ static bool get_trailer(struct eval *e, const struct var *v, struct str *out)
            && fields_variable(&r->upstream.head->trailers, v->suffix, r->arena, out);
 }
 
-/* The value of a Set-Cookie field: "name=value; …". */
+static struct str without_blanks(struct str s)
+{
+    while (s.len > 0 && s.ptr[0] == ' ')
+        s = str_skip(s, 1);
+    return s;
+}
+
+/* The value of a Set-Cookie field: "name=value; …". Blanks behind it belong to it, as in nginx. */
 static bool get_cookie(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
@@ -124,16 +131,17 @@ static bool get_cookie(struct eval *e, const struct var *v, struct str *out)
         return false;
     for (f = fields_get(&r->upstream.head->fields, T_SET_COOKIE); f != NULL;
          f = fields_next(&r->upstream.head->fields, f)) {
-        ssize_t eq = str_chr(f->value, '='), end;
-        struct str value;
+        struct str rest;
+        ssize_t end;
 
-        if (eq < 0 || !str_caseeq(str_trim(str_from(f->value.ptr, (size_t) eq)), v->suffix))
+        if (!str_casestarts(f->value, v->suffix))
             continue;
-        value = str_skip(f->value, (size_t) eq + 1);
-        end = str_chr(value, ';');
-        if (end >= 0)
-            value.len = (size_t) end;
-        *out = str_trim(value);
+        rest = without_blanks(str_skip(f->value, v->suffix.len));
+        if (rest.len == 0 || rest.ptr[0] != '=')
+            continue;
+        rest = without_blanks(str_skip(rest, 1));
+        end = str_chr(rest, ';');
+        *out = end < 0 ? rest : str_from(rest.ptr, (size_t) end);
         return true;
     }
     return false;
