@@ -101,7 +101,7 @@ http {
 EOT
 is $status, 0, '--lint: warnings do not fail';
 is_deeply [map { [@$_{qw(level rule line column)}] } @{ $o->{messages} }],
-    [['warn', 'alias-traversal', 5, 18]], '--lint: the rule is named' or diag explain $o;
+    [['warn', 'alias-traversal', 6, 19]], '--lint: the rule is named' or diag explain $o;
 ok $o->{messages}[0]{hint}, '--lint: the remedy' if @{ $o->{messages} };
 $p->discard;
 done_testing;

@@ -6,6 +6,7 @@
 #include "workers/check.h"
 
 #include "core/base/json.h"
+#include "modules/lint/lint.h"
 #include "workers/cycle.h"
 #include "workers/pidfile.h"
 #include "workers/settings.h"
@@ -16,24 +17,6 @@ static int try_out(struct config *config)
     if (cycle_open(config, NULL))
         return -1;
     return config->offline ? 0 : pidfile_check(core_settings(config)->pid.ptr);
-}
-
-/* -t, -T, --lint */
-static int test(const struct options *o, struct config *config)
-{
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: the configuration file %s syntax is ok\n", config->file);
-    if (try_out(config)) {
-        fprintf(stderr, "proxyd: configuration file %s test failed\n", config->file);
-        return 1;
-    }
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: configuration file %s test is successful\n", config->file);
-    if (o->dump) {
-        config_dump(config, stdout);
-        fflush(stdout);
-    }
-    return 0;
 }
 
 /* --json: the log's lines while the configuration is read and tried, and what became of it. */
@@ -102,11 +85,54 @@ static void write_report(const char *file, int status)
     arena_destroy(report.arena);
 }
 
+/* --lint: the line that can be found by programs, the source line, and the remedy below it. */
+static void say_finding(void *data, const struct lint_finding *f)
+{
+    const struct config *config = data;
+    struct conf_message parts = { .text = str_cstr(f->sentence), .pos = f->pos, .hint = f->remedy,
+                                  .rule = f->rule };
+
+    report.pending = &parts;
+    log_warn(log_main, 0, "%s: %s in %s:%u", f->rule, f->sentence, f->pos.file, f->pos.line);
+    report.pending = NULL;
+    conf_show_source(config, stderr, f->pos, f->remedy);
+}
+
+static void lint(const struct options *o, struct config *config)
+{
+    unsigned n = lint_run(config, say_finding, config);
+
+    if (!o->quiet)
+        fprintf(stderr, "proxyd: %u lint warning%s in configuration file %s\n", n, n == 1 ? "" : "s",
+                config->file);
+}
+
+/* -t, -T, --lint */
+static int test(const struct options *o, struct config *config)
+{
+    if (!o->quiet)
+        fprintf(stderr, "proxyd: the configuration file %s syntax is ok\n", config->file);
+    if (try_out(config)) {
+        fprintf(stderr, "proxyd: configuration file %s test failed\n", config->file);
+        return 1;
+    }
+    if (!o->quiet)
+        fprintf(stderr, "proxyd: configuration file %s test is successful\n", config->file);
+    if (o->lint)
+        lint(o, config);
+    if (o->dump) {
+        config_dump(config, stdout);
+        fflush(stdout);
+    }
+    return 0;
+}
+
 int check(const struct options *o, struct config_request *request)
 {
     struct config *config;
     int status = 1;
 
+    request->record = o->lint;
     if (o->json) {
         open_report();
         request->report = &report;

@@ -267,6 +267,8 @@ extern const struct module *const modules[];
 extern unsigned module_count;
 /* Prints the configuration dump of -T: each file once, "# configuration file PATH:" before it. */
 void config_dump(const struct config *config, FILE *out);
+/* The source line (of a long one the part that matters), below it a caret and the hint, which may be NULL. */
+void conf_show_source(const struct config *config, FILE *out, struct conf_pos pos, const char *hint);
 /* Prints the manual made from the rows ("-x directives"): Markdown, by module. */
 void config_manual(FILE *out);
 

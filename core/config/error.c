@@ -75,15 +75,11 @@ static bool is_continuation(char c)
     return ((unsigned char) c & 0xc0) == 0x80;
 }
 
-/* The part of a long line around the caret, and the caret's line below it. */
-static void show_source(struct conf *cf, struct conf_pos pos, const char *hint)
+void conf_show_source(const struct config *config, FILE *out, struct conf_pos pos, const char *hint)
 {
-    FILE *out = cf->config->details;
-    struct str line = pos.line ? conf_source_line(cf->config, pos) : STR_NULL;
+    struct str line = pos.line ? conf_source_line(config, pos) : STR_NULL;
     size_t from = 0, to, caret = pos.column ? pos.column - 1 : 0;
 
-    if (out == NULL)
-        return;
     if (line.ptr == NULL) {
         if (hint)
             fprintf(out, "%s\n", hint);
@@ -139,7 +135,8 @@ void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, co
         return;
     config->errors++;
     say(cf, LOG_EMERG_LEVEL, pos, sentence, hint);
-    show_source(cf, pos, hint);
+    if (config->details)
+        conf_show_source(config, config->details, pos, hint);
     if (config->errors == CONF_ERRORS_MAX) {
         log_emerg(cf->log, 0, "%u errors in the configuration, giving up", config->errors);
         parser->stop = true;
