@@ -18,8 +18,9 @@ static void forget_response(struct req *r)
     msg_init(&r->out, arena, 8);
     r->out.content_length = -1;
     r->last_modified = -1;
-    r->allow_ranges = false;
-    r->charset = STR_NULL;
+    r->allow_ranges = r->single_range = r->expect_trailers = false;
+    r->content_offset = 0;
+    r->charset = r->override_charset = STR_NULL;
     r->answer_started = false;
     r->err_status = 0;
     req_forget_pass(r);
@@ -215,6 +216,19 @@ static enum verdict send_merged(struct req *main, struct chain *chain, unsigned 
     return main->ops->body(main, chain, flags);
 }
 
+static struct req *linked_child(const struct piece *p)
+{
+    return container_of(p->link, struct req, sub_out);
+}
+
+/* The child whose output comes next: nothing that stands behind it can move before it has ended. */
+static struct req *front_child(const struct req *main)
+{
+    const struct piece *first = main->boundary.first;
+
+    return first != NULL && first->kind == PIECE_LINK ? linked_child(first) : NULL;
+}
+
 /* Takes what stands before the first LINK whose child is still at work. */
 static void take_ready(struct chain *queue, struct chain *out)
 {
@@ -225,7 +239,7 @@ static void take_ready(struct chain *queue, struct chain *out)
             chain_take(out, queue, queue->bytes);
             continue;
         }
-        child = container_of(queue->first->link, struct req, sub_out);
+        child = linked_child(queue->first);
         if (!chain_empty(&child->sub_out)) {
             /* The child's pieces, LINKs to its own children among them, stand before what follows. */
             chain_prepend(queue, &child->sub_out);
@@ -253,12 +267,51 @@ static enum verdict flow(struct req *main, unsigned flags)
     return v;
 }
 
-void answer_splice(struct req *main)
+/*
+ * Those who paused because of what waited at the boundary must hear of it; from the loop, since the
+ * child that moved it is still on the stack.
+ */
+static void drain_run(struct later *later)
 {
+    answer_drained(container_of(later, struct req, drain));
+}
+
+void answer_splice(struct req *main, unsigned flags)
+{
+    const struct req *front = front_child(main);
+    uint64_t waited = main->boundary.bytes;
+
     if (main->finished || !main->head_sent)
         return;
-    if (flow(main, BODY_FLUSH) == V_ABORT)
+    if (flow(main, flags) == V_ABORT) {
         req_abort(main, 0);
+        return;
+    }
+    if (main->finished || (front == front_child(main) && waited == main->boundary.bytes))
+        return;
+    main->drain.run = drain_run;
+    loop_later(&main->drain);
+}
+
+void answer_settle(struct req *child)
+{
+    struct chain whole = CHAIN_INIT;
+
+    take_ready(&child->sub_out, &whole);
+    chain_append(&child->sub_out, &whole);
+}
+
+void answer_drained(struct req *main)
+{
+    struct req *front;
+
+    if (!main->finished && main->on_drain != NULL)
+        main->on_drain(main);
+    if (main->finished)
+        return;
+    front = front_child(main);
+    if (front != NULL && !front->finished && front->on_drain != NULL)
+        front->on_drain(front);
 }
 
 enum verdict answer_body(struct req *r, struct chain *chain, unsigned flags)
@@ -360,6 +413,16 @@ void answer_clear_last_modified(struct req *r)
     fields_delete(&r->out.fields, T_LAST_MODIFIED);
 }
 
+time_t answer_last_modified(const struct req *r)
+{
+    struct str text;
+
+    if (r->last_modified != -1)
+        return r->last_modified;
+    text = fields_value(&r->out.fields, T_LAST_MODIFIED);
+    return text.len > 0 ? fmt_parse_http_date(text) : -1;
+}
+
 /* A changed body is no longer byte for byte what a strong ETag names (RFC 9110, 8.8.1). */
 void answer_weak_etag(struct req *r)
 {
@@ -385,25 +448,43 @@ static enum verdict sub_head(struct req *r)
     return V_NEXT;
 }
 
+/* What is collected in memory has a limit. */
+static bool too_long(struct req *r, const struct chain *chain)
+{
+    size_t max = r->loc->core->subrequest_output_buffer_size;
+
+    if (likely(!r->sub_in_memory) || r->sub_out.bytes + chain->bytes <= max)
+        return false;
+    log_error(&r->log, 0, "too big subrequest response: more than %zu bytes", max);
+    return true;
+}
+
 static enum verdict sub_body(struct req *r, struct chain *chain, unsigned flags)
 {
-    if (r->background || r->sub_head_only || r->header_only)
+    if (r->background || r->sub_head_only || r->header_only || r->finished || too_long(r, chain)) {
+        bool failed = !r->finished && r->sub_in_memory && !r->header_only;
+
         chain_clear(chain);
-    chain_append(&r->sub_out, chain);
-    if (flags & BODY_END) {
-        if (!r->finished) {
-            r->ended = true;
-            req_child_end(r);
-        }
-    } else if (r->linked) {
-        answer_splice(r->main);
+        if (failed)
+            return V_ABORT;
     }
+    chain_append(&r->sub_out, chain);
+    if ((flags & BODY_END) && !r->finished && !r->ended)
+        req_child_ended(r);
+    else if (r->linked && front_child(r->main) == r)
+        answer_splice(r->main, flags & BODY_FLUSH);
     return V_NEXT;
 }
 
+/*
+ * What waits before this child's next byte can be taken: the client's connection counts only for the one
+ * that writes to it. What is not part of the answer never waits.
+ */
 static uint64_t sub_buffered(const struct req *r)
 {
-    return r->sub_out.bytes;
+    if (!r->linked)
+        return 0;
+    return r->sub_out.bytes + (front_child(r->main) == r ? r->main->ops->buffered(r->main) : 0);
 }
 
 static void sub_informational(struct req *r, unsigned status, const struct fields *fields)

@@ -36,6 +36,8 @@ void answer_clear_ranges(struct req *r);
 void answer_weak_etag(struct req *r);
 void answer_clear_etag(struct req *r);
 void answer_clear_last_modified(struct req *r);
+/* When the content changed last, by what the head says; -1: it does not, or not in a way to be understood. */
+time_t answer_last_modified(const struct req *r);
 
 /* A body filter that accepted the head. */
 struct filter_run {
@@ -43,8 +45,15 @@ struct filter_run {
     void *ctx;
 };
 
-/* A child's output has grown or ended: moves what can be moved past the LINK boundary. */
-void answer_splice(struct req *main);
+/*
+ * A child's output has grown or ended: what can be moved past the LINK boundary moves. flags: BODY_FLUSH, if the child wants
+ * it out at once.
+ */
+void answer_splice(struct req *main, unsigned flags);
+/* A subrequest kept in memory is over: what its own children wrote stands in its body now. */
+void answer_settle(struct req *child);
+/* From protocols: output of a main request has gone out. Those who produce what comes next go on. */
+void answer_drained(struct req *main);
 
 /* What a protocol does for a request. HTTP/1 now; HTTP/2 streams and subrequests implement the same. */
 struct answer_ops {

@@ -449,6 +449,8 @@ const struct directive http_core_directives[] = {
     LOC_ROW("satisfy", CTX_HSL, ARGS1, conf_set_enum, satisfy, "all", "all | any",
             "Whether all or any of the access modules must allow a request.",
             .extra = satisfy_names),
+    LOC_TIME("auth_delay", auth_delay_ms, "0s",
+             "Delays 401 answers of the access phase, against guessing by time."),
 
     /* request bodies */
     LOC_ROW("client_max_body_size", CTX_HSL, ARGS1, conf_set_off, client_max_body_size, "1m", "size",
@@ -566,6 +568,8 @@ const struct directive http_core_directives[] = {
     LOC_FLAG("msie_refresh", msie_refresh, "off", "Sends refreshes instead of redirects to MSIE."),
     LOC_ROW("subrequest_output_buffer_size", CTX_HSL, ARGS1, conf_set_size,
             subrequest_output_buffer_size, "4k", "size", "Bounds a subrequest kept in memory."),
+    LOC_ROW("subrequests_limit", CTX_HSL, ARGS1, conf_set_num, subrequests_limit, "1000", "number",
+            "How many subrequests one request may make (include, mirror and the like)."),
     LOC_ROW("resolver_timeout", CTX_HSL, ARGS1, conf_set_ms, resolver_timeout_ms, "30s", "time",
             "How long a name may take to resolve."),
     LOC_ROW("resolver", CTX_HSL, ARGS1_MORE, set_resolver, resolver, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",

@@ -172,7 +172,7 @@ static const char *parse_location(struct conf *cf, struct location *loc)
     } else if (str_eq(mod, STR("~")) || str_eq(mod, STR("~*"))) {
         loc->kind = LOC_REGEX;
         regex = true;
-        caseless = mod.len == 2;
+        caseless = loc->caseless = mod.len == 2;
     } else if (mod.len > 0) {
         return conf_error_arg(cf, 1, "invalid location modifier \"%.*s\"", STR_ARG(mod));
     } else {
@@ -291,7 +291,7 @@ struct plan {
     struct hook_set hooks[PHASES];
     const struct filter **filters; /* by rank */
     unsigned filter_count, filter_capacity;
-    bool merged_in_memory; /* some location's merged stream must be in memory: children may be part of it */
+    bool in_memory; /* some location has a filter that must see bytes, and subrequests may be part of its answer */
 };
 
 static void collect_filters(struct arena *arena, struct plan *plan)
@@ -344,26 +344,15 @@ static bool filter_wanted(const struct filter *f, const struct level *level)
     return f->wanted == NULL || f->wanted(level);
 }
 
-/* Some filter of the level must see bytes, or one below the boundary of a request that this may be a part of. */
-static bool needs_memory(const struct plan *plan, const struct level *level)
-{
-    for (unsigned i = 0; i < plan->filter_count; i++) {
-        if (plan->filters[i]->in_memory && filter_wanted(plan->filters[i], level))
-            return true;
-    }
-    return plan->merged_in_memory;
-}
-
 static void choose_filters(struct arena *arena, const struct plan *plan, struct location *loc)
 {
     const struct filter **list = arena_alloc(arena, (plan->filter_count + 1) * sizeof(*list));
-    bool memory = needs_memory(plan, loc->level);
     unsigned n = 0;
 
     for (unsigned i = 0; i < plan->filter_count; i++) {
         const struct filter *f = plan->filters[i];
 
-        if (!filter_wanted(f, loc->level) && !(memory && f->rank == FILTER_FILE_TO_MEM))
+        if (!filter_wanted(f, loc->level) && !(plan->in_memory && f->rank == FILTER_FILE_TO_MEM))
             continue;
         list[n++] = f;
         loc->filters_after |= f->after;
@@ -372,20 +361,18 @@ static void choose_filters(struct arena *arena, const struct plan *plan, struct 
     loc->filters = list;
 }
 
-/* Whether a filter below the boundary wants memory anywhere at or below a level. */
-static bool merged_needs_memory(const struct plan *plan, const struct level *level)
+/* Whether a filter wants bytes in memory anywhere at or below a level. */
+static bool needs_memory(const struct plan *plan, const struct level *level)
 {
     for (unsigned i = 0; i < plan->filter_count; i++) {
-        const struct filter *f = plan->filters[i];
-
-        if (f->in_memory && f->rank > FILTER_LINK && filter_wanted(f, level))
+        if (plan->filters[i]->in_memory && filter_wanted(plan->filters[i], level))
             return true;
     }
     for (const struct list *n = level->children.next; n != &level->children; n = n->next) {
         const struct level *child = container_of(n, const struct level, sibling);
 
         if ((child->context & (CTX_LOCATION | CTX_IF_LOCATION | CTX_IF_SERVER | CTX_LIMIT_EXCEPT))
-            && merged_needs_memory(plan, child))
+            && needs_memory(plan, child))
             return true;
     }
     return false;
@@ -490,8 +477,8 @@ static int http_core_post(struct conf *cf)
     for (unsigned p = 0; p < PHASES; p++)
         collect_hooks(cf->arena, (enum phase) p, &plan.hooks[p]);
     collect_filters(cf->arena, &plan);
-    for (unsigned i = 0; i < http->server_count && !plan.merged_in_memory; i++)
-        plan.merged_in_memory = merged_needs_memory(&plan, http->servers[i]->level);
+    for (unsigned i = 0; i < http->server_count && !plan.in_memory; i++)
+        plan.in_memory = needs_memory(&plan, http->servers[i]->level);
     for (unsigned i = 0; i < http->server_count; i++) {
         struct server *s = http->servers[i];
 
@@ -505,6 +492,13 @@ static int http_core_post(struct conf *cf)
     }
     if (http_listens_finish(cf, http) != 0 || var_space_check(cf, &http->vars) != 0)
         return -1;
+    return client_counts_configure(cf);
+}
+
+static int http_core_start(const struct config *config)
+{
+    if (config->http != NULL)
+        client_counts_start(config);
     return 0;
 }
 
@@ -535,6 +529,7 @@ const struct module module_http_core = {
     .http = &http_core,
     .finish = http_core_finish,
     .post = http_core_post,
+    .worker_start = http_core_start,
     .worker_drain = http_core_drain,
     .worker_shed = http_core_shed,
     .worker_stop = http_core_stop,

@@ -12,10 +12,11 @@
 #include "core/http/answer.h"
 #include "core/http/client.h"
 #include "core/http/error_page.h"
+#include "core/http/trace.h"
 
-/* One more than the ten redirects that are allowed, and the depth of subrequests. */
+/* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
-#define SUBREQUEST_DEPTH 50
+#define SUBREQUEST_DEPTH 51
 
 enum step {
     STEP_POST_READ,
@@ -55,6 +56,7 @@ static void req_init(struct req *r, struct arena *arena)
     r->restarts_left = RESTARTS;
     r->limit_rate = r->limit_rate_after = UINT64_MAX;
     r->last_modified = -1;
+    r->valid_location = true;
     r->run_later.run = run_later;
     r->doomed.destroy = destroy;
     r->start_ms = clock_ms();
@@ -118,6 +120,13 @@ enum verdict req_redirect(struct req *r, unsigned status, struct str location)
     return req_status(r, status);
 }
 
+const struct addr *req_peer(const struct req *r, struct addr *room)
+{
+    const struct addr *realip = r->main->realip;
+
+    return unlikely(realip != NULL) ? realip : client_socket_peer(r->client, room);
+}
+
 /* Waits and module state -------------------------------------------------------------------- */
 
 void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w))
@@ -145,6 +154,23 @@ static void cancel_waits(struct req *r)
         w->req = NULL;
         w->cancel(w);
     }
+}
+
+static void client_gone(struct req *main)
+{
+    main->on_hup = NULL;
+    log_info(&main->log, 0, "client prematurely closed connection");
+    req_abort(main, 499);
+}
+
+void req_watch_client(struct req *r, bool on)
+{
+    struct req *main = r->main;
+
+    if (on && main->on_hup == NULL)
+        main->on_hup = client_gone;
+    else if (!on && main->on_hup == client_gone)
+        main->on_hup = NULL;
 }
 
 void *req_ctx(const struct req *r, unsigned slot)
@@ -184,7 +210,8 @@ void req_forget_pass(struct req *r)
     }
     r->filters = NULL;
     r->filter_count = 0;
-    r->in_memory = r->merged_in_memory = false;
+    r->in_memory = r->sub_in_memory;
+    r->merged_in_memory = false;
 }
 
 /* Location search --------------------------------------------------------------------------- */
@@ -237,6 +264,14 @@ static enum verdict auto_slash(struct req *r)
                                    STR_ARG(r->args)));
 }
 
+/* limit_except: other settings for the methods that it does not list. */
+static const struct location *for_method(const struct req *r, const struct location *loc)
+{
+    return unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0
+               ? loc->limit_except
+               : loc;
+}
+
 static enum verdict find_location(struct req *r)
 {
     bool redirect = false, failed = false;
@@ -247,11 +282,12 @@ static enum verdict find_location(struct req *r)
         return req_status(r, 500);
     if (loc == NULL)
         loc = r->server->root;
-    if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
-        loc = loc->limit_except;
-    r->valid_location = true;
+    loc = for_method(r, loc);
     req_enter_location(r, loc);
-
+    if (req_explained()) {
+        trace_location(r, redirect);
+        trace_body_size(r);
+    }
     if (unlikely(loc->core->internal) && !r->internal)
         return req_status(r, 404);
     if (redirect)
@@ -317,6 +353,7 @@ static enum verdict judge_access(struct req *r, enum verdict v)
         return V_ALLOW;
     }
     if (v == V_STATUS && any && is_refusal(r->status_wanted)) {
+        req_trace(r, req_where(r, "satisfy"), "satisfy any: %u is not the last word", r->status_wanted);
         if (r->refused != 401)
             r->refused = r->status_wanted;
         return V_NEXT;
@@ -348,9 +385,53 @@ static enum verdict post_access(struct req *r)
     r->refused = 0;
     if (likely(refused == 0))
         return V_NEXT;
+    req_trace(r, req_where(r, "satisfy"), "satisfy any: nothing has granted access");
     if (refused == 403)
         log_error(&r->log, 0, "access forbidden by rule");
     return req_status(r, refused);
+}
+
+/* auth_delay: a 401 of the access phase waits, so that its time tells nothing of what was compared. */
+struct auth_delay {
+    struct wait wait;
+    struct timer timer;
+};
+
+static void delay_cancel(struct wait *w)
+{
+    timer_drop(&container_of(w, struct auth_delay, wait)->timer);
+}
+
+static void delay_over(struct timer *timer)
+{
+    struct auth_delay *d = container_of(timer, struct auth_delay, timer);
+    struct req *r = d->wait.req;
+
+    wait_end(&d->wait);
+    timer_drop(timer);
+    req_watch_client(r, false);
+    r->delayed = true;
+    req_deliver(r, req_status(r, 401));
+}
+
+static enum verdict delay_refusal(struct req *r)
+{
+    uint64_t ms = r->loc->core->auth_delay_ms;
+    struct auth_delay *d;
+
+    if (r->status_wanted != 401 || ms == 0)
+        return V_STATUS;
+    if (r->delayed) {
+        r->delayed = false;
+        return V_STATUS;
+    }
+    log_info(&r->log, 0, "delaying unauthorized request");
+    d = ARENA_NEW(r->arena, struct auth_delay);
+    d->timer.fire = delay_over;
+    wait_begin(r, &d->wait, delay_cancel);
+    timer_set(&d->timer, ms);
+    req_watch_client(r, true);
+    return V_WAIT;
 }
 
 static enum verdict run_content(struct req *r)
@@ -432,12 +513,15 @@ static enum verdict restart(struct req *r)
                   STR_ARG(r->restart == RESTART_NAMED ? r->restart_name : r->uri));
         return req_status(r, 500);
     }
+    if (req_explained())
+        trace_restart(r);
     r->internal = true;
     r->uri_changed = false;
     r->hook = 0;
     r->refused = 0;
     if (r->restart == RESTART_URI) {
         r->valid_unparsed_uri = false;
+        r->valid_location = true;
         req_forget_pass(r);
         req_enter_location(r, r->server->root);
         r->step = STEP_SERVER_REWRITE;
@@ -455,7 +539,9 @@ static enum verdict restart(struct req *r)
         return req_status(r, 500);
     }
     req_forget_pass(r);
-    req_enter_location(r, loc);
+    req_enter_location(r, for_method(r, loc));
+    if (req_explained())
+        trace_location(r, false);
     r->step = STEP_REWRITE;
     return V_NEXT;
 }
@@ -479,6 +565,8 @@ static void run(struct req *r)
             v = run_step(r);
         if (unlikely(r->finished))
             break;
+        if (unlikely(v == V_STATUS) && (step == STEP_ACCESS || step == STEP_POST_ACCESS))
+            v = delay_refusal(r);
         if (unlikely(r->head_sent) && (v == V_STATUS || v == V_RESTART))
             v = V_ABORT;
         at_start = false;
@@ -544,6 +632,13 @@ void req_deliver(struct req *r, enum verdict v)
 
 static void log_request(struct req *r)
 {
+    if (req_explained()) {
+        /* There was no request, and no log is to say so. */
+        if (!r->logged)
+            trace_end(r);
+        r->logged = true;
+        return;
+    }
     if (r->logged || (r != r->main && !r->loc->core->log_subrequest))
         return;
     r->logged = true;
@@ -556,6 +651,7 @@ static void release(struct req *r)
 {
     r->finished = true;
     loop_later_cancel(&r->run_later);
+    loop_later_cancel(&r->drain);
     cancel_waits(r);
     chain_clear(&r->boundary);
     if (r == r->main) {
@@ -584,11 +680,40 @@ static void end_children(struct req *r, bool background)
     }
 }
 
+/* A subrequest that goes leaves its background children to the main request. */
+static void leave_background(struct req *r)
+{
+    struct list *n, *next;
+
+    for (n = r->children.next; n != &r->children; n = next) {
+        struct req *child = container_of(n, struct req, sibling);
+
+        next = n->next;
+        if (!child->background)
+            continue;
+        list_remove(&child->sibling);
+        list_push_back(&r->main->children, &child->sibling);
+        child->parent = r->main;
+        child->on_child = NULL;
+    }
+}
+
+/* Whether children are at work whose output or end the request waits for. */
+static bool waits_for_children(const struct req *r)
+{
+    for (const struct list *n = r->children.next; n != &r->children; n = n->next) {
+        if (!container_of(n, const struct req, sibling)->background)
+            return true;
+    }
+    return false;
+}
+
 void req_abort(struct req *r, unsigned status)
 {
     if (r->finished)
         return;
     if (r != r->main) {
+        r->aborted = true;
         /* A broken child breaks the stream that it is part of; one of which only the status is
          * wanted, or which lives for itself, just ends. */
         if (r->background || r->sub_in_memory || r->sub_head_only) {
@@ -634,33 +759,97 @@ void req_child_end(struct req *r)
 
     if (r->finished)
         return;
-    end_children(r, true);
+    leave_background(r);
+    end_children(r, false);
     log_request(r);
     list_remove(&r->sibling);
     release(r);
+    if (r->sub_in_memory)
+        answer_settle(r);
     if (r->on_child != NULL)
         r->on_child(r, r->on_child_data);
     if (main->finished)
         return;
-    if (main->output_done && parent == main && list_empty(&main->children))
+    if (main->output_done && list_empty(&main->children)) {
         finish_main(main);
+        return;
+    }
+    if (parent != main && parent->ended && !parent->finished && !waits_for_children(parent))
+        req_child_end(parent);
+    if (r->linked)
+        answer_splice(main, 0);
+}
+
+void req_child_ended(struct req *r)
+{
+    r->ended = true;
+    if (!waits_for_children(r))
+        req_child_end(r);
     else if (r->linked)
-        answer_splice(main);
+        answer_splice(r->main, 0);
 }
 
 /* Subrequests ------------------------------------------------------------------------------- */
 
-struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
-                           void (*done)(struct req *child, void *data), void *data)
+/* True: not one more; logged. */
+static bool too_many(struct req *parent, struct str uri, unsigned flags)
 {
-    struct req *r;
+    struct req *main = parent->main;
 
     if (parent->depth_left == 0) {
         log_error(&parent->log, 0, "subrequests cycle while processing \"%.*s\"", STR_ARG(uri));
-        return NULL;
+        return true;
     }
+    if ((flags & SUB_CLONE) == 0
+        && main->subrequests++ >= (uint64_t) parent->loc->core->subrequests_limit) {
+        log_error(&parent->log, 0,
+                  "more than %lld subrequests (subrequests_limit) while processing \"%.*s\"",
+                  (long long) parent->loc->core->subrequests_limit, STR_ARG(uri));
+        return true;
+    }
+    return false;
+}
+
+/* A clone goes on where its parent stands: its location and all that was found out about the URI. */
+static void clone_place(struct req *r, const struct req *parent)
+{
+    r->valid_unparsed_uri = parent->valid_unparsed_uri;
+    r->valid_location = parent->valid_location;
+    r->complex_uri = parent->complex_uri;
+    r->match = parent->match;
+    r->eval.match = parent->eval.match ? &r->match : NULL;
+    r->eval.match_subject = parent->eval.match_subject;
+    req_enter_location(r, parent->loc);
+    r->step = STEP_CONTENT;
+}
+
+static void set_flags(struct req *r, unsigned flags)
+{
+    r->background = flags & SUB_BACKGROUND;
+    r->sub_in_memory = r->in_memory = flags & SUB_IN_MEMORY;
+    r->sub_head_only = flags & SUB_HEAD_ONLY;
+    r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD | SUB_CLONE);
+    r->sub_clone = flags & SUB_CLONE;
+    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+}
+
+/* What nobody has taken when the main request ends: of children that were over before their turn came, too. */
+static void drop_output(void *arg)
+{
+    chain_clear(arg);
+}
+
+struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
+                           void (*done)(struct req *child, void *data), void *data)
+{
+    bool keep_method = flags & (SUB_KEEP_METHOD | SUB_CLONE);
+    struct req *r;
+
+    if (too_many(parent, uri, flags))
+        return NULL;
     r = ARENA_NEW(parent->arena, struct req);
     req_init(r, parent->arena);
+    arena_defer(r->arena, drop_output, &r->sub_out);
     r->main = parent->main;
     r->parent = parent;
     r->client = parent->client;
@@ -670,8 +859,8 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->eval.values = parent->eval.values;
     r->depth_left = parent->depth_left - 1;
     r->in = parent->in;
-    r->method = flags & SUB_KEEP_METHOD ? parent->method : METHOD_GET;
-    r->method_name = flags & SUB_KEEP_METHOD ? parent->method_name : STR("GET");
+    r->method = keep_method ? parent->method : METHOD_GET;
+    r->method_name = keep_method ? parent->method_name : STR("GET");
     r->unparsed_uri = parent->unparsed_uri;
     r->host = parent->host;
     r->uri = uri;
@@ -681,16 +870,19 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->start_ms = parent->start_ms;
     r->log = parent->log;
     r->log.data = r;
-    r->background = flags & SUB_BACKGROUND;
-    r->sub_in_memory = flags & SUB_IN_MEMORY;
-    r->sub_head_only = flags & SUB_HEAD_ONLY;
-    r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD);
-    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+    set_flags(r, flags);
+    r->main->has_links |= r->linked;
     r->on_child = done;
     r->on_child_data = data;
     list_push_back(&parent->children, &r->sibling);
-    req_enter_location(r, r->server->root);
-    r->step = STEP_SERVER_REWRITE;
+    if (flags & SUB_CLONE) {
+        clone_place(r, parent);
+    } else {
+        req_enter_location(r, r->server->root);
+        r->step = STEP_SERVER_REWRITE;
+    }
+    if (req_explained())
+        trace_subrequest(r);
     loop_later(&r->run_later);
     return r;
 }

@@ -54,7 +54,8 @@ struct upstream_record {
     struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
     struct str server;           /* what the `server` directive calls it; empty: none was chosen */
     unsigned status;             /* 0: "-" */
-    int64_t connect_us, header_us, response_us, queue_us; /* -1: "-" */
+    int64_t connect_us, header_us, response_us; /* -1: "-" */
+    int64_t queue_us;            /* spent waiting for a server to have a connection to spare; -1: there is no queue */
     uint64_t bytes_received, bytes_sent, response_length;
     bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
 };
@@ -70,6 +71,7 @@ struct req {
     struct req *main;            /* itself for a main request */
     struct req *parent;
     struct client *client;
+    const struct addr *realip;   /* main: the client's address by the realip module; NULL: the socket's (req_peer) */
     const struct answer_ops *ops; /* the protocol under this request: answer.h */
     const struct server *server;
     const struct location *loc;   /* never NULL: the server's root before the search */
@@ -94,7 +96,12 @@ struct req {
     struct msg out;
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
+    struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
+    bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
+    bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
+    bool ranges_of_main;         /* subrequest: its content is a part of the main request's, and cut by that one's ranges */
+    uint64_t content_offset;     /* where what follows as body begins in the content that content_length is of */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */
@@ -105,10 +112,11 @@ struct req {
     bool answer_started;
     uint64_t limit_rate;         /* 0: none; UINT64_MAX: not decided yet (read at the first write) */
     uint64_t limit_rate_after;   /* UINT64_MAX: not decided yet */
-    /* The producer of the body, told when output has drained below the mark (answer_full turned false). NULL: none. */
+    /* The producer of the body, told when output has drained: answer_full may have turned false. NULL: none. */
     void (*on_drain)(struct req *r);
-    /* Told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
+    /* Of the main request: told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
     void (*on_hup)(struct req *r);
+    unsigned hup_watchers;       /* for whom it was set */
     struct filter_run *filters;  /* accepted body filters, by rank */
     unsigned filter_count;
     unsigned next_filter;        /* of loc->filters: where the head pass stopped (HEAD_HOLD) */
@@ -116,9 +124,10 @@ struct req {
     bool head_held;
     bool filter_waits;
     unsigned held_flags;
-    struct chain boundary;       /* main request: what waits at the LINK boundary */
-    bool has_links;
+    struct chain boundary;       /* main request: what waits at the LINK boundary, from the first unfinished child on */
+    bool has_links;              /* main request: there are or were children whose output is part of the answer */
     unsigned boundary_flags;
+    struct later drain;          /* main request: producers go on, for what waited at the boundary has moved */
 
     /* Engine. */
     unsigned char step;          /* private to req.c */
@@ -133,6 +142,7 @@ struct req {
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri;
+    bool delayed;                /* auth_delay has been waited out for the refusal under way */
     bool error_page_used;        /* a status has been handed to error_page already */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
@@ -149,11 +159,14 @@ struct req {
     /* Subrequests. */
     struct list children;        /* struct req.sibling */
     struct list sibling;
-    unsigned depth_left;         /* 50 … */
+    unsigned depth_left;         /* 51 … */
+    unsigned subrequests;        /* of a main request: how many there have been, clones left out */
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
     bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
     void *on_child_data;
+    /* A child: what it answers when nothing has been produced and a status is wanted, instead of the error page. NULL: the page. */
+    enum verdict (*on_status)(struct req *child);
 
     /* Upstream attempts, for variables and the log. */
     struct upstream_records upstream;
@@ -171,13 +184,16 @@ struct req {
     struct doomed doomed;
     bool finished;               /* req_done or req_abort has run */
     bool output_done;            /* main: everything was sent, background children are waited for */
-    bool sub_in_memory, sub_head_only, sub_with_body;
+    bool sub_in_memory, sub_head_only, sub_with_body, sub_clone;
 };
 
 static inline struct req *req_of(struct eval *e)
 {
     return container_of(e, struct req, eval);
 }
+
+/* The client's address: the socket's peer, or what realip put in its place. */
+const struct addr *req_peer(const struct req *r, struct addr *room);
 
 /* Verdicts ---------------------------------------------------------------------------------- */
 
@@ -206,8 +222,10 @@ void req_deliver(struct req *r, enum verdict v);
 void req_abort(struct req *r, unsigned status);
 /* For protocols: all output has been handed to the socket and the body dealt with. Logs and frees. */
 void req_done(struct req *r);
-/* A subrequest's output has ended, or it was given up: tells the parent. */
+/* A subrequest is over, or given up, with all children that it waited for: tells the parent. */
 void req_child_end(struct req *r);
+/* A subrequest has handed out the end of its output: it is over as soon as its children are. */
+void req_child_ended(struct req *r);
 /* A location's settings come into force (also for `if`). */
 void req_enter_location(struct req *r, const struct location *loc);
 /* Drops module state of the pass and the accepted filters. */
@@ -217,6 +235,9 @@ static inline bool req_undecided(const struct req *r)
 {
     return !r->answer_started;
 }
+
+/* While r waits for something of its own: a client that closes its end has the request aborted, 499. */
+void req_watch_client(struct req *r, bool on);
 
 void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w));
 void wait_end(struct wait *w);
@@ -237,9 +258,16 @@ enum {
     SUB_KEEP_METHOD = 4, /* clone, mirror */
     SUB_HEAD_ONLY = 8,   /* only the head is wanted (auth_request) */
     SUB_WITH_BODY = 16,  /* may send the parent's body again */
+    SUB_CLONE = 32,      /* enters the parent's location at its content; keeps the method (slice) */
 };
-/* NULL when the depth limit is reached (logged). The child starts in the next turn. done may be NULL. A child without
- * SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with chain_push_link(…, &child->sub_out). */
+/*
+ * NULL when a limit is reached (logged): a depth of 51 (as nginx has it), subrequests_limit of them in one request (clones come one behind the other and
+ * are not counted). The child starts in the next turn. done may be NULL; it is called once, when the child and those that
+ * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
+ * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with
+ * chain_push_link(…, &child->sub_out), exactly once. With SUB_IN_MEMORY the body, of at most subrequest_output_buffer_size bytes, is in
+ * child->sub_out when done is called, in MEM pieces.
+ */
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data);
 
@@ -271,8 +299,22 @@ void req_refused(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINT
 /*
  * A step that is worth telling the person who asks what becomes of a request (--explain): a rewrite, a variable set, an
  * access rule that allowed, the server chosen. Nothing is formatted unless somebody listens. Refusals are told too.
+ * The first word says what it is about ("access", or the name of the directive) and is shown in a column of its own.
+ * text NULL: the request has ended, and r->out is its answer.
+ *
+ * A request that is traced is explained, not served: nothing may leave the process for it, and nothing be written. Whoever
+ * would connect, send, write or wait looks at req_explained() first, says what it would do, and does without.
  */
 extern void (*req_tracer)(struct req *r, struct conf_pos pos, const char *text);
+static inline bool req_explained(void)
+{
+    return unlikely(req_tracer != NULL);
+}
+/* The line of a directive that is in force for the request, or one of no file. For req_trace: only --explain keeps them. */
+static inline struct conf_pos req_where(const struct req *r, const char *directive)
+{
+    return conf_where(r->loc->level, directive, STR_NULL);
+}
 #define req_trace(r, pos, ...) \
     do { \
         if (unlikely(req_tracer != NULL)) \

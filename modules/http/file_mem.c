@@ -193,7 +193,7 @@ static void wait_for_output(struct file_mem *m)
     struct req *r = m->r;
 
     begin_wait(m);
-    if (answer_full(r, window(m)) && r == r->main) {
+    if (answer_full(r, window(m))) {
         if (r->on_drain != on_drain)
             m->outer_drain = r->on_drain;
         r->on_drain = on_drain;
@@ -234,7 +234,7 @@ static struct thread_pool *pool_of(const struct core_loc *core)
 /* Starts a read in a thread. False: none could be had, read here. */
 static bool post_read(struct file_mem *m, const struct read_task *plan)
 {
-    struct thread_pool *pool = pool_of(m->r->loc->core);
+    struct thread_pool *pool = req_explained() ? NULL : pool_of(m->r->loc->core);
     struct read_task *t;
 
     if (pool == NULL)
@@ -296,7 +296,7 @@ static enum verdict advance(struct file_mem *m, struct chain *out)
             chain_append(out, &one);
             continue;
         }
-        if (out->bytes + answer_buffered(r) >= window(m) && r == r->main)
+        if (out->bytes + answer_buffered(r) >= window(m))
             return wait_for_output(m), V_WAIT;
         plan_read(m, &t, &skip);
         if (m->threads && post_read(m, &t))

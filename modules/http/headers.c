@@ -87,7 +87,7 @@ static int64_t until_time_of_day(int64_t seconds)
     then = mktime(&tm);
     if (then == (time_t) -1)
         return 0;
-    if (then < now) {
+    if (then <= now) {
         tm.tm_mday++;
         tm.tm_isdst = -1;
         then = mktime(&tm);
@@ -100,11 +100,12 @@ static void expire_in(struct req *r, const struct expires *x)
     int64_t age = x->seconds;
     bool negative = x->seconds < 0 && x->kind != EXPIRES_DAILY;
     char *date = arena_bytes(r->arena, FMT_HTTP_DATE);
+    time_t modified = answer_last_modified(r);
 
     if (x->kind == EXPIRES_DAILY)
         age = until_time_of_day(x->seconds);
-    else if (x->kind == EXPIRES_MODIFIED)
-        age = r->last_modified == -1 ? 0 : r->last_modified + x->seconds - clock_time();
+    else if (x->kind == EXPIRES_MODIFIED && x->seconds != 0 && modified != -1)
+        age = modified + x->seconds - clock_time();
     fmt_http_date(date, clock_time() + age);
     set_expires_fields(r, str_from(date, FMT_HTTP_DATE),
                        negative || age < 0
@@ -155,6 +156,31 @@ static bool is_usual_status(unsigned status)
     }
 }
 
+/*
+ * Behind those that are there already, also where the head's writer has a place for such a field, or makes
+ * one itself. Framing is the writer's business alone.
+ */
+static void append_field(struct req *r, const struct header *h, struct str value)
+{
+    struct fields *f = &r->out.fields;
+    uint32_t hash;
+
+    switch (token_lookup(h->name, &hash)) {
+    case T_NONE:
+    case T_SERVER:
+    case T_DATE:
+    case T_ACCEPT_RANGES:
+        fields_add_hashed(&r->out, f, T_NONE, hash, h->name, value);
+        break;
+    default: {
+        struct field *item = fields_add_token(&r->out, f, h->token, value);
+
+        item->name = h->name;
+        item->in_order = h->token != T_CONTENT_LENGTH && h->token != T_TRANSFER_ENCODING;
+    }
+    }
+}
+
 /* Fields that are there once are replaced, by nothing too; the others are added if they say anything. */
 static void add_header(struct req *r, const struct header *h)
 {
@@ -172,14 +198,11 @@ static void add_header(struct req *r, const struct header *h)
     default:
         break;
     }
-    if (value.len == 0)
-        return;
-    if (h->token != T_NONE)
-        fields_add_token(&r->out, &r->out.fields, h->token, value)->name = h->name;
-    else
-        fields_add(&r->out, &r->out.fields, h->name, value);
+    if (value.len > 0)
+        append_field(r, h, value);
 }
 
+/* Whether there may be one: what it says is asked at the end, when more is known. */
 static bool wants_trailers(struct req *r, const struct headers_conf *conf)
 {
     bool usual = is_usual_status(r->out.status);
@@ -189,7 +212,7 @@ static bool wants_trailers(struct req *r, const struct headers_conf *conf)
     for (unsigned i = 0; i < conf->trailers.count; i++) {
         const struct header *h = &conf->trailers.items[i];
 
-        if ((usual || h->always) && expr_eval(&r->eval, h->value).len > 0)
+        if (usual || h->always)
             return true;
     }
     return false;
@@ -210,9 +233,7 @@ static enum head_verdict headers_head(struct req *r, void **ctx)
     }
     if (!wants_trailers(r, conf))
         return HEAD_PASS;
-    /* Trailers need chunks. */
-    if (r->in->version == HTTP_11)
-        answer_clear_length(r);
+    r->expect_trailers = true;
     *ctx = (void *) conf;
     return HEAD_TAKE;
 }
@@ -307,8 +328,8 @@ static void apply_rule(struct conf *cf, struct level *level, struct header_list 
     if (rule == INHERIT_RULE_MERGE && set_here && outer->count > 0) {
         struct header_list all = { NULL, 0, 0 };
 
-        append(cf, &all, outer);
         append(cf, &all, list);
+        append(cf, &all, outer);
         *list = all;
     }
     if (rule == INHERIT_RULE_OFF) {

@@ -123,7 +123,7 @@ static bool wants_escape(const struct req *r)
 /* As it came, while nothing has changed it; else the normalised one, escaped again. */
 static struct str own_uri(struct req *r)
 {
-    if (likely(r->valid_unparsed_uri) && r == r->main)
+    if (likely(r->valid_unparsed_uri))
         return r->unparsed_uri;
     return with_args(r, STR(""), r->uri, wants_escape(r));
 }

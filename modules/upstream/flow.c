@@ -98,18 +98,6 @@ static void take_waiting(struct exchange *x, struct chain *out)
     chain_append(out, &x->body);
 }
 
-/* What a subrequest collects in memory has a limit. */
-static bool too_long_for_memory(struct exchange *x)
-{
-    struct req *r = x->req;
-    size_t max = r->loc->core->subrequest_output_buffer_size;
-
-    if (likely(!r->sub_in_memory) || r->sub_out.bytes + x->body.bytes <= max)
-        return false;
-    log_error(&r->log, 0, "too big subrequest response");
-    return true;
-}
-
 /* Hands on what waits. False: the request has ended, or the exchange has. */
 static bool hand_on(struct exchange *x)
 {
@@ -119,10 +107,6 @@ static bool hand_on(struct exchange *x)
     unsigned flags = !x->buffering || x->cut ? BODY_FLUSH : 0;
     enum verdict v;
 
-    if (too_long_for_memory(x)) {
-        exchange_finish(x, V_ABORT);
-        return false;
-    }
     take_waiting(x, &out);
     if (last) {
         give_trailers(x);
@@ -157,10 +141,7 @@ static void pause_reading(struct exchange *x)
         timer_stop(&x->up->conn->timer);
 }
 
-/*
- * The client is slow: memory first, then the file, then a pause. Children of a request spool
- * without a pause.
- */
+/* The client is slow, or other parts of the answer come first: memory, then the file, then a pause. */
 static void hold_back(struct exchange *x)
 {
     uint64_t held = answer_buffered(x->req) - MIN(x->file_sent, answer_buffered(x->req));
@@ -183,32 +164,12 @@ static void hold_back(struct exchange *x)
     pause_reading(x);
 }
 
-/*
- * A subrequest's output waits behind others', and nobody tells when that has moved: what does
- * not fit in memory goes to the file, which costs none, and on from there at once.
- */
-static void flow_child(struct exchange *x)
-{
-    if (!x->ended && !x->req->sub_in_memory && !x->req->background
-        && answer_buffered(x->req) + x->body.bytes > x->conf->memory && spool(x) != 0) {
-        exchange_finish(x, V_ABORT);
-        return;
-    }
-    hand_on(x);
-}
-
 void flow(struct exchange *x)
 {
     struct req *r = x->req;
 
     if (x->state != X_BODY)
         return;
-    if (unlikely(r != r->main)) {
-        flow_child(x);
-        if (x->state == X_BODY && x->cut)
-            exchange_finish(x, V_ABORT);
-        return;
-    }
     if (is_full(x) && !(x->ended && !file_waits(x) && chain_empty(&x->body))) {
         hold_back(x);
         return;

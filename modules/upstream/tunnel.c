@@ -167,10 +167,7 @@ void tunnel_start(struct exchange *x)
     r->keep_alive = false;
     r->header_only = false;
     r->limit_rate = 0;
-    if (x->watches_hup) {
-        r->main->on_hup = NULL; /* the end of the client's data is seen as the end of the body */
-        x->watches_hup = false;
-    }
+    exchange_forget_hup(x); /* the end of the client's data is seen as the end of the body */
     r->on_drain = drained;
     if (answer_body(r, &none, BODY_FLUSH) == V_ABORT) {
         end(x);
