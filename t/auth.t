@@ -40,6 +40,8 @@ http {
         location /realm/ { auth_basic "inner $arg_r"; alias {{dir}}/html/; }
         location /file/ { auth_basic_user_file {{dir}}/pw/$arg_f; alias {{dir}}/html/; }
         location /file/in/ { alias {{dir}}/html/; }
+        location /cached/ { error_log {{dir}}/debug.log debug; alias {{dir}}/html/; }
+        location /uncached/ { error_log {{dir}}/debug.log debug; auth_basic_cache_time 0; alias {{dir}}/html/; }
         location /relative/ { auth_basic_user_file pw/outer; alias {{dir}}/html/; }
         location /limit/ { auth_basic off; limit_except GET { auth_basic limited; }
             alias {{dir}}/html/; }
@@ -253,6 +255,22 @@ is $_->response->status, 200, 'and the request behind it' for @waiting[0, 1];
 table(['a slow hash, the wrong password', 'GET', '/a.txt', [basic('slow:no')], 401, $outer]);
 is $p->wait_log(qr/user "slow": password mismatch/), 'user "slow": password mismatch', 'which is logged';
 ok $p->wait_log(qr{^/a.txt 499 user=slow}m, 'access.log'), 'a client that left is 499';
+
+# --- what fitted a moment ago is not computed again -----------------------------------------------------------
+sub remembered { my @l = ($p->read_file('debug.log') // '') =~ /the password fitted a moment ago/g; return scalar @l }
+my $quick = crypt('pw', '$2y$04$abcdefghijklmnopqrstuu');
+users('u:{PLAIN}pw', "slow:$slow", "quick:$quick", "other:$quick");
+for (['slow:pw', 200, 1, 'checked before'], ['slow:no', 401, 1, 'another password'], ['quick:pw', 200, 1, 'for the first time'], ['quick:pw', 200, 2, 'again'],
+    ['quick:no', 401, 2, 'a wrong one'], ['quick:no', 401, 2, 'which is never remembered'], ['other:pw', 200, 3, 'the same password under the same hash']) {
+    is $p->get('/cached/a.txt', headers => [basic($_->[0])])->status, $_->[1], "$_->[3]: status";
+    is remembered(), $_->[2], "$_->[3]: remembered";
+}
+is $p->get('/uncached/a.txt', headers => [basic('quick:pw')])->status, 200, 'auth_basic_cache_time 0: status';
+is remembered(), 3, 'nothing is remembered';
+users('u:{PLAIN}pw', 'quick:' . crypt('changed', '$2y$04$abcdefghijklmnopqrstuu'));
+is $p->get('/cached/a.txt', headers => [basic('quick:pw')])->status, 401, 'a password that has been changed';
+is $p->get('/cached/a.txt', headers => [basic('quick:changed')])->status, 200, 'the new one';
+is $p->get('/cached/a.txt', headers => [basic('other:pw')])->status, 401, 'a user who has been taken away';
 
 # --- auth_delay ---------------------------------------------------------------------------------------------
 sub delays { lines(qr/\[info\].*delaying unauthorized request/) }

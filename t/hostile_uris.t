@@ -36,6 +36,11 @@ http {
         location ~ \.php$ { return 200 "php $uri"; }
         location /uri/ { return 200 "<$uri> <$args>"; }
         location /deny/ { deny all; }
+        location /red/ { return 301 http://x$uri; }
+        location /rel/ { return 302 $uri; }
+        location /rewritten/ { rewrite (?s)^/rewritten/(.*)$ http://x/$1 redirect; }
+        location /set/ { add_header X-U $uri; return 200 ok; }
+        location /up/ { proxy_pass http://app$uri; proxy_set_header X-U $uri; }
     }
     server {
         listen 127.0.0.1:{{port}};
@@ -136,6 +141,18 @@ for my $target ((map { my $pre = $_; map { "$pre$_" } @tails } @prefixes), @targ
     fail "$name: a field made of the URI" if $got && defined $got->header('X-Injected');
 }
 is scalar(split /\n/, $p->access_log), $asked, 'one line for each in the access log';
+
+# --- a decoded line end in what a variable is put into: nginx makes a field of it, here it makes none -----
+for my $pre ('/red/', '/rel/', '/rewritten/', '/set/', '/up/') {
+    for my $end ('%0d%0a', '%0a', '%0d', '%0d%0a%0d%0a') {
+        my $got = ask($p, bytes("${pre}a${end}X-Injected:%20yes"));
+        my $rep = $got && $got->body =~ /^\{/ ? Proxyd::report($got) : {};
+        ok $got && $got->{complete} && !defined $got->header('X-Injected')
+            && !defined Proxyd::report_header($rep, 'X-Injected') && !@{ $got->{bad} }, "$pre, $end: no field of the client's making";
+        $asked++;
+    }
+}
+is scalar(split /\n/, $p->access_log), $asked, 'and one line for each of them';
 
 # --- many on one connection: each answer is the one that it had alone -------------------------------
 srand 1;

@@ -120,6 +120,19 @@ static unsigned number_of(const struct req *r)
     return k->number;
 }
 
+/* As the protocol writes it: a line end that a variable brought along is a blank. */
+static struct str field_text(const struct field *f)
+{
+    struct str text = str_printf(self.out.arena, "%.*s: %.*s", STR_ARG(f->name), STR_ARG(f->value));
+    char *p = (char *) text.ptr;
+
+    for (size_t i = 0; i < text.len; i++) {
+        if (p[i] == '\r' || p[i] == '\n' || p[i] == '\0')
+            p[i] = ' ';
+    }
+    return text;
+}
+
 static void add_fields(struct req *r)
 {
     unsigned number = number_of(r);
@@ -129,8 +142,7 @@ static void add_fields(struct req *r)
 
         if (f->deleted)
             continue;
-        explain_add(&self.out, number, STR("header"),
-                    str_printf(self.out.arena, "%.*s: %.*s", STR_ARG(f->name), STR_ARG(f->value)),
+        explain_add(&self.out, number, STR("header"), field_text(f),
                     conf_where(r->loc->level, "add_header", f->name));
     }
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Lists of media types that a filter is asked for. Called by setters of modules and by their filters. */
+/*
+ * Lists of media types that a filter is asked for. Called by setters of modules and by their
+ * filters.
+ */
 #include "core/http/mime_types.h"
 
 static bool holds(const struct mime_types *types, struct str type)
@@ -16,7 +19,8 @@ static bool is_default(const struct conf *cf)
 {
     const struct conf_pos *block = &cf->level->pos;
 
-    return cf->pos.line == block->line && cf->pos.column == block->column && cf->pos.file == block->file;
+    return cf->pos.line == block->line && cf->pos.column == block->column &&
+           cf->pos.file == block->file;
 }
 
 const char *conf_set_mime_types(struct conf *cf, void *field)

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * auth_basic: user names and passwords of the Basic scheme (RFC 7617) against a file. A hash that takes
- * long on purpose is computed in a thread, so that other connections go on meanwhile; what waits there
- * for a client that has gone is skipped.
+ * auth_basic: user names and passwords of the Basic scheme (RFC 7617) against a file. A hash that
+ * takes long on purpose is computed in a thread, so that other connections go on meanwhile; what
+ * waits there for a client that has gone is skipped, and what fitted a moment ago is not computed
+ * again.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <unistd.h>
 
+#include "core/base/clock.h"
 #include "core/base/fmt.h"
 #include "core/event/threads.h"
 #include "core/http/req.h"
+#include "modules/http/auth_cache.h"
 #include "modules/http/htpasswd.h"
 
 /* configure: switch=http_auth_basic_module default=on libs=libcrypt,openssl */
@@ -27,6 +30,7 @@ struct auth_conf {
     struct expr *realm;
     struct conf_pos realm_pos;
     struct expr *file;
+    uint64_t cache_ms;
 };
 
 struct credentials {
@@ -39,6 +43,8 @@ struct check {
     struct wait wait;
     struct req *r;       /* NULL: gone */
     struct str user;     /* in the request's arena */
+    struct auth_mac mac; /* to be remembered if the password fits, unless cache_ms is 0 */
+    uint64_t cache_ms;
     bool abandoned;      /* shared with the thread, atomic */
     bool fits;
     struct str password, hash;
@@ -100,6 +106,8 @@ static void check_done(struct thread_task *task)
     struct str user = c->user;
     bool fits = c->fits;
 
+    if (fits && c->cache_ms > 0)
+        auth_cache_put(&c->mac, clock_ms() + c->cache_ms);
     wait_end(&c->wait);
     OPENSSL_cleanse(c->text, c->size);
     free(c);
@@ -122,11 +130,13 @@ static struct thread_pool *check_pool(void)
     long n = sysconf(_SC_NPROCESSORS_ONLN);
 
     if (pool == NULL)
-        pool = thread_pool_new(STR("auth_basic"), (unsigned) MAX(1, MIN(n, THREADS_MAX)), QUEUE_MAX);
+        pool = thread_pool_new(STR("auth_basic"), (unsigned) MAX(1, MIN(n, THREADS_MAX)),
+                               QUEUE_MAX);
     return pool;
 }
 
-static enum verdict check_in_thread(struct req *r, const struct credentials *given, struct str hash)
+static enum verdict check_in_thread(struct req *r, const struct credentials *given, struct str hash,
+                                    const struct auth_mac *mac, uint64_t cache_ms)
 {
     struct thread_pool *threads = check_pool();
     size_t size = given->password.len + hash.len + 2;
@@ -138,6 +148,8 @@ static enum verdict check_in_thread(struct req *r, const struct credentials *giv
     memcpy(c->text, given->password.ptr, given->password.len);
     memcpy(c->text + given->password.len + 1, hash.ptr, hash.len);
     c->user = given->user;
+    c->mac = *mac;
+    c->cache_ms = cache_ms;
     c->r = r;
     c->task.work = check_work;
     c->task.done = check_done;
@@ -150,6 +162,22 @@ static enum verdict check_in_thread(struct req *r, const struct credentials *giv
     wait_begin(r, &c->wait, check_cancel);
     req_watch_client(r, true);
     return V_WAIT;
+}
+
+/* A slow hash: known from a moment ago, or to be computed. */
+static enum verdict check_slow(struct req *r, const struct credentials *given, struct str hash)
+{
+    const struct auth_conf *conf = req_loc_conf(r, auth_slot);
+    uint64_t cache_ms = conf->cache_ms;
+    struct auth_mac mac = { { 0 } };
+
+    if (cache_ms > 0 && auth_cache_mac(given->password, hash, &mac) != 0)
+        cache_ms = 0;
+    if (cache_ms > 0 && auth_cache_has(&mac, clock_ms())) {
+        log_debug(&r->log, "the password fitted a moment ago");
+        return judge(r, given->user, true);
+    }
+    return check_in_thread(r, given, hash, &mac, cache_ms);
 }
 
 /* The request --------------------------------------------------------------------------------- */
@@ -224,7 +252,7 @@ static enum verdict auth_basic_run(struct req *r)
     }
     hash = str_from(h.hash, h.unusable ? 0 : h.len);
     if (hash.len > 0 && password_is_slow(hash))
-        return check_in_thread(r, &given, hash);
+        return check_slow(r, &given, hash);
     return judge(r, given.user, password_matches(given.password, hash));
 }
 
@@ -264,6 +292,7 @@ static void auth_basic_stop(const struct config *config)
     if (pool != NULL)
         thread_pool_free(pool);
     pool = NULL;
+    auth_cache_free();
 }
 
 enum { GROUP_REALM = 1 };
@@ -277,6 +306,9 @@ static const struct directive directives[] = {
     ROW("auth_basic_user_file", CTX_HSL | CTX_LIMIT_EXCEPT, ARGS1, set_file, STORE_LOC,
         struct auth_conf, file, INHERIT_SCALAR, NULL, "file",
         "The file of user names and password hashes."),
+    ROW("auth_basic_cache_time", CTX_HSL | CTX_LIMIT_EXCEPT, ARGS1, conf_set_ms, STORE_LOC,
+        struct auth_conf, cache_ms, INHERIT_SCALAR, "60s", "time",
+        "For how long a password that fitted a slow hash is not computed again; 0: not at all."),
     ROW_END,
 };
 

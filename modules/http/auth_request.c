@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * auth_request: a subrequest decides. 2xx lets the request in; 401 and 403 are passed on, with the challenges
- * that came along; anything else is an error of the configuration or of the deciding server.
+ * auth_request: a subrequest decides. 2xx lets the request in; 401 and 403 are passed on, with the
+ * challenges that came along; anything else is an error of the configuration or of the deciding
+ * server.
  */
 #include "core/http/req.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * auth_require: variables decide, those of other access modules among them; so it is asked last. Every value
- * of every line must be neither empty nor "0".
+ * auth_require: variables decide, those of other access modules among them; so it is asked last.
+ * Every value of every line must be neither empty nor "0".
  */
 #include "core/http/req.h"
 

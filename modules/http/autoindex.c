@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * autoindex: what is in a directory, as a page, XML or JSON. The directory is read at once and sorted;
- * the text is made piece by piece as the client takes it, so that a directory of a million names does not
- * stand in memory twice. What a page says of one entry is in autoindex_text.c.
+ * autoindex: what is in a directory, as a page, XML or JSON. The directory is read at once and
+ * sorted; the text is made piece by piece as the client takes it, so that a directory of a million
+ * names does not stand in memory twice. What a page says of one entry is in autoindex_text.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,9 @@ struct autoindex_conf {
     unsigned format;
 };
 
-/* Reading ---------------------------------------------------------------------------------------- */
+/*
+ * Reading ----------------------------------------------------------------------------------------
+ */
 
 static enum verdict failed(struct req *r, const char *call, const char *path)
 {
@@ -37,12 +39,8 @@ static enum verdict failed(struct req *r, const char *call, const char *path)
     case ENAMETOOLONG:
         log_error(&r->log, err, "%s \"%s\" failed", call, path);
         return req_status(r, 404);
-    case EACCES:
-        log_error(&r->log, err, "%s \"%s\" failed", call, path);
-        return req_status(r, 403);
-    default:
-        log_crit(&r->log, err, "%s \"%s\" failed", call, path);
-        return req_status(r, 500);
+    case EACCES: log_error(&r->log, err, "%s \"%s\" failed", call, path); return req_status(r, 403);
+    default: log_crit(&r->log, err, "%s \"%s\" failed", call, path); return req_status(r, 500);
     }
 }
 
@@ -82,12 +80,13 @@ static int read_entries(struct req *r, DIR *dir, const char *path, struct autoin
             return -1;
         if (rc > 0)
             continue;
-        list->items = arena_grow(r->arena, list->items, list->count, &list->capacity,
-                                 sizeof(*list->items));
+        list->items =
+            arena_grow(r->arena, list->items, list->count, &list->capacity, sizeof(*list->items));
         e = &list->items[list->count++];
         e->name = str_dup(r->arena, str_cstr(d->d_name));
-        e->kind = S_ISDIR(st.st_mode) ? ENTRY_DIRECTORY
-                                      : S_ISREG(st.st_mode) ? ENTRY_FILE : ENTRY_OTHER;
+        e->kind = S_ISDIR(st.st_mode)   ? ENTRY_DIRECTORY
+                  : S_ISREG(st.st_mode) ? ENTRY_FILE
+                                        : ENTRY_OTHER;
         e->size = (uint64_t) st.st_size;
         e->mtime = st.st_mtime;
     }
@@ -106,7 +105,9 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name.ptr, y->name.ptr);
 }
 
-/* Answering -------------------------------------------------------------------------------------- */
+/*
+ * Answering --------------------------------------------------------------------------------------
+ */
 
 /* Makes and hands on text until enough waits. V_ANSWER or V_ABORT. */
 static enum verdict send_more(struct req *r, struct autoindex_list *list)
@@ -194,8 +195,8 @@ static enum verdict autoindex_run(struct req *r)
     size_t root;
     DIR *dir;
 
-    if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/'
-        || (r->method & (METHOD_GET | METHOD_HEAD)) == 0)
+    if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/' ||
+        (r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return V_NEXT;
     body_discard(r);
     list = ARENA_NEW(r->arena, struct autoindex_list);
@@ -221,7 +222,9 @@ static enum verdict autoindex_run(struct req *r)
     return v;
 }
 
-/* Configuration ---------------------------------------------------------------------------------- */
+/*
+ * Configuration ----------------------------------------------------------------------------------
+ */
 
 static bool autoindex_wanted(const struct level *level)
 {
@@ -230,10 +233,11 @@ static bool autoindex_wanted(const struct level *level)
     return conf->on;
 }
 
-static const struct conf_enum formats[] = {
-    { "html", AUTOINDEX_HTML }, { "json", AUTOINDEX_JSON }, { "jsonp", AUTOINDEX_JSONP },
-    { "xml", AUTOINDEX_XML }, { NULL, 0 }
-};
+static const struct conf_enum formats[] = { { "html", AUTOINDEX_HTML },
+                                            { "json", AUTOINDEX_JSON },
+                                            { "jsonp", AUTOINDEX_JSONP },
+                                            { "xml", AUTOINDEX_XML },
+                                            { NULL, 0 } };
 
 static const struct directive directives[] = {
     ROW("autoindex", CTX_HSL, ARG_FLAG, conf_set_flag, STORE_LOC, struct autoindex_conf, on,

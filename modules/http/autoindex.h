@@ -22,11 +22,11 @@ struct autoindex_list {
     struct arena *arena; /* of entries; text goes to the chain */
     struct autoindex_entry *items;
     unsigned count, capacity;
-    unsigned next;       /* the first one whose text has not been made */
+    unsigned next; /* the first one whose text has not been made */
     struct str uri;
     struct str callback; /* JSONP */
     enum autoindex_format format;
-    bool utf8;           /* columns are characters */
+    bool utf8; /* columns are characters */
     bool localtime, exact_size;
     bool begun, ended;
 };

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a directory listing says, byte for byte as nginx writes it: people parse these pages. Names come
- * from the disk, of whose making they are nobody knows: each form escapes them.
+ * What a directory listing says, byte for byte as nginx writes it: people parse these pages. Names
+ * come from the disk, of whose making they are nobody knows: each form escapes them.
  */
 #include "modules/http/autoindex.h"
 
 #include "core/base/clock.h"
 #include "core/base/fmt.h"
 
-#define COLUMNS 50          /* of a name in a page */
+#define COLUMNS 50 /* of a name in a page */
 #define NAME_BYTES (255 * 6 + 64)
 
 static const char *const months[] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun",
@@ -22,7 +22,8 @@ static void put_html(struct chain *out, struct str s)
     while (s.len > 0) {
         size_t n = MIN(s.len, sizeof(buf) / 6);
 
-        chain_write(out, buf, (size_t) (fmt_escape(buf, str_from(s.ptr, n), FMT_ESCAPE_HTML) - buf));
+        chain_write(out, buf,
+                    (size_t) (fmt_escape(buf, str_from(s.ptr, n), FMT_ESCAPE_HTML) - buf));
         s = str_skip(s, n);
     }
 }
@@ -64,8 +65,10 @@ static size_t character(struct str s)
 
     if (p[0] < 0x80)
         return 1;
-    n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
-                                        : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    n = p[0] >= 0xc2 && p[0] < 0xe0   ? 2
+        : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+        : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                      : 0;
     if (n == 0 || n > s.len)
         return 0;
     for (size_t i = 1; i < n; i++) {
@@ -75,7 +78,10 @@ static size_t character(struct str s)
     return n;
 }
 
-/* Bytes of the first `columns` characters; *width: how many there are. A name that is not UTF-8 is counted in bytes. */
+/*
+ * Bytes of the first `columns` characters; *width: how many there are. A name that is not UTF-8 is
+ * counted in bytes.
+ */
 static size_t measure(struct str name, bool utf8, size_t columns, size_t *width)
 {
     size_t i = 0, cut = 0;
@@ -99,12 +105,17 @@ static size_t measure(struct str name, bool utf8, size_t columns, size_t *width)
     return MIN(name.len, columns);
 }
 
-/* HTML ------------------------------------------------------------------------------------------- */
+/*
+ * HTML -------------------------------------------------------------------------------------------
+ */
 
 static void put_size(struct chain *out, const struct autoindex_list *list,
                      const struct autoindex_entry *e)
 {
-    static const struct { uint64_t from, unit; char letter; } scales[] = {
+    static const struct {
+        uint64_t from, unit;
+        char letter;
+    } scales[] = {
         { (1u << 30) - 1, 1u << 30, 'G' },
         { (1u << 20) - 1, 1u << 20, 'M' },
         { 9999, 1u << 10, 'K' },
@@ -146,8 +157,9 @@ static void put_html_entry(struct chain *out, const struct autoindex_list *list,
     for (struct str rest = e->name; rest.len > 0;) {
         size_t n = MIN(rest.len, sizeof(href) / 3);
 
-        chain_write(out, href, (size_t) (fmt_escape(href, str_from(rest.ptr, n),
-                                                    FMT_ESCAPE_URI_COMPONENT) - href));
+        chain_write(
+            out, href,
+            (size_t) (fmt_escape(href, str_from(rest.ptr, n), FMT_ESCAPE_URI_COMPONENT) - href));
         rest = str_skip(rest, n);
     }
     chain_write(out, "/\">", dir ? 3 : 0);
@@ -176,7 +188,9 @@ static void put_html_entry(struct chain *out, const struct autoindex_list *list,
     chain_write(out, "\r\n", 2);
 }
 
-/* XML and JSON ----------------------------------------------------------------------------------- */
+/*
+ * XML and JSON -----------------------------------------------------------------------------------
+ */
 
 static void put_xml_entry(struct chain *out, const struct autoindex_entry *e)
 {
@@ -201,13 +215,16 @@ static void put_json_entry(struct chain *out, const struct autoindex_entry *e, b
     chain_printf(out, "%s\r\n{ \"name\":\"", first ? "" : ",");
     put_json(out, e->name);
     fmt_http_date(date, e->mtime);
-    chain_printf(out, "\", \"type\":\"%s\", \"mtime\":\"%.*s\"", names[e->kind], FMT_HTTP_DATE, date);
+    chain_printf(out, "\", \"type\":\"%s\", \"mtime\":\"%.*s\"", names[e->kind], FMT_HTTP_DATE,
+                 date);
     if (e->kind == ENTRY_FILE)
         chain_printf(out, ", \"size\":%llu", (unsigned long long) e->size);
     chain_write(out, " }", 2);
 }
 
-/* The whole -------------------------------------------------------------------------------------- */
+/*
+ * The whole --------------------------------------------------------------------------------------
+ */
 
 static void put_start(struct chain *out, const struct autoindex_list *list)
 {
@@ -219,35 +236,23 @@ static void put_start(struct chain *out, const struct autoindex_list *list)
         put_html(out, list->uri);
         chain_printf(out, "</h1><hr><pre><a href=\"../\">../</a>\r\n");
         break;
-    case AUTOINDEX_XML:
-        chain_printf(out, "<?xml version=\"1.0\"?>\r\n<list>\r\n");
-        break;
+    case AUTOINDEX_XML: chain_printf(out, "<?xml version=\"1.0\"?>\r\n<list>\r\n"); break;
     case AUTOINDEX_JSONP:
         chain_printf(out, "/* callback */\r\n");
         chain_write(out, list->callback.ptr, list->callback.len);
         chain_write(out, "(", 1);
         __attribute__((fallthrough));
-    case AUTOINDEX_JSON:
-        chain_write(out, "[", 1);
-        break;
+    case AUTOINDEX_JSON: chain_write(out, "[", 1); break;
     }
 }
 
 static void put_end(struct chain *out, const struct autoindex_list *list)
 {
     switch (list->format) {
-    case AUTOINDEX_HTML:
-        chain_printf(out, "</pre><hr></body>\r\n</html>\r\n");
-        break;
-    case AUTOINDEX_XML:
-        chain_printf(out, "</list>\r\n");
-        break;
-    case AUTOINDEX_JSON:
-        chain_printf(out, "\r\n]");
-        break;
-    case AUTOINDEX_JSONP:
-        chain_printf(out, "\r\n]);");
-        break;
+    case AUTOINDEX_HTML: chain_printf(out, "</pre><hr></body>\r\n</html>\r\n"); break;
+    case AUTOINDEX_XML: chain_printf(out, "</list>\r\n"); break;
+    case AUTOINDEX_JSON: chain_printf(out, "\r\n]"); break;
+    case AUTOINDEX_JSONP: chain_printf(out, "\r\n]);"); break;
     }
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * charset: which charset an answer says it is in, and its recoding when it is in another one. The answer's own
- * charset is what its Content-Type names, else source_charset. The text of subrequests is recoded to what the
- * main answer has announced. Tables are charset_map's; the recoding itself is in charset_recode.c.
+ * charset: which charset an answer says it is in, and its recoding when it is in another one. The
+ * answer's own charset is what its Content-Type names, else source_charset. The text of
+ * subrequests is recoded to what the main answer has announced. Tables are charset_map's; the
+ * recoding itself is in charset_recode.c.
  */
 #include "modules/http/charset.h"
 
@@ -38,7 +39,7 @@ struct charset_conf {
     struct mime_types types;
 };
 
-/* Names ------------------------------------------------------------------------------------------- */
+/* Names ---------------------------------------------------------------------------------------- */
 
 static const struct charset_main *charset_main(const struct level *level)
 {
@@ -80,7 +81,7 @@ static struct recoding *recoding_of(const struct charset *from, const struct cha
     return rec;
 }
 
-/* The head ---------------------------------------------------------------------------------------- */
+/* The head ------------------------------------------------------------------------------------- */
 
 /* The charset an answer names: set apart, or a parameter of Content-Type. */
 static struct str declared(const struct req *r)
@@ -149,7 +150,10 @@ static bool destination(struct req *r, const struct charset_conf *conf, struct n
     return true;
 }
 
-/* Says it in the head. A redirect's own page is read by nobody: old browsers took its charset for the next one's. */
+/*
+ * Says it in the head. A redirect's own page is read by nobody: old browsers took its charset for
+ * the next one's.
+ */
 static void announce(struct req *r, struct str name)
 {
     struct field *type = fields_get(&r->out.fields, T_CONTENT_TYPE);
@@ -217,7 +221,7 @@ static enum verdict charset_body(struct req *r, void *ctx, struct chain *chain, 
     return V_NEXT;
 }
 
-/* Configuration ----------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static const char *set_charset(struct conf *cf, void *field)
 {
@@ -282,8 +286,8 @@ static const char *map_line(struct conf *cf, void *data)
     if (read_code(cf->args[0], &from) != 0)
         return conf_error_arg(cf, 0, "invalid value \"%.*s\"", STR_ARG(cf->args[0]));
     if (m->to->utf8) {
-        if (read_bytes(cf->args[1], to, UTF8_MAX, &len) != 0 || utf8_decode(to, len, &code) != (int) len
-            || code > 0xffff)
+        if (read_bytes(cf->args[1], to, UTF8_MAX, &len) != 0 ||
+            utf8_decode(to, len, &code) != (int) len || code > 0xffff)
             return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(cf->args[1]));
         m->there->wide[from].len = (unsigned char) len;
         memcpy(m->there->wide[from].text, to, len);
@@ -326,8 +330,8 @@ static int charset_finish(struct conf *cf, struct level *level, struct level *pa
     const struct charset *from, *to;
 
     (void) parent;
-    if (conf == NULL || (!conf_is_set(level, &module_http_charset, "charset")
-                         && !conf_is_set(level, &module_http_charset, "source_charset")))
+    if (conf == NULL || (!conf_is_set(level, &module_http_charset, "charset") &&
+                         !conf_is_set(level, &module_http_charset, "source_charset")))
         return 0;
     from = conf->source.charset;
     to = conf->charset.charset;
@@ -366,7 +370,10 @@ static const struct directive directives[] = {
 };
 
 static const struct filter filters[] = {
-    { .rank = FILTER_CHARSET, .head = charset_head, .body = charset_body, .wanted = charset_wanted,
+    { .rank = FILTER_CHARSET,
+      .head = charset_head,
+      .body = charset_body,
+      .wanted = charset_wanted,
       .in_memory = true },
     FILTER_END,
 };

@@ -15,18 +15,20 @@ struct recoding {
     struct recoding *next;
     unsigned to;
     enum recode_kind kind;
-    unsigned char bytes[256];              /* BYTES */
+    unsigned char bytes[256]; /* BYTES */
     struct {
         unsigned char len;
         char text[UTF8_MAX];
-    } wide[256];                           /* TO_UTF8 */
-    unsigned char *pages[256];             /* FROM_UTF8: by the code point's high byte, each 256 long; NULL: none */
+    } wide[256]; /* TO_UTF8 */
+    unsigned char
+        *pages[256]; /* FROM_UTF8: by the code point's high byte, each 256 long; NULL: none */
 };
 
 /* ASCII is itself, everything else is unknown. */
 struct recoding *recoding_new(struct arena *arena, unsigned to, enum recode_kind kind);
 /* FROM_UTF8: a code point, below 0x10000, is that byte. */
-void recoding_add_page(struct arena *arena, struct recoding *rec, unsigned code, unsigned char byte);
+void recoding_add_page(struct arena *arena, struct recoding *rec, unsigned code,
+                       unsigned char byte);
 
 /* The bytes of a character that a piece ended within. */
 struct recode_state {
@@ -35,14 +37,15 @@ struct recode_state {
 };
 
 /*
- * Recodes what is in the chain, LINKs stay where they are. `end`: nothing follows, an unfinished character
- * cannot be completed any more.
+ * Recodes what is in the chain, LINKs stay where they are. `end`: nothing follows, an unfinished
+ * character cannot be completed any more.
  */
-void recode_chain(const struct recoding *rec, struct recode_state *state, struct chain *chain, bool end);
+void recode_chain(const struct recoding *rec, struct recode_state *state, struct chain *chain,
+                  bool end);
 
 /*
- * One character of UTF-8 (RFC 3629) at p. How many bytes it has, with *code; 0: it is cut short by the end; -1: none
- * begins here.
+ * One character of UTF-8 (RFC 3629) at p. How many bytes it has, with *code; 0: it is cut short by
+ * the end; -1: none begins here.
  */
 int utf8_decode(const unsigned char *p, size_t len, unsigned *code);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Recoding of text between charsets of one byte and from and to UTF-8. What has no counterpart becomes "?", from
- * UTF-8 a numeric reference of HTML. Bytes that stay as they are go on by reference. Malformed input is
- * never swallowed together with what follows it, which may be markup.
+ * Recoding of text between charsets of one byte and from and to UTF-8. What has no counterpart
+ * becomes "?", from UTF-8 a numeric reference of HTML. Bytes that stay as they are go on by
+ * reference. Malformed input is never swallowed together with what follows it, which may be
+ * markup.
  */
 #include "modules/http/charset.h"
 
@@ -70,7 +71,7 @@ int utf8_decode(const unsigned char *p, size_t len, unsigned *code)
     return n;
 }
 
-/* Output ------------------------------------------------------------------------------------------ */
+/* Output --------------------------------------------------------------------------------------- */
 
 struct writer {
     struct chain *out;
@@ -120,7 +121,7 @@ static void put_unknown(struct writer *w)
     w->used++;
 }
 
-/* From UTF-8 -------------------------------------------------------------------------------------- */
+/* From UTF-8 ----------------------------------------------------------------------------------- */
 
 /* Completes what the piece before began. How many bytes of p that took. */
 static size_t finish_partial(struct writer *w, const struct recoding *rec, struct recode_state *s,
@@ -157,7 +158,8 @@ static size_t malformed(const unsigned char *p, size_t len)
     size_t n = 1;
     unsigned code;
 
-    while (n < len && n < UTF8_MAX && utf8_decode(p, n, &code) == 0 && utf8_decode(p, n + 1, &code) >= 0)
+    while (n < len && n < UTF8_MAX && utf8_decode(p, n, &code) == 0 &&
+           utf8_decode(p, n + 1, &code) >= 0)
         n++;
     return n;
 }
@@ -185,17 +187,14 @@ static void from_utf8(struct writer *w, const struct recoding *rec, struct recod
     }
 }
 
-/* Pieces ------------------------------------------------------------------------------------------ */
+/* Pieces --------------------------------------------------------------------------------------- */
 
 static bool stays(const struct recoding *rec, unsigned char c)
 {
     switch (rec->kind) {
-    case RECODE_BYTES:
-        return rec->bytes[c] == c;
-    case RECODE_TO_UTF8:
-        return rec->wide[c].len == 1 && (unsigned char) rec->wide[c].text[0] == c;
-    case RECODE_FROM_UTF8:
-        break;
+    case RECODE_BYTES: return rec->bytes[c] == c;
+    case RECODE_TO_UTF8: return rec->wide[c].len == 1 && (unsigned char) rec->wide[c].text[0] == c;
+    case RECODE_FROM_UTF8: break;
     }
     return c < 0x80;
 }
@@ -250,7 +249,8 @@ static void give_up_partial(struct writer *w, struct recode_state *s)
     s->len = 0;
 }
 
-void recode_chain(const struct recoding *rec, struct recode_state *state, struct chain *chain, bool end)
+void recode_chain(const struct recoding *rec, struct recode_state *state, struct chain *chain,
+                  bool end)
 {
     struct chain out = CHAIN_INIT;
     struct writer w = { .out = &out, .used = 0 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * dav: files are put, deleted, copied and moved, directories made (RFC 4918, as far as nginx has it). This file
- * has the directives, DELETE and MKCOL; PUT is in dav_put.c, COPY and MOVE in dav_copy.c. Whatever takes long is done
- * in steps, between which the worker serves others.
+ * dav: files are put, deleted, copied and moved, directories made (RFC 4918, as far as nginx has
+ * it). This file has the directives, DELETE and MKCOL; PUT is in dav_put.c, COPY and MOVE in
+ * dav_copy.c. Whatever takes long is done in steps, between which the worker serves others.
  */
 #include "modules/http/dav.h"
 
@@ -17,7 +17,7 @@
 
 unsigned dav_slot;
 
-/* Answers ----------------------------------------------------------------------------------------- */
+/* Answers -------------------------------------------------------------------------------------- */
 
 enum verdict dav_answer(struct req *r, unsigned status, struct str created)
 {
@@ -27,7 +27,8 @@ enum verdict dav_answer(struct req *r, unsigned status, struct str created)
     return answer_text(r, status, STR_NULL, STR(""));
 }
 
-enum verdict dav_failed(struct req *r, int err, unsigned missing, const char *call, const char *path)
+enum verdict dav_failed(struct req *r, int err, unsigned missing, const char *call,
+                        const char *path)
 {
     enum log_level level = LOG_ERROR_LEVEL;
     unsigned status;
@@ -35,24 +36,16 @@ enum verdict dav_failed(struct req *r, int err, unsigned missing, const char *ca
     switch (err) {
     case ENOENT:
     case ENOTDIR:
-    case ENAMETOOLONG:
-        status = missing;
-        break;
+    case ENAMETOOLONG: status = missing; break;
     case EACCES:
-    case EPERM:
-        status = 403;
-        break;
-    case EEXIST:
-        status = 405;
-        break;
+    case EPERM: status = 403; break;
+    case EEXIST: status = 405; break;
     case ENOSPC:
     case EDQUOT:
         level = LOG_CRIT_LEVEL;
         status = 507;
         break;
-    default:
-        level = LOG_CRIT_LEVEL;
-        status = 500;
+    default: level = LOG_CRIT_LEVEL; status = 500;
     }
     LOG(&r->log, level, err, "%s \"%s\" failed", call, path);
     return req_status(r, status);
@@ -105,7 +98,7 @@ bool dav_has_body(const struct req *r)
     return r == r->main && (r->in->content_length > 0 || r->in->chunked);
 }
 
-/* Conditions (RFC 9110, 13) ----------------------------------------------------------------------- */
+/* Conditions (RFC 9110, 13) -------------------------------------------------------------------- */
 
 /* Whether a list of tags names this one. */
 static bool names_tag(struct str list, struct str tag, bool weak)
@@ -157,7 +150,7 @@ enum verdict dav_precondition(struct req *r, const struct stat *st)
     return fine ? V_NEXT : req_status(r, 412);
 }
 
-/* Depth ------------------------------------------------------------------------------------------- */
+/* Depth ---------------------------------------------------------------------------------------- */
 
 unsigned dav_depth(struct req *r, unsigned otherwise)
 {
@@ -175,7 +168,7 @@ unsigned dav_depth(struct req *r, unsigned otherwise)
     return DEPTH_INVALID;
 }
 
-/* DELETE ------------------------------------------------------------------------------------------ */
+/* DELETE --------------------------------------------------------------------------------------- */
 
 static void close_tree(void *arg)
 {
@@ -197,13 +190,9 @@ static bool is_deep_enough(const struct str uri, int64_t min)
 static enum verdict delete_some(struct req *r, struct dav_tree *t)
 {
     switch (dav_tree_step(t)) {
-    case 0:
-        return dav_answer(r, 204, STR_NULL);
-    case 1:
-        req_resume(r);
-        return V_WAIT;
-    default:
-        return dav_failed(r, t->err, 404, t->call, t->path.ptr);
+    case 0: return dav_answer(r, 204, STR_NULL);
+    case 1: req_resume(r); return V_WAIT;
+    default: return dav_failed(r, t->err, 404, t->call, t->path.ptr);
     }
 }
 
@@ -267,7 +256,7 @@ static enum verdict dav_delete(struct req *r, const struct dav_conf *conf)
     return begin_delete(r, path, true);
 }
 
-/* MKCOL ------------------------------------------------------------------------------------------- */
+/* MKCOL ---------------------------------------------------------------------------------------- */
 
 static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
 {
@@ -298,7 +287,7 @@ static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
     return dav_answer(r, 201, r->uri);
 }
 
-/* The hook ---------------------------------------------------------------------------------------- */
+/* The hook ------------------------------------------------------------------------------------- */
 
 static enum verdict dav_run(struct req *r)
 {
@@ -307,25 +296,24 @@ static enum verdict dav_run(struct req *r)
     if ((r->method & conf->methods) == 0 || r->uri.len == 0)
         return V_NEXT;
     switch (r->method) {
-    case METHOD_PUT:
-        return dav_put(r, conf);
-    case METHOD_DELETE:
-        return dav_delete(r, conf);
-    case METHOD_MKCOL:
-        return dav_mkcol(r, conf);
-    default:
-        return dav_copy_move(r, conf);
+    case METHOD_PUT: return dav_put(r, conf);
+    case METHOD_DELETE: return dav_delete(r, conf);
+    case METHOD_MKCOL: return dav_mkcol(r, conf);
+    default: return dav_copy_move(r, conf);
     }
 }
 
-/* Configuration ----------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static const char *set_methods(struct conf *cf, void *field)
 {
-    static const struct conf_enum methods[] = {
-        { "off", 0 }, { "put", METHOD_PUT }, { "delete", METHOD_DELETE }, { "mkcol", METHOD_MKCOL },
-        { "copy", METHOD_COPY }, { "move", METHOD_MOVE }, { NULL, 0 }
-    };
+    static const struct conf_enum methods[] = { { "off", 0 },
+                                                { "put", METHOD_PUT },
+                                                { "delete", METHOD_DELETE },
+                                                { "mkcol", METHOD_MKCOL },
+                                                { "copy", METHOD_COPY },
+                                                { "move", METHOD_MOVE },
+                                                { NULL, 0 } };
     unsigned *out = field;
 
     for (unsigned i = 1; i < cf->nargs; i++) {
@@ -345,8 +333,13 @@ static const char *set_methods(struct conf *cf, void *field)
 /* "user:rw", "group:r", "all:rw": where a group or all may, the user may read and write. */
 static const char *set_access(struct conf *cf, void *field)
 {
-    static const struct { const char *who; unsigned shift; } parts[] = {
-        { "user:", 6 }, { "group:", 3 }, { "all:", 0 },
+    static const struct {
+        const char *who;
+        unsigned shift;
+    } parts[] = {
+        { "user:", 6 },
+        { "group:", 3 },
+        { "all:", 0 },
     };
     unsigned *out = field, access = 0, user = 0600;
 
@@ -387,7 +380,8 @@ static const struct directive directives[] = {
         min_delete_depth, INHERIT_SCALAR, "0", "number",
         "The fewest elements of a path that may be deleted."),
     ROW("dav_access", CTX_HSL, ARGS123, set_access, STORE_LOC, struct dav_conf, access,
-        INHERIT_SCALAR, "user:rw", "users:permissions ...", "Permissions of new files and directories."),
+        INHERIT_SCALAR, "user:rw", "users:permissions ...",
+        "Permissions of new files and directories."),
     ROW_END,
 };
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * COPY and MOVE (RFC 4918, 9.8 and 9.9). What is copied is made under a name of its own beside the destination
- * and then takes its place; what was there before is gone only when the new is there. A move within one file
- * system is a rename. Where nginx would empty a file that is copied to itself, this refuses.
+ * COPY and MOVE (RFC 4918, 9.8 and 9.9). What is copied is made under a name of its own beside the
+ * destination and then takes its place; what was there before is gone only when the new is there.
+ * A move within one file system is a rename. Where nginx would empty a file that is copied to
+ * itself, this refuses.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,14 +17,14 @@
 enum copy_stage { COPY_COPYING, COPY_REMOVING_OLD, COPY_REMOVING_SOURCE };
 
 struct copy_job {
-    struct str from, to;     /* NUL-terminated, without a final slash */
-    struct str dest;         /* the URI it is to have */
+    struct str from, to; /* NUL-terminated, without a final slash */
+    struct str dest;     /* the URI it is to have */
     bool move, collection, exists, overwrite;
-    bool only_this;          /* Depth: 0 */
+    bool only_this; /* Depth: 0 */
     struct stat source, old;
     enum copy_stage stage;
-    struct str temp;         /* the copy under way; empty: none */
-    struct str aside;        /* what was there before; empty: none */
+    struct str temp;  /* the copy under way; empty: none */
+    struct str aside; /* what was there before; empty: none */
     struct dav_tree tree;
 };
 
@@ -50,7 +51,7 @@ static void clean_up(void *arg)
     arena_destroy(arena);
 }
 
-/* The destination --------------------------------------------------------------------------------- */
+/* The destination ------------------------------------------------------------------------------ */
 
 static enum verdict invalid(struct req *r, struct str value)
 {
@@ -61,7 +62,8 @@ static enum verdict invalid(struct req *r, struct str value)
 /* "http://this.host/path" or "/path": the part from the slash on. V_NEXT, or the refusal. */
 static enum verdict strip_authority(struct req *r, struct str value, struct str *path)
 {
-    struct str scheme = r->client->listen != NULL && r->client->listen->ssl ? STR("https://") : STR("http://");
+    struct str scheme =
+        r->client->listen != NULL && r->client->listen->ssl ? STR("https://") : STR("http://");
     struct str rest, host;
     unsigned port;
     ssize_t slash;
@@ -73,12 +75,14 @@ static enum verdict strip_authority(struct req *r, struct str value, struct str 
         return invalid(r, value);
     rest = str_skip(value, scheme.len);
     slash = str_chr(rest, '/');
-    if (slash < 0 || h1_host_normalize(r->arena, str_from(rest.ptr, (size_t) slash), &host, &port) != 0)
+    if (slash < 0 ||
+        h1_host_normalize(r->arena, str_from(rest.ptr, (size_t) slash), &host, &port) != 0)
         return invalid(r, value);
     if (!str_eq(host, r->host)) {
-        log_error(&r->log, 0,
-                  "\"Destination\" URI \"%.*s\" is handled by different repository than the source URI",
-                  STR_ARG(value));
+        log_error(
+            &r->log, 0,
+            "\"Destination\" URI \"%.*s\" is handled by different repository than the source URI",
+            STR_ARG(value));
         return req_status(r, 400);
     }
     *path = str_skip(rest, (size_t) slash);
@@ -99,8 +103,8 @@ static enum verdict find_destination(struct req *r, struct str *uri)
     v = strip_authority(r, f->value, &path);
     if (v != V_NEXT)
         return v;
-    if (uri_check_unsafe(path) != 0
-        || uri_normalize(r->arena, path, r->server->core->merge_slashes, &parts) != 0)
+    if (uri_check_unsafe(path) != 0 ||
+        uri_normalize(r->arena, path, r->server->core->merge_slashes, &parts) != 0)
         return invalid(r, f->value);
     *uri = parts.uri;
     if ((r->uri.ptr[r->uri.len - 1] == '/') == (uri->ptr[uri->len - 1] == '/'))
@@ -126,7 +130,8 @@ static int find_location(struct req *r, struct str uri, struct found *found)
     const struct location *loc;
     bool redirect, failed;
 
-    found->eval = r->eval; /* named captures go into values of its own: these are not this request's */
+    found->eval =
+        r->eval; /* named captures go into values of its own: these are not this request's */
     found->eval.values = values;
     loc = http_location_find(r->server->root, uri, &found->eval, match, &redirect, &failed);
     if (failed)
@@ -139,14 +144,20 @@ static int find_location(struct req *r, struct str uri, struct found *found)
     return 0;
 }
 
-/* Whether whatever guards the destination also guarded this request: the very same settings, not equal ones. */
+/*
+ * Whether whatever guards the destination also guarded this request: the very same settings, not
+ * equal ones. A location that rewrites may answer otherwise altogether.
+ */
 static bool same_guards(const struct location *from, const struct location *to)
 {
+    if (from->core->satisfy != to->core->satisfy)
+        return false;
     for (unsigned i = 0; i < module_count; i++) {
         const struct hook *hook = modules[i]->http != NULL ? modules[i]->http->hooks : NULL;
 
         for (; hook != NULL && hook->run != NULL; hook++) {
-            if (hook->phase != PHASE_ACCESS || (hook->wanted != NULL && !hook->wanted(to->level)))
+            if ((hook->phase != PHASE_ACCESS && hook->phase != PHASE_REWRITE) ||
+                (hook->wanted != NULL && !hook->wanted(to->level)))
                 continue;
             if (from->level->conf[STORE_LOC][i] != to->level->conf[STORE_LOC][i])
                 return false;
@@ -156,21 +167,26 @@ static bool same_guards(const struct location *from, const struct location *to)
 }
 
 /*
- * The destination's own location has its say: nginx asks only the source's, so that one could write to where one
- * may not.
+ * The destination's own location has its say: nginx asks only the source's, so that one could
+ * write to where one may not.
  */
 static enum verdict check_location(struct req *r, struct str uri, const struct location *loc)
 {
     const struct dav_conf *conf = level_conf(loc->level, STORE_LOC, dav_slot);
+    const struct location *from = r->loc;
 
-    if (loc == r->loc || loc->level == r->loc->level)
+    /* A block that was entered by `if` is in a location that was found. */
+    while (from->kind == LOC_IF)
+        from = from->parent;
+    if (loc == from)
         return V_NEXT;
-    if (!loc->core->internal && loc->handler == NULL && (conf->methods & r->method)
-        && same_guards(r->loc, loc))
+    if (!loc->core->internal && loc->handler == NULL && (conf->methods & r->method) &&
+        same_guards(from, loc))
         return V_NEXT;
     log_error(&r->log, 0, "\"Destination\" URI \"%.*s\" is not where this %.*s is allowed",
               STR_ARG(uri), STR_ARG(r->method_name));
-    req_refused(r, loc->level->pos, "destination forbidden by location \"%.*s\"", STR_ARG(loc->name));
+    req_refused(r, loc->level->pos, "destination forbidden by location \"%.*s\"",
+                STR_ARG(loc->name));
     return req_status(r, 403);
 }
 
@@ -201,7 +217,7 @@ static enum verdict map_destination(struct req *r, struct copy_job *j)
     return rc == 0 ? dav_check_links(r, j->to) : req_status(r, 500);
 }
 
-/* Fields ------------------------------------------------------------------------------------------ */
+/* Fields --------------------------------------------------------------------------------------- */
 
 static enum verdict read_depth(struct req *r, struct copy_job *j)
 {
@@ -225,7 +241,7 @@ static enum verdict read_overwrite(struct req *r, struct copy_job *j)
     return req_status(r, 400);
 }
 
-/* The files --------------------------------------------------------------------------------------- */
+/* The files ------------------------------------------------------------------------------------ */
 
 static struct str without_slash(struct req *r, struct str path)
 {
@@ -245,8 +261,8 @@ static enum verdict look_at_destination(struct req *r, struct copy_job *j, bool 
         return errno == ENOENT ? V_NEXT : dav_failed(r, errno, 409, "lstat()", j->to.ptr);
     j->exists = true;
     if (S_ISDIR(j->old.st_mode) && !slash) {
-        log_error(&r->log, EISDIR, "\"%.*s\" could not be %s to collection \"%.*s\"", STR_ARG(r->uri),
-                  j->move ? "MOVEd" : "COPYed", STR_ARG(j->dest));
+        log_error(&r->log, EISDIR, "\"%.*s\" could not be %s to collection \"%.*s\"",
+                  STR_ARG(r->uri), j->move ? "MOVEd" : "COPYed", STR_ARG(j->dest));
         return req_status(r, 409);
     }
     if (j->overwrite)
@@ -273,8 +289,8 @@ static enum verdict look_at_both(struct req *r, struct copy_job *j)
         return req_status(r, 400);
     }
     j->from = without_slash(r, from);
-    if ((j->exists && j->source.st_dev == j->old.st_dev && j->source.st_ino == j->old.st_ino)
-        || contains(j->from, j->to) || contains(j->to, j->from)) {
+    if ((j->exists && j->source.st_dev == j->old.st_dev && j->source.st_ino == j->old.st_ino) ||
+        contains(j->from, j->to) || contains(j->to, j->from)) {
         log_error(&r->log, 0, "\"%s\" and \"%s\" are the same, or one is in the other", j->from.ptr,
                   j->to.ptr);
         return req_status(r, 403);
@@ -282,7 +298,7 @@ static enum verdict look_at_both(struct req *r, struct copy_job *j)
     return V_NEXT;
 }
 
-/* Working ----------------------------------------------------------------------------------------- */
+/* Working -------------------------------------------------------------------------------------- */
 
 static enum verdict run_job(struct req *r, struct copy_job *j);
 
@@ -376,14 +392,12 @@ static enum verdict run_job(struct req *r, struct copy_job *j)
     if (rc < 0)
         return dav_failed(r, j->tree.err, 409, j->tree.call, j->tree.path.ptr);
     switch (j->stage) {
-    case COPY_COPYING:
-        return copied(r, j);
+    case COPY_COPYING: return copied(r, j);
     case COPY_REMOVING_OLD:
         j->aside = STR_NULL;
         /* The source is still there only if it was copied to another file system. */
         return tidy(r, j, j->move && access(j->from.ptr, F_OK) == 0);
-    case COPY_REMOVING_SOURCE:
-        break;
+    case COPY_REMOVING_SOURCE: break;
     }
     return done(r, j);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * PUT: the body is written as it comes to a temporary file, which takes the name's place when it is complete: readers
- * see the old file or the new one, never a part. What can be refused is refused before the body is read.
+ * PUT: the body is written as it comes to a temporary file, which takes the name's place when it
+ * is complete: readers see the old file or the new one, never a part. What can be refused is
+ * refused before the body is read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,10 +21,10 @@ struct put {
     struct str path;
     bool exists;
     int fd;
-    struct str temp;      /* the file being written; empty: none any more */
-    struct str beside;    /* a copy of it on the other file system; empty: none */
+    struct str temp;   /* the file being written; empty: none any more */
+    struct str beside; /* a copy of it on the other file system; empty: none */
     uint64_t written;
-    int err;              /* of a write */
+    int err; /* of a write */
     bool copying;
     struct dav_tree tree; /* copies temp to beside */
 };
@@ -42,7 +43,7 @@ static void clean_up(void *arg)
         unlink(p->beside.ptr);
 }
 
-/* Receiving --------------------------------------------------------------------------------------- */
+/* Receiving ------------------------------------------------------------------------------------ */
 
 static int write_file_piece(struct put *p, const struct piece *piece)
 {
@@ -124,7 +125,7 @@ static enum verdict write_failed(struct req *r, struct put *p)
     return dav_failed(r, p->err, 500, "write()", p->temp.ptr);
 }
 
-/* Placing ----------------------------------------------------------------------------------------- */
+/* Placing -------------------------------------------------------------------------------------- */
 
 static enum verdict placed(struct req *r, struct put *p)
 {
@@ -143,17 +144,14 @@ static enum verdict place_failed(struct req *r, struct put *p, struct str from)
 static enum verdict copy_some(struct req *r, struct put *p)
 {
     switch (dav_tree_step(&p->tree)) {
-    case 1:
-        req_resume(r);
-        return V_WAIT;
+    case 1: req_resume(r); return V_WAIT;
     case 0:
         if (rename(p->beside.ptr, p->path.ptr) != 0)
             return place_failed(r, p, p->beside);
         p->beside = STR_NULL;
         unlink(p->temp.ptr);
         return placed(r, p);
-    default:
-        return dav_failed(r, p->tree.err, 409, p->tree.call, p->beside.ptr);
+    default: return dav_failed(r, p->tree.err, 409, p->tree.call, p->beside.ptr);
     }
 }
 
@@ -197,7 +195,7 @@ static enum verdict place(struct req *r, struct put *p)
     return errno == EXDEV ? begin_copy(r, p) : place_failed(r, p, p->temp);
 }
 
-/* Beginning --------------------------------------------------------------------------------------- */
+/* Beginning ------------------------------------------------------------------------------------ */
 
 /* Whether the directory is there that the file is to be in. */
 static bool has_parent(struct req *r, struct str path)
@@ -205,8 +203,8 @@ static bool has_parent(struct req *r, struct str path)
     ssize_t slash = str_rchr(path, '/');
     struct stat st;
 
-    return stat(str_dup(r->arena, str_from(path.ptr, (size_t) slash + 1)).ptr, &st) == 0
-           || errno != ENOENT;
+    return stat(str_dup(r->arena, str_from(path.ptr, (size_t) slash + 1)).ptr, &st) == 0 ||
+           errno != ENOENT;
 }
 
 /* What can be said before the body is there. V_NEXT: go on. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Deleting and copying trees of the file system in steps: some entries, or some megabytes, at a time. Directories are
- * walked by descriptors and links are never followed, so that nobody who may write below can lead the walk
- * elsewhere. Knows of no request.
+ * Deleting and copying trees of the file system in steps: some entries, or a megabyte, at a time.
+ * Directories are walked by descriptors and links are never followed, so that nobody who may write
+ * below can lead the walk elsewhere. Knows of no request.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -14,17 +14,18 @@
 #include "modules/http/dav.h"
 
 #define STEP_ENTRIES 256
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (1u << 20)
 
 struct dav_level {
     DIR *dir;
-    int to;          /* COPY: the directory that is made */
+    int to; /* COPY: the directory that is made */
     mode_t mode;
     struct timespec times[2];
     char name[NAME_MAX + 1];
 };
 
-void dav_tree_init(struct dav_tree *t, struct arena *arena, enum dav_op op, struct str from, struct str to)
+void dav_tree_init(struct dav_tree *t, struct arena *arena, enum dav_op op, struct str from,
+                   struct str to)
 {
     *t = (struct dav_tree){ .op = op, .from = from, .to = to, .arena = arena, .in = -1, .out = -1 };
 }
@@ -155,9 +156,10 @@ static int leave(struct dav_tree *t)
     return 0;
 }
 
-/* Files ------------------------------------------------------------------------------------------- */
+/* Files ---------------------------------------------------------------------------------------- */
 
-static int open_copy(struct dav_tree *t, const char *name, const char *to_name, const struct stat *st)
+static int open_copy(struct dav_tree *t, const char *name, const char *to_name,
+                     const struct stat *st)
 {
     const char *shown = t->depth > 0 ? name : NULL;
 
@@ -224,9 +226,10 @@ static int copy_link(struct dav_tree *t, const char *name, const char *to_name)
     return symlinkat(target, to_dir(t), to_name) == 0 ? 0 : fail_to(t, "symlink()", shown);
 }
 
-/* Walking ----------------------------------------------------------------------------------------- */
+/* Walking -------------------------------------------------------------------------------------- */
 
-static int copy_entry(struct dav_tree *t, const char *name, const char *to_name, const struct stat *st)
+static int copy_entry(struct dav_tree *t, const char *name, const char *to_name,
+                      const struct stat *st)
 {
     if (S_ISREG(st->st_mode))
         return open_copy(t, name, to_name, st);
@@ -244,13 +247,16 @@ static int visit(struct dav_tree *t, const char *name, const char *to_name)
     const char *shown = t->depth > 0 ? name : NULL;
     struct stat st;
 
+    /* Below the first, what somebody else has removed meanwhile is no failure. */
     if (fstatat(from_dir(t), name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return fail(t, "lstat()", shown);
+        return t->depth > 0 && errno == ENOENT ? 0 : fail(t, "lstat()", shown);
     if (S_ISDIR(st.st_mode))
         return enter(t, name, to_name, &st);
     if (t->op == DAV_COPY)
         return copy_entry(t, name, to_name, &st);
-    return unlinkat(from_dir(t), name, 0) == 0 ? 0 : fail(t, "unlink()", shown);
+    if (unlinkat(from_dir(t), name, 0) == 0 || (t->depth > 0 && errno == ENOENT))
+        return 0;
+    return fail(t, "unlink()", shown);
 }
 
 static int next_entry(struct dav_tree *t)

@@ -18,6 +18,7 @@ extern const struct module module_http_headers;
 struct header {
     struct str name;
     enum token token;
+    uint32_t hash;
     struct expr *value;
     bool always;
 };
@@ -59,10 +60,10 @@ enum expires_error expires_parse(struct str text, bool modified, struct expires 
         minus = text.ptr[0] == '-';
         text = str_skip(text, 1);
     }
-    if (out->kind == EXPIRES_DAILY && text.len > 0 && text.ptr[0] == '-')
-        return EXPIRES_NEGATIVE_DAILY;
-    if (str_to_ms(text, true, &ms) != 0 || (out->kind == EXPIRES_DAILY && ms / 1000 > DAY_S))
+    if (str_to_ms(text, true, &ms) != 0)
         return EXPIRES_INVALID;
+    if (out->kind == EXPIRES_DAILY && ms / 1000 > DAY_S)
+        return EXPIRES_LONG_DAILY;
     out->seconds = minus ? -(int64_t) (ms / 1000) : (int64_t) (ms / 1000);
     return EXPIRES_FINE;
 }
@@ -163,22 +164,11 @@ static bool is_usual_status(unsigned status)
 static void append_field(struct req *r, const struct header *h, struct str value)
 {
     struct fields *f = &r->out.fields;
-    uint32_t hash;
+    bool apart = h->token == T_SERVER || h->token == T_DATE || h->token == T_ACCEPT_RANGES;
+    enum token token = apart ? T_NONE : h->token;
 
-    switch (token_lookup(h->name, &hash)) {
-    case T_NONE:
-    case T_SERVER:
-    case T_DATE:
-    case T_ACCEPT_RANGES:
-        fields_add_hashed(&r->out, f, T_NONE, hash, h->name, value);
-        break;
-    default: {
-        struct field *item = fields_add_token(&r->out, f, h->token, value);
-
-        item->name = h->name;
-        item->in_order = h->token != T_CONTENT_LENGTH && h->token != T_TRANSFER_ENCODING;
-    }
-    }
+    fields_add_hashed(&r->out, f, token, h->hash, h->name, value)->in_order =
+        token != T_CONTENT_LENGTH && token != T_TRANSFER_ENCODING;
 }
 
 /* Fields that are there once are replaced, by nothing too; the others are added if they say anything. */
@@ -266,14 +256,13 @@ static const char *set_add_header(struct conf *cf, void *field)
     struct header_list *list = field;
     struct header h = { .name = cf->args[1] };
     const char *error = NULL;
-    uint32_t hash;
 
     if (cf->nargs == 4) {
         if (!str_eq(cf->args[3], STR("always")))
             return conf_error_arg(cf, 3, "invalid parameter \"%.*s\"", STR_ARG(cf->args[3]));
         h.always = true;
     }
-    h.token = token_lookup(h.name, &hash);
+    h.token = token_lookup(h.name, &h.hash);
     h.value = expr_compile(cf, cf->args[2], 0, &error);
     if (h.value == NULL)
         return conf_error_arg(cf, 2, "%s", error);
@@ -288,27 +277,24 @@ static const char *set_expires(struct conf *cf, void *field)
     struct headers_conf *conf = container_of(field, struct headers_conf, expires);
     bool modified = cf->nargs == 3;
     struct str text = cf->args[cf->nargs - 1];
+    enum expires_error error;
 
     if (modified && !str_eq(cf->args[1], STR("modified")))
-        return conf_error(cf, "invalid value");
+        return conf_error_arg(cf, 1, "\"expires\" directive invalid value");
     conf->expires_expr = NULL;
     if (str_chr(text, '$') >= 0) {
-        const char *error = NULL;
+        const char *why = NULL;
 
         conf->expires = (struct expires){ modified ? EXPIRES_MODIFIED : EXPIRES_ACCESS, 0 };
-        conf->expires_expr = expr_compile(cf, text, 0, &error);
-        return conf->expires_expr ? NULL : conf_error_arg(cf, cf->nargs - 1, "%s", error);
+        conf->expires_expr = expr_compile(cf, text, 0, &why);
+        return conf->expires_expr ? NULL : conf_error_arg(cf, cf->nargs - 1, "%s", why);
     }
-    switch (expires_parse(text, modified, &conf->expires)) {
-    case EXPIRES_FINE:
+    error = expires_parse(text, modified, &conf->expires);
+    if (error == EXPIRES_FINE)
         return NULL;
-    case EXPIRES_NEGATIVE_DAILY:
-        return "daily time value must be less than 24 hours";
-    case EXPIRES_INVALID:
-        break;
-    }
-    if (text.len > 0 && text.ptr[0] == '@')
-        return "daily time value must be less than 24 hours";
+    if (error == EXPIRES_LONG_DAILY)
+        return conf_error_arg(cf, cf->nargs - 1,
+                              "\"expires\" directive daily time value must be less than 24 hours");
     return conf_error_arg(cf, cf->nargs - 1, "\"expires\" directive invalid value");
 }
 

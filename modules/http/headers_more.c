@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * more_set_headers and its three relatives, as the headers-more module has them: fields of the answer, or of the
- * request, are replaced, added or cleared, in the order of the directives, outer levels' before inner ones'.
- * Answers of all statuses are meant unless -s says which. The request's are changed at the end of the rewrite phase.
- * What frames a message or belongs to the connection is nobody's to set.
+ * more_set_headers and its three relatives, as the headers-more module has them: fields of the
+ * answer, or of the request, are replaced, added or cleared, in the order of the directives, outer
+ * levels' before inner ones'. Answers of all statuses are meant unless -s says which. The
+ * request's are changed at the end of the rewrite phase. What frames a message or belongs to the
+ * connection is nobody's to set.
  */
 #include "core/http/answer.h"
 #include "core/http/h1.h"
@@ -40,7 +41,7 @@ struct more_conf {
     struct more_rules out, in;
 };
 
-/* What a rule is for ------------------------------------------------------------------------------ */
+/* What a rule is for --------------------------------------------------------------------------- */
 
 static bool has_type(const struct more_rule *rule, const struct fields *f)
 {
@@ -70,7 +71,7 @@ static bool has_status(const struct more_rule *rule, unsigned status)
     return rule->status_count == 0;
 }
 
-/* Fields in general ------------------------------------------------------------------------------- */
+/* Fields in general ---------------------------------------------------------------------------- */
 
 static void add(struct msg *m, const struct more_field *f, struct str value)
 {
@@ -92,31 +93,22 @@ static void clear_prefix(struct msg *m, struct str prefix)
     }
 }
 
-/* The answer -------------------------------------------------------------------------------------- */
+/* The answer ----------------------------------------------------------------------------------- */
 
 /* Fields that the head's writer would make up, or that stand elsewhere until it does. */
 static void clear_typed(struct req *r, enum token t)
 {
     switch (t) {
-    case T_CONTENT_TYPE:
-        r->charset = STR_NULL;
-        break;
-    case T_CONTENT_LENGTH:
-        answer_clear_length(r);
-        break;
-    case T_LAST_MODIFIED:
-        answer_clear_last_modified(r);
-        break;
-    case T_ACCEPT_RANGES:
-        answer_clear_ranges(r);
-        break;
+    case T_CONTENT_TYPE: r->charset = STR_NULL; break;
+    case T_CONTENT_LENGTH: answer_clear_length(r); break;
+    case T_LAST_MODIFIED: answer_clear_last_modified(r); break;
+    case T_ACCEPT_RANGES: answer_clear_ranges(r); break;
     case T_SERVER:
     case T_DATE:
         /* One without a value keeps the writer from making one up. */
         fields_add_token(&r->out, &r->out.fields, t, STR_NULL)->in_order = true;
         break;
-    default:
-        break;
+    default: break;
     }
 }
 
@@ -161,7 +153,7 @@ static enum head_verdict more_head(struct req *r, void **ctx)
     return HEAD_PASS;
 }
 
-/* The request ------------------------------------------------------------------------------------- */
+/* The request ---------------------------------------------------------------------------------- */
 
 /* A decoded $uri may hold line ends, which would begin fields of the client's making further on. */
 static struct str one_line(struct req *r, struct str value)
@@ -228,14 +220,17 @@ static enum verdict more_run(struct req *r)
     return V_NEXT;
 }
 
-/* Configuration ----------------------------------------------------------------------------------- */
+/* Configuration -------------------------------------------------------------------------------- */
 
 static bool is_input(const struct conf *cf)
 {
     return str_ends(cf->args[0], STR("input_headers"));
 }
 
-/* Those that the writers of messages alone decide about. Cleared they may be: it has no effect, or (Content-Length) chunks. */
+/*
+ * Those that the writers of messages alone decide about. Cleared they may be: it has no effect, or
+ * (Content-Length) chunks.
+ */
 static bool is_framing(enum token t, bool input)
 {
     switch (t) {
@@ -243,12 +238,9 @@ static bool is_framing(enum token t, bool input)
     case T_TRANSFER_ENCODING:
     case T_CONNECTION:
     case T_KEEP_ALIVE:
-    case T_TE:
-        return true;
-    case T_EXPECT:
-        return input;
-    default:
-        return false;
+    case T_TE: return true;
+    case T_EXPECT: return input;
+    default: return false;
     }
 }
 
@@ -358,8 +350,8 @@ static const char *set_more(struct conf *cf, void *field)
     }
     if (rule.field_count == 0)
         return conf_error(cf, "no header is named in \"%.*s\"", STR_ARG(cf->args[0]));
-    rules->items = arena_grow(cf->arena, rules->items, rules->count, &rules->capacity,
-                              sizeof(*rules->items));
+    rules->items =
+        arena_grow(cf->arena, rules->items, rules->count, &rules->capacity, sizeof(*rules->items));
     rules->items[rules->count++] = rule;
     return NULL;
 }
@@ -371,7 +363,8 @@ static void prepend(struct conf *cf, struct more_rules *rules, const struct more
 
     for (unsigned i = 0; i < outer->count + rules->count; i++) {
         all.items = arena_grow(cf->arena, all.items, all.count, &all.capacity, sizeof(*all.items));
-        all.items[all.count++] = i < outer->count ? outer->items[i] : rules->items[i - outer->count];
+        all.items[all.count++] =
+            i < outer->count ? outer->items[i] : rules->items[i - outer->count];
     }
     *rules = all;
 }
@@ -385,11 +378,11 @@ static int more_finish(struct conf *cf, struct level *level, struct level *paren
         outer = level_conf(parent, STORE_LOC, more_slot);
     if (outer == NULL || outer == conf)
         return 0;
-    if (conf_is_set(level, &module_http_headers_more, "more_set_headers")
-        || conf_is_set(level, &module_http_headers_more, "more_clear_headers"))
+    if (conf_is_set(level, &module_http_headers_more, "more_set_headers") ||
+        conf_is_set(level, &module_http_headers_more, "more_clear_headers"))
         prepend(cf, &conf->out, &outer->out);
-    if (conf_is_set(level, &module_http_headers_more, "more_set_input_headers")
-        || conf_is_set(level, &module_http_headers_more, "more_clear_input_headers"))
+    if (conf_is_set(level, &module_http_headers_more, "more_set_input_headers") ||
+        conf_is_set(level, &module_http_headers_more, "more_clear_input_headers"))
         prepend(cf, &conf->in, &outer->in);
     return 0;
 }
@@ -408,7 +401,7 @@ static bool in_wanted(const struct level *level)
     return conf->in.count > 0;
 }
 
-#define MORE_ROW(name_, member_, syntax_, doc_) \
+#define MORE_ROW(name_, member_, syntax_, doc_)                                                   \
     ROW(name_, CTX_HSLI, ARGS1_MORE | ARG_REPEAT, set_more, STORE_LOC, struct more_conf, member_, \
         INHERIT_WHOLE, NULL, syntax_, doc_, )
 

@@ -157,7 +157,7 @@ static bool matches_sha(struct str password, struct str data, bool salted)
            && CRYPTO_memcmp(raw, sum, SHA1_LEN) == 0;
 }
 
-/* apr1: the MD5 of crypt(3) under another name --------------------------------------------------- */
+/* apr1: the MD5 of crypt(3) under another name ------------------------------------------------ */
 
 #define MD5_LEN 16
 #define APR1_ROUNDS 1000

@@ -23,7 +23,7 @@ struct htpasswd {
 };
 
 void htpasswd_start(struct htpasswd *h, struct str user);
-/* True: the search is over, h->found. A hash that the file's end cuts short is taken as it is by htpasswd_end. */
+/* True: found, the search is over. htpasswd_end takes a last line that has no end as it is. */
 bool htpasswd_feed(struct htpasswd *h, const char *p, size_t len);
 bool htpasswd_end(struct htpasswd *h);
 /* Reads a file so. 0 (h->found tells), or -1 with errno: EFBIG past HTPASSWD_FILE_MAX. */

@@ -14,8 +14,8 @@ struct redirect_conf {
 };
 
 /*
- * Where it leads to may have inherited the directive: one that leads to where the request is already does
- * nothing, instead of going round until the limit of redirects.
+ * Where it leads to may have inherited the directive: one that leads to where the request is
+ * already does nothing, instead of going round until the limit of redirects.
  */
 static bool is_here(const struct req *r, struct str target)
 {

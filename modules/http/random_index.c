@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * random_index: one of a directory's files stands for it, each as likely as any other. Of the names only one is kept
- * at a time (reservoir sampling), however many there are.
+ * random_index: one of a directory's files stands for it, each as likely as any other. Of the
+ * names only one is kept at a time (reservoir sampling), however many there are.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -88,8 +88,8 @@ static enum verdict random_index_run(struct req *r)
     DIR *dir;
     int rc;
 
-    if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/'
-        || (r->method & (METHOD_GET | METHOD_HEAD | METHOD_POST)) == 0)
+    if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/' ||
+        (r->method & (METHOD_GET | METHOD_HEAD | METHOD_POST)) == 0)
         return V_NEXT;
     if (req_map_path(r, &path, &root, 0) != 0)
         return req_status(r, 500);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * realip: behind a trusted proxy the client's address is the one that the proxy names, in a field or in
- * a PROXY header. It belongs to the request: the next one on the connection begins with the socket's
- * peer again. Runs when the head has been read, with the server's settings, and again with the
- * location's; the first replacement stays.
+ * realip: behind a trusted proxy the client's address is the one that the proxy names, in a field
+ * or in a PROXY header. It belongs to the request: the next one on the connection begins with the
+ * socket's peer again. Runs when the head has been read, with the server's settings, and again
+ * with the location's; the first replacement stays.
  */
 #include "core/http/client.h"
 
@@ -72,8 +72,8 @@ static bool take_last(struct str *list, struct str *member)
 }
 
 /*
- * Walks a list from its end while the address found so far is trusted. True: it may go on in the list before
- * this one. What is no address ends the search: nobody vouches for what stands before it.
+ * Walks a list from its end while the address found so far is trusted. True: it may go on in the
+ * list before this one. What is no address ends the search: nobody vouches for what stands before.
  */
 static bool walk(const struct realip_conf *conf, struct str list, struct addr *a, bool *found)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: password files. What is found does not depend on how the file is cut into pieces, and is a line's
- * own: the file holds it behind the name and a colon. Input: the user, a NUL, the file.
+ * Fuzz target: password files. What is found does not depend on how the file is cut into pieces,
+ * and is a line's own: the file holds it behind the name and a colon. Input: the user, a NUL, the
+ * file.
  */
 #include "modules/http/htpasswd.h"
 

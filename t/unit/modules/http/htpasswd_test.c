@@ -62,8 +62,8 @@ static void test_file(void)
         for (size_t piece = 1; piece <= text.len + 1; piece++) {
             const char *got = find(text, cases[i].user, piece);
 
-            same &= (got == NULL) == (cases[i].hash == NULL)
-                    && (got == NULL || strcmp(got, cases[i].hash) == 0);
+            same &= (got == NULL) == (cases[i].hash == NULL) &&
+                    (got == NULL || strcmp(got, cases[i].hash) == 0);
         }
         ok(same, "\"%s\" in case %zu, in pieces of any size", cases[i].user, i);
     }
@@ -101,13 +101,14 @@ static void test_search(void)
         snprintf(name, sizeof(name), "user%u", i);
         lseek(fd, 0, SEEK_SET);
         htpasswd_start(&h, str_cstr(name));
-        ok(htpasswd_search(&h, fd) == 0 && h.found
-               && strtoul(h.hash + 7, NULL, 10) == i, "%s of 2000", name);
+        ok(htpasswd_search(&h, fd) == 0 && h.found && strtoul(h.hash + 7, NULL, 10) == i,
+           "%s of 2000", name);
     }
     ok(ftruncate(fd, (off_t) HTPASSWD_FILE_MAX + 10000) == 0, "a hole behind");
     lseek(fd, 0, SEEK_SET);
     htpasswd_start(&h, STR("nobody"));
-    ok(htpasswd_search(&h, fd) == -1 && errno == EFBIG, "a file without end is not read to its end");
+    ok(htpasswd_search(&h, fd) == -1 && errno == EFBIG,
+       "a file without end is not read to its end");
     close(fd);
     htpasswd_start(&h, STR("nobody"));
     ok(htpasswd_search(&h, fd) == -1 && errno == EBADF, "an error is told");
@@ -155,16 +156,40 @@ static void test_hashes(void)
 static void test_bad_hashes(void)
 {
     static const char *const bad[] = {
-        "", "x", "*", "*0", "*1", "$", "$1$", "$9$x", "$2y$99$", "$6$rounds=", "$apr1$", "$apr1$$", "$apr1$salt",
-        "$apr1$saltsaltsalt$e2aCb9PLCjZ2t55SoAxXn.", "{", "{SHA}", "{SSHA}", "{SHA}====", "{SHA}!!!!", "{SSHA}YWJj",
-        "{SSHA}A", "{SHA}GpHWL3ymc5liWkNopqtdSjuqYHM", "{SHA}GpHWL3ymc5liWkNopqtdSjuqYHMA", "{sha}x", "{MD5}x", "{PLAIN}\n",
+        "",
+        "x",
+        "*",
+        "*0",
+        "*1",
+        "$",
+        "$1$",
+        "$9$x",
+        "$2y$99$",
+        "$6$rounds=",
+        "$apr1$",
+        "$apr1$$",
+        "$apr1$salt",
+        "$apr1$saltsaltsalt$e2aCb9PLCjZ2t55SoAxXn.",
+        "{",
+        "{SHA}",
+        "{SSHA}",
+        "{SHA}====",
+        "{SHA}!!!!",
+        "{SSHA}YWJj",
+        "{SSHA}A",
+        "{SHA}GpHWL3ymc5liWkNopqtdSjuqYHM",
+        "{SHA}GpHWL3ymc5liWkNopqtdSjuqYHMA",
+        "{sha}x",
+        "{MD5}x",
+        "{PLAIN}\n",
     };
 
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ok(!fits("pw", bad[i]), "nothing fits \"%s\"", bad[i]);
     ok(!password_matches(str_from("p\0", 2), STR("{PLAIN}p")), "a NUL in the password");
     ok(!password_matches(STR("p"), str_from("{PLAIN}p\0q", 10)), "a NUL in the hash");
-    ok(password_is_slow(STR("$2y$")) && password_is_slow(STR("ab")) && !password_is_slow(STR("{SHA}")),
+    ok(password_is_slow(STR("$2y$")) && password_is_slow(STR("ab")) &&
+           !password_is_slow(STR("{SHA}")),
        "what goes to a thread");
 }
 

@@ -93,8 +93,8 @@ static void test_expires(void)
     is_expires("epoch", false, EXPIRES_FINE, EXPIRES_EPOCH, 0);
     is_expires("max", false, EXPIRES_FINE, EXPIRES_MAX, 0);
     is_expires("off", false, EXPIRES_FINE, EXPIRES_OFF, 0);
-    is_expires("@25h", false, EXPIRES_INVALID, 0, 0);
-    is_expires("@-1h", false, EXPIRES_NEGATIVE_DAILY, 0, 0);
+    is_expires("@25h", false, EXPIRES_LONG_DAILY, 0, 0);
+    is_expires("@-1h", false, EXPIRES_INVALID, 0, 0);
     is_expires("", false, EXPIRES_INVALID, 0, 0);
     is_expires("+", false, EXPIRES_INVALID, 0, 0);
     is_expires("sometime", false, EXPIRES_INVALID, 0, 0);
