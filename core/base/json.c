@@ -69,8 +69,12 @@ void json_end(struct json *j)
 /* How many bytes the UTF-8 sequence at p has (RFC 3629: no surrogates, nothing overlong), 0: none. */
 static unsigned sequence(const unsigned char *p, size_t len)
 {
-    unsigned n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3
-               : p[0] < 0xf5 ? 4 : 0;
+    unsigned n = p[0] < 0x80   ? 1
+                 : p[0] < 0xc2 ? 0
+                 : p[0] < 0xe0 ? 2
+                 : p[0] < 0xf0 ? 3
+                 : p[0] < 0xf5 ? 4
+                               : 0;
 
     if (n == 0 || n > len)
         return 0;
