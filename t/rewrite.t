@@ -268,17 +268,23 @@ says('types { include none.conf; }', 'open\(\) "\S+none.conf" failed \(2: No suc
 # --- the environment over a reload and for workers ------------------------------------------------
 {
     my $q = Proxyd->new(env => { T_NAME => 'kept' }, conf => <<'EOT');
-http { server { listen 127.0.0.1:{{port}}; location / { return 200 "${env:T_NAME}"; } } }
+daemon on;
+http { server { listen 127.0.0.1:{{port}}; location / { return 200 "${env:T_NAME} $pid"; } } }
 EOT
-    $q->start;
-    is $q->get('/')->body, 'kept', 'a value of the environment';
+    $q->start(daemon => 1);
+    like $q->get('/')->body, qr/^kept /, 'a value of the environment';
     ok $q->reload, 'reload';
-    is $q->get('/')->body, 'kept', 'after a reload';
-    my ($worker) = $q->workers;
-    open my $fh, '<', "/proc/$worker/environ" or die $!;
-    my $environ = do { local $/; <$fh> };
-    # /proc shows the memory that the environment was in at the start; it may be overwritten
-    ok defined $environ, 'a worker has an environment';
+    like $q->get('/')->body, qr/^kept /, 'after a reload';
+    # The new program starts in an environment made anew: what the files name is in it.
+    $q->signal('USR2');
+    ok $q->wait_for(sub {
+        -e $q->dir . '/proxyd.pid.oldbin' && ($q->pid_file || 0) > 0 && $q->pid_file != $q->master
+    }), 'an upgrade';
+    my $new = $q->pid_file;
+    ok $q->wait_for(sub { scalar $q->workers($new) }), 'the new program could read the file';
+    $q->signal('QUIT');
+    ok $q->adopt($new), 'the old one is gone';
+    like $q->get('/')->body, qr/^kept /, 'after an upgrade';
     $q->stop;
 }
 done_testing;

@@ -89,8 +89,9 @@ static void write_report(const char *file, int status)
 static void say_finding(void *data, const struct lint_finding *f)
 {
     const struct config *config = data;
-    struct conf_message parts = { .text = str_cstr(f->sentence), .pos = f->pos, .hint = f->remedy,
-                                  .rule = f->rule };
+    struct conf_message parts = {
+        .text = str_cstr(f->sentence), .pos = f->pos, .hint = f->remedy, .rule = f->rule
+    };
 
     report.pending = &parts;
     log_warn(log_main, 0, "%s: %s in %s:%u", f->rule, f->sentence, f->pos.file, f->pos.line);
@@ -103,8 +104,8 @@ static void lint(const struct options *o, struct config *config)
     unsigned n = lint_run(config, say_finding, config);
 
     if (!o->quiet)
-        fprintf(stderr, "proxyd: %u lint warning%s in configuration file %s\n", n, n == 1 ? "" : "s",
-                config->file);
+        fprintf(stderr, "proxyd: %u lint warning%s in configuration file %s\n", n,
+                n == 1 ? "" : "s", config->file);
 }
 
 /* -t, -T, --lint */

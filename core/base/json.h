@@ -17,9 +17,9 @@ struct json {
     char *text;
     unsigned len, capacity;
     unsigned depth;
-    bool more;               /* a value stands before: a comma is due */
-    bool key;                /* a key stands before: a value is due */
-    char open[JSON_DEPTH];   /* '{' or '[' */
+    bool more;             /* a value stands before: a comma is due */
+    bool key;              /* a key stands before: a value is due */
+    char open[JSON_DEPTH]; /* '{' or '[' */
 };
 
 void json_init(struct json *j, struct arena *arena);

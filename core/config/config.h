@@ -180,6 +180,8 @@ struct conf_file {
     struct list link;
     const char *path;
     struct str content;
+    unsigned line; /* private: the line last looked for, counted from 0, */
+    size_t at;     /* and where it begins */
 };
 
 /* The parse in progress; what a setter gets. */

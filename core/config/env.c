@@ -73,7 +73,8 @@ const char *env_expand(struct conf *cf, struct str *word)
         if (error)
             return error;
         if (done.len + (size_t) at + value.len > CONF_WORD_MAX)
-            return conf_error(cf, "too long parameter after \"${env:%.*s}\"", (int) end, inside.ptr);
+            return conf_error(cf, "too long parameter after \"${env:%.*s}\"", (int) end,
+                              inside.ptr);
         done = str_printf(cf->arena, "%.*s%.*s%.*s", STR_ARG(done), (int) at, rest.ptr,
                           STR_ARG(value));
         rest = str_skip(inside, (size_t) end + 1);

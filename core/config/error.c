@@ -48,24 +48,34 @@ static struct str place(struct conf *cf, struct conf_pos pos)
     return str_printf(cf->arena, " in %s:%u", pos.file, pos.line);
 }
 
+/* The file's line, counted from 1. Whoever goes on from line to line reads the file once. */
+static struct str file_line(struct conf_file *f, unsigned line)
+{
+    struct str rest;
+    ssize_t nl;
+
+    if (line - 1 < f->line)
+        f->at = f->line = 0;
+    for (; f->line < line - 1; f->line++) {
+        nl = str_chr(str_skip(f->content, f->at), '\n');
+        if (nl < 0)
+            return STR_NULL;
+        f->at += (size_t) nl + 1;
+    }
+    rest = str_skip(f->content, f->at);
+    nl = str_chr(rest, '\n');
+    return nl < 0 ? rest : str_from(rest.ptr, (size_t) nl);
+}
+
 struct str conf_source_line(const struct config *config, struct conf_pos pos)
 {
+    if (pos.file == NULL || pos.line == 0)
+        return STR_NULL;
     for (struct list *l = config->files.next; l != &config->files; l = l->next) {
-        const struct conf_file *f = container_of(l, struct conf_file, link);
-        struct str rest = f->content;
+        struct conf_file *f = container_of(l, struct conf_file, link);
 
-        if (f->path != pos.file && strcmp(f->path, pos.file) != 0)
-            continue;
-        for (unsigned line = 1; line < pos.line; line++) {
-            ssize_t nl = str_chr(rest, '\n');
-
-            if (nl < 0)
-                return STR_NULL;
-            rest = str_skip(rest, (size_t) nl + 1);
-        }
-        if (str_chr(rest, '\n') >= 0)
-            rest.len = (size_t) str_chr(rest, '\n');
-        return rest;
+        if (f->path == pos.file || strcmp(f->path, pos.file) == 0)
+            return file_line(f, pos.line);
     }
     return STR_NULL;
 }

@@ -244,6 +244,8 @@ static const char *shape_hint(struct conf *cf, const struct directive *row)
 {
     const char *hint = missing_semicolon(cf);
 
+    if (hint == NULL && cf->has_block && !(row->args & ARG_BLOCK) && cf->nargs > 1)
+        hint = "a \"{\" ends a word: put quotes around what it belongs to";
     if (hint == NULL && row->syntax && (!cf->has_block || (row->args & ARG_BLOCK)))
         hint = str_printf(cf->arena, "its syntax: %s %s", row->name, row->syntax).ptr;
     return hint;

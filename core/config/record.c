@@ -10,6 +10,8 @@ static struct conf_node *node_new(struct arena *arena, struct conf_node *parent)
 
     list_init(&n->children);
     list_init(&n->link);
+    list_init(&n->settings);
+    list_init(&n->setting);
     n->parent = parent;
     if (parent)
         list_push_back(&parent->children, &n->link);
@@ -46,14 +48,16 @@ void record_directive(struct conf *cf)
     n->pos = cf->pos;
     n->context = parser->line ? 0 : cf->level->context;
     n->block = cf->has_block;
+    if (!n->block)
+        list_push_back(&n->parent->settings, &n->setting);
     parser->record_last = n;
 }
 
-const struct conf_node *conf_node_child(const struct conf_node *n, const char *name)
+const struct conf_node *conf_node_setting(const struct conf_node *n, const char *name)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(n, c) {
+    CONF_NODE_SETTING (n, c) {
         if (conf_node_is(c, name))
             return c;
     }

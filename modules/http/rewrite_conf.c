@@ -188,7 +188,7 @@ static bool uninitialized(struct eval *e, const struct var *v, struct str *out)
 const char *set_set(struct conf *cf, void *field)
 {
     struct str name = cf->args[1];
-    struct set_code code = { NULL };
+    struct set_code code = { .var = NULL };
     const char *error = NULL;
     struct var *v;
 

@@ -29,14 +29,10 @@ static bool test_file(struct req *r, const struct condition *c, const struct run
         return false;
     }
     switch (c->test) {
-    case IF_FILE:
-        return S_ISREG(info.mode);
-    case IF_DIR:
-        return S_ISDIR(info.mode);
-    case IF_EXEC:
-        return (info.mode & S_IXUSR) != 0;
-    default:
-        return true;
+    case IF_FILE: return S_ISREG(info.mode);
+    case IF_DIR: return S_ISDIR(info.mode);
+    case IF_EXEC: return (info.mode & S_IXUSR) != 0;
+    default: return true;
     }
 }
 
@@ -62,21 +58,12 @@ int condition_test(struct req *r, const struct condition *c, const struct run *r
     if (c->var != NULL)
         var_value(&r->eval, c->var, &value);
     switch (c->test) {
-    case IF_TRUE:
-        yes = is_true(value);
-        break;
-    case IF_EQUAL:
-        yes = str_eq(value, rewrite_value(r, &c->operand, run));
-        break;
-    case IF_REGEX:
-        yes = rewrite_match(r, c->regex, c->captures, value, run->log);
-        break;
+    case IF_TRUE: yes = is_true(value); break;
+    case IF_EQUAL: yes = str_eq(value, rewrite_value(r, &c->operand, run)); break;
+    case IF_REGEX: yes = rewrite_match(r, c->regex, c->captures, value, run->log); break;
     case IF_ALL:
-    case IF_ANY:
-        yes = test_inner(r, c, run);
-        break;
-    default:
-        yes = test_file(r, c, run);
+    case IF_ANY: yes = test_inner(r, c, run); break;
+    default: yes = test_file(r, c, run);
     }
     return yes < 0 ? -1 : (yes != 0) != c->negated;
 }
@@ -98,7 +85,8 @@ static bool is_operator(struct str op)
 /* Those with an unknown letter too: they are errors. */
 static bool is_file_test(struct str op)
 {
-    return (op.len == 2 && op.ptr[0] == '-') || (op.len == 3 && op.ptr[0] == '!' && op.ptr[1] == '-');
+    return (op.len == 2 && op.ptr[0] == '-') ||
+           (op.len == 3 && op.ptr[0] == '!' && op.ptr[1] == '-');
 }
 
 /* $variable [operator operand] */
@@ -128,8 +116,7 @@ static const char *variable_condition(struct conf *cf, unsigned cur, unsigned la
 }
 
 /* -f path, !-f path … */
-static const char *file_condition(struct conf *cf, unsigned cur, unsigned last,
-                                  struct condition *c)
+static const char *file_condition(struct conf *cf, unsigned cur, unsigned last, struct condition *c)
 {
     struct str op = cf->args[cur];
 
@@ -137,20 +124,11 @@ static const char *file_condition(struct conf *cf, unsigned cur, unsigned last,
         return invalid(cf, cur);
     c->negated = op.ptr[0] == '!';
     switch (op.ptr[op.len - 1]) {
-    case 'f':
-        c->test = IF_FILE;
-        break;
-    case 'd':
-        c->test = IF_DIR;
-        break;
-    case 'e':
-        c->test = IF_EXISTS;
-        break;
-    case 'x':
-        c->test = IF_EXEC;
-        break;
-    default:
-        return invalid(cf, cur);
+    case 'f': c->test = IF_FILE; break;
+    case 'd': c->test = IF_DIR; break;
+    case 'e': c->test = IF_EXISTS; break;
+    case 'x': c->test = IF_EXEC; break;
+    default: return invalid(cf, cur);
     }
     return rewrite_compile(cf, last, EXPR_PREFIX | EXPR_Z, &c->operand);
 }

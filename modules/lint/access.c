@@ -23,8 +23,9 @@ void lint_satisfy(struct lint *l, const struct conf_node *n)
     auths = lint_in_force(n, AUTHS) || lint_below(n->parent, AUTHS);
     if (lists && auths)
         return;
-    lint_say(l, n, 0, lists ? "add auth_basic or another check, or take \"satisfy any\" out"
-                            : "add \"allow …; deny all;\", or take \"satisfy any\" out",
+    lint_say(l, n, 0,
+             lists ? "add auth_basic or another check, or take \"satisfy any\" out"
+                   : "add \"allow …; deny all;\", or take \"satisfy any\" out",
              "\"satisfy any\" has nothing to choose from: there is no %s here",
              lists ? "authentication" : "list of allowed addresses");
 }
@@ -35,9 +36,9 @@ static bool has_guarded_location(const struct conf_node *block)
     struct conf_node *c;
     struct lint_location loc;
 
-    CONF_NODE_EACH(block, c) {
-        if (lint_location(c, &loc) && loc.kind == LINT_PREFIX && loc.path.len > 1
-            && lint_child(c, " allow deny internal " AUTHS))
+    CONF_NODE_EACH (block, c) {
+        if (lint_location(c, &loc) && loc.kind == LINT_PREFIX && loc.path.len > 1 &&
+            lint_child(c, " allow deny internal " AUTHS))
             return true;
         if (c->block && has_guarded_location(c))
             return true;
@@ -49,28 +50,29 @@ void lint_merge_slashes(struct lint *l, const struct conf_node *n)
 {
     if (n->nargs < 2 || !str_eq(n->args[1], STR("off")) || !has_guarded_location(n->parent))
         return;
-    lint_say(l, n, 0, "leave it on",
-             "\"//admin\" no longer matches \"location /admin\", so that its rules are walked around");
+    lint_say(
+        l, n, 0, "leave it on",
+        "\"//admin\" no longer matches \"location /admin\", so that its rules are walked around");
 }
 
 /* Whether the server around n is reached from this machine alone. */
 static bool is_local_server(const struct conf_node *n)
 {
-    const struct conf_node *server = conf_node_is(n->parent, "server") ? n->parent
-                                                                       : conf_node_around(n, "server");
+    const struct conf_node *server =
+        conf_node_is(n->parent, "server") ? n->parent : conf_node_around(n, "server");
     struct conf_node *c;
     bool any = false;
 
     if (!server)
         return false;
-    CONF_NODE_EACH(server, c) {
+    CONF_NODE_EACH (server, c) {
         struct str a = conf_node_is(c, "listen") && c->nargs > 1 ? c->args[1] : STR_NULL;
 
         if (!a.ptr)
             continue;
         any = true;
-        if (!str_starts(a, STR("127.")) && !str_starts(a, STR("unix:")) && !str_starts(a, STR("[::1]"))
-            && !str_starts(a, STR("localhost")))
+        if (!str_starts(a, STR("127.")) && !str_starts(a, STR("unix:")) &&
+            !str_starts(a, STR("[::1]")) && !str_starts(a, STR("localhost")))
             return false;
     }
     return any;
@@ -91,8 +93,8 @@ static bool is_clients(const struct conf_node *n, struct str name)
     struct lint_location loc;
     struct str group;
 
-    if (str_starts(name, STR("arg_")) || str_starts(name, STR("http_"))
-        || str_starts(name, STR("cookie_")))
+    if (str_starts(name, STR("arg_")) || str_starts(name, STR("http_")) ||
+        str_starts(name, STR("cookie_")))
         return true;
     if (lint_in(name, " host request_uri args query_string "))
         return true;
@@ -116,9 +118,10 @@ void lint_proxy_target(struct lint *l, const struct conf_node *n)
     while (lint_next_var(&host, &name)) {
         if (!is_clients(n, name))
             continue;
-        lint_say(l, n, 1, "choose among known hosts with a \"map\"",
-                 "the client decides with $%.*s where the request goes: it can reach whatever this server can",
-                 STR_ARG(name));
+        lint_say(
+            l, n, 1, "choose among known hosts with a \"map\"",
+            "the client decides with $%.*s where the request goes: it can reach whatever this server can",
+            STR_ARG(name));
         return;
     }
 }
@@ -129,7 +132,8 @@ void lint_protocols(struct lint *l, const struct conf_node *n)
         if (!lint_in(n->args[i], " SSLv2 SSLv3 TLSv1 TLSv1.1 "))
             continue;
         lint_say(l, n, i, "ssl_protocols TLSv1.2 TLSv1.3;",
-                 "%s is broken or out of use (RFC 8996), and clients that need it are rare", n->args[i].ptr);
+                 "%s is broken or out of use (RFC 8996), and clients that need it are rare",
+                 n->args[i].ptr);
         return;
     }
 }
@@ -146,6 +150,7 @@ void lint_listen_443(struct lint *l, const struct conf_node *n)
     }
     if (lint_in_force(n, " ssl ") || !lint_in_force(n, " ssl_certificate "))
         return;
-    lint_say(l, n, 1, "add \"ssl\" to it",
-             "there is a certificate, but without the parameter \"ssl\" port 443 speaks plain HTTP");
+    lint_say(
+        l, n, 1, "add \"ssl\" to it",
+        "there is a certificate, but without the parameter \"ssl\" port 443 speaks plain HTTP");
 }

@@ -8,14 +8,16 @@ void lint_if_settings(struct lint *l, const struct conf_node *n)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(n, c) {
-        if (lint_in(c->args[0], " return rewrite set break access_log error_log rewrite_log limit_rate "
-                                "limit_rate_after uninitialized_variable_warn log_not_found "))
+    CONF_NODE_EACH (n, c) {
+        if (lint_in(c->args[0],
+                    " return rewrite set break access_log error_log rewrite_log limit_rate "
+                    "limit_rate_after uninitialized_variable_warn log_not_found "))
             continue;
-        lint_say(l, c, 0, "keep to return, rewrite and set; choose values with a \"map\"",
-                 "\"%s\" inside \"%s\": of several that are true only the last one's settings are in force, and "
-                 "those of the location around may be lost",
-                 c->args[0].ptr, n->args[0].ptr);
+        lint_say(
+            l, c, 0, "keep to return, rewrite and set; choose values with a \"map\"",
+            "\"%s\" inside \"%s\": of several that are true only the last one's settings are in force, and "
+            "those of the location around may be lost",
+            c->args[0].ptr, n->args[0].ptr);
         return;
     }
 }
@@ -39,16 +41,17 @@ void lint_try_files_proxy(struct lint *l, const struct conf_node *n)
 
     if (!pass || !str_starts(last, STR("=")))
         return;
-    lint_say(l, n, n->nargs - 1, "let the last parameter be a named location with the proxy_pass in it",
-             "only requests for files that exist here get to the %s in line %u, all others end with %.*s",
-             pass->args[0].ptr, pass->pos.line, STR_ARG(str_skip(last, 1)));
+    lint_say(
+        l, n, n->nargs - 1, "let the last parameter be a named location with the proxy_pass in it",
+        "only requests for files that exist here get to the %s in line %u, all others end with %.*s",
+        pass->args[0].ptr, pass->pos.line, STR_ARG(str_skip(last, 1)));
 }
 
 static const struct conf_node *named_location(const struct conf_node *server, struct str name)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(server, c) {
+    CONF_NODE_EACH (server, c) {
         if (conf_node_is(c, "location") && c->nargs == 2 && str_eq(c->args[1], name))
             return c;
     }
@@ -57,16 +60,17 @@ static const struct conf_node *named_location(const struct conf_node *server, st
 
 void lint_error_page(struct lint *l, const struct conf_node *n)
 {
-    const struct conf_node *server = conf_node_is(n->parent, "server") ? n->parent
-                                                                       : conf_node_around(n, "server");
+    const struct conf_node *server =
+        conf_node_is(n->parent, "server") ? n->parent : conf_node_around(n, "server");
     struct str last = n->args[n->nargs - 1];
     const struct conf_node *location;
 
     if (!server || !str_starts(last, STR("@")) || str_starts(n->args[n->nargs - 2], STR("=")))
         return;
     location = named_location(server, last);
-    if (!location
-        || !lint_child(location, " proxy_pass fastcgi_pass uwsgi_pass scgi_pass grpc_pass memcached_pass "))
+    if (!location ||
+        !lint_child(location,
+                    " proxy_pass fastcgi_pass uwsgi_pass scgi_pass grpc_pass memcached_pass "))
         return;
     lint_say(l, n, n->nargs - 1, "write \"=\" before the location's name",
              "the answer of \"%.*s\" goes out with the status %.*s, whatever status it has itself",
@@ -87,7 +91,7 @@ static bool listens_on(const struct conf_node *server, struct str address, bool 
     struct conf_node *c;
     bool any = false, found = false;
 
-    CONF_NODE_EACH(server, c) {
+    CONF_NODE_EACH (server, c) {
         if (!conf_node_is(c, "listen") || c->nargs < 2)
             continue;
         any = true;
@@ -106,7 +110,7 @@ static const struct conf_node *default_server(const struct conf_node *server, st
     const struct conf_node *first = NULL;
     struct conf_node *c;
 
-    CONF_NODE_EACH(server->parent, c) {
+    CONF_NODE_EACH (server->parent, c) {
         bool is_default = false;
 
         if (!conf_node_is(c, "server") || !listens_on(c, address, &is_default))
@@ -129,9 +133,10 @@ void lint_server_name(struct lint *l, const struct conf_node *n)
     other = default_server(server, address);
     if (!other || other == server)
         return;
-    lint_say(l, n, 1, "write \"default_server\" behind the address of \"listen\"",
-             "\"_\" is a name like any, which nobody asks for: unknown hosts go to the server in line %u",
-             other->pos.line);
+    lint_say(
+        l, n, 1, "write \"default_server\" behind the address of \"listen\"",
+        "\"_\" is a name like any, which nobody asks for: unknown hosts go to the server in line %u",
+        other->pos.line);
 }
 
 /* resolver ------------------------------------------------------------------------------------ */
@@ -141,7 +146,7 @@ static bool is_group(const struct conf_node *http, struct str host)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(http, c) {
+    CONF_NODE_EACH (http, c) {
         if (conf_node_is(c, "upstream") && c->nargs == 2 && str_caseeq(c->args[1], host))
             return true;
     }
@@ -162,7 +167,7 @@ static bool rows_known(const struct conf_node *http, const struct conf_node *map
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(map, c) {
+    CONF_NODE_EACH (map, c) {
         if (c->nargs == 2 && !is_known_host(http, c->args[1]))
             return false;
     }
@@ -170,21 +175,21 @@ static bool rows_known(const struct conf_node *http, const struct conf_node *map
 }
 
 /* Looks through all that gives the variable a value. */
-static bool values_known(const struct conf_node *http, const struct conf_node *block, struct str name,
-                         unsigned *found)
+static bool values_known(const struct conf_node *http, const struct conf_node *block,
+                         struct str name, unsigned *found)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(block, c) {
+    CONF_NODE_EACH (block, c) {
         struct str var = c->nargs ? c->args[c->nargs - 1] : STR("");
 
-        if (conf_node_is(c, "set") && c->nargs == 3 && c->args[1].len > 1
-            && str_caseeq(str_skip(c->args[1], 1), name)) {
+        if (conf_node_is(c, "set") && c->nargs == 3 && c->args[1].len > 1 &&
+            str_caseeq(str_skip(c->args[1], 1), name)) {
             ++*found;
             if (!is_known_host(http, c->args[2]))
                 return false;
-        } else if (lint_in(c->args[0], " map split_clients geo ") && var.len > 1
-                   && str_caseeq(str_skip(var, 1), name)) {
+        } else if (lint_in(c->args[0], " map split_clients geo ") && var.len > 1 &&
+                   str_caseeq(str_skip(var, 1), name)) {
             ++*found;
             if (!rows_known(http, c))
                 return false;
@@ -208,13 +213,16 @@ void lint_resolver(struct lint *l, const struct conf_node *n)
         return;
     rest = host;
     /* Only a port may vary. */
-    if (!lint_next_var(&rest, &name) || (str_chr(host, ':') >= 0 && str_chr(host, '$') > str_chr(host, ':')))
+    if (!lint_next_var(&rest, &name) ||
+        (str_chr(host, ':') >= 0 && str_chr(host, '$') > str_chr(host, ':')))
         return;
     if (values_known(http, http, name, &found) && found > 0)
         return;
-    lint_say(l, n, 1, "add \"resolver ADDRESS;\"",
-             "the host comes from $%.*s, and names met at run time need a resolver, which is not there: "
-             "requests end with 502", STR_ARG(name));
+    lint_say(
+        l, n, 1, "add \"resolver ADDRESS;\"",
+        "the host comes from $%.*s, and names met at run time need a resolver, which is not there: "
+        "requests end with 502",
+        STR_ARG(name));
 }
 
 /* Zones --------------------------------------------------------------------------------------- */
@@ -235,7 +243,7 @@ static bool is_used(const struct conf_node *block, const struct zone_use *use, s
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(block, c) {
+    CONF_NODE_EACH (block, c) {
         if (conf_node_is(c, use->user)) {
             for (unsigned i = 1; i < c->nargs; i++) {
                 struct str a = c->args[i], prefix = str_cstr(use->prefix);
@@ -272,8 +280,8 @@ void lint_zone_unused(struct lint *l, const struct conf_node *n)
                 name.len = (size_t) colon;
             if (!is_used(lint_root(l), use, name))
                 lint_say(l, n, i, "use it, or take it out",
-                         "no \"%s\" uses the zone \"%.*s\": nothing is %s by it", use->user, STR_ARG(name),
-                         strstr(use->user, "cache") ? "cached" : "limited");
+                         "no \"%s\" uses the zone \"%.*s\": nothing is %s by it", use->user,
+                         STR_ARG(name), strstr(use->user, "cache") ? "cached" : "limited");
         }
     }
 }

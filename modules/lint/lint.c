@@ -44,7 +44,8 @@ static const struct lint_rule rules[] = {
     { "error-page-status", " error_page ", CTX_HTTP_ANY, lint_error_page },
     { "zone-unused",
       " limit_req_zone limit_conn_zone proxy_cache_path fastcgi_cache_path uwsgi_cache_path "
-      "scgi_cache_path ", CTX_HTTP, lint_zone_unused },
+      "scgi_cache_path ",
+      CTX_HTTP, lint_zone_unused },
     { "try-files-proxy", " try_files ", CTX_LOCATION, lint_try_files_proxy },
 };
 
@@ -81,19 +82,18 @@ static bool comment_silences(struct str line, const char *rule)
     return false;
 }
 
-/* The comment stands behind the directive, or alone on the line above it. */
+/* The comment stands behind the directive, or alone on the line above it. (Asked in the file's order.) */
 static bool is_silenced(const struct lint *l, struct conf_pos pos)
 {
     struct conf_pos above = pos;
     struct str line;
 
-    if (comment_silences(conf_source_line(l->config, pos), l->rule->name))
-        return true;
-    if (pos.line < 2)
-        return false;
-    above.line--;
-    line = str_trim(conf_source_line(l->config, above));
-    return line.len > 0 && line.ptr[0] == '#' && comment_silences(line, l->rule->name);
+    if (--above.line > 0) {
+        line = str_trim(conf_source_line(l->config, above));
+        if (line.len > 0 && line.ptr[0] == '#' && comment_silences(line, l->rule->name))
+            return true;
+    }
+    return comment_silences(conf_source_line(l->config, pos), l->rule->name);
 }
 
 void lint_say(struct lint *l, const struct conf_node *n, unsigned arg, const char *remedy,

@@ -24,10 +24,11 @@ void lint_alias_traversal(struct lint *l, const struct conf_node *n)
 
     if (!in_prefix_location(n, &loc) || str_ends(loc.path, STR("/")) || !str_ends(to, STR("/")))
         return;
-    lint_say(l, n, 1, "let both end with a slash",
-             "\"location %.*s\" also matches \"%.*s../\", which alias makes \"%.*s../\": files beside "
-             "the directory can be read",
-             STR_ARG(loc.path), STR_ARG(loc.path), STR_ARG(to));
+    lint_say(
+        l, n, 1, "let both end with a slash",
+        "\"location %.*s\" also matches \"%.*s../\", which alias makes \"%.*s../\": files beside "
+        "the directory can be read",
+        STR_ARG(loc.path), STR_ARG(loc.path), STR_ARG(to));
 }
 
 void lint_alias_slash(struct lint *l, const struct conf_node *n)
@@ -35,8 +36,8 @@ void lint_alias_slash(struct lint *l, const struct conf_node *n)
     struct lint_location loc;
     struct str to = n->args[1];
 
-    if (!in_prefix_location(n, &loc) || !str_ends(loc.path, STR("/")) || str_ends(to, STR("/"))
-        || lint_has_var(to))
+    if (!in_prefix_location(n, &loc) || !str_ends(loc.path, STR("/")) || str_ends(to, STR("/")) ||
+        lint_has_var(to))
         return;
     lint_say(l, n, 1, "add a slash to the end of the alias",
              "what follows \"%.*s\" is put right behind \"%.*s\": \"%.*sx\" becomes \"%.*sx\"",
@@ -52,12 +53,14 @@ void lint_root_exposed(struct lint *l, const struct conf_node *n)
 
     while (dir.len > 1 && dir.ptr[dir.len - 1] == '/')
         dir.len--;
-    if (!lint_in(dir, " / /bin /boot /dev /etc /etc/nginx /etc/proxyd /etc/ssl /home /lib /proc /root /run /sbin "
-                      "/sys /usr /usr/local /var "))
+    if (!lint_in(
+            dir,
+            " / /bin /boot /dev /etc /etc/nginx /etc/proxyd /etc/ssl /home /lib /proc /root /run /sbin "
+            "/sys /usr /usr/local /var "))
         return;
     /* root puts the whole URI behind it: below a location of two segments little is left to see. */
-    if (conf_node_is(n, "root") && lint_location(n->parent, &loc)
-        && (loc.kind != LINT_PREFIX || loc.path.len > 1))
+    if (conf_node_is(n, "root") && lint_location(n->parent, &loc) &&
+        (loc.kind != LINT_PREFIX || loc.path.len > 1))
         return;
     if (lint_location(n->parent, &loc) && loc.kind == LINT_EXACT)
         return;
@@ -73,7 +76,7 @@ void lint_root_repeated(struct lint *l, const struct conf_node *n)
     unsigned same = own ? 3 : 0;
     struct conf_node *c;
 
-    CONF_NODE_EACH(n, c) {
+    CONF_NODE_EACH (n, c) {
         const struct conf_node *root = conf_node_is(c, "location") ? lint_child(c, " root ") : NULL;
 
         if (!root)
@@ -82,8 +85,9 @@ void lint_root_repeated(struct lint *l, const struct conf_node *n)
             first = root;
         if (!str_eq(first->args[1], root->args[1]) || ++same < 3)
             continue;
-        lint_say(l, root, 1, own ? "leave it out: locations inherit the server's root"
-                                 : "write it once, on the server's level",
+        lint_say(l, root, 1,
+                 own ? "leave it out: locations inherit the server's root"
+                     : "write it once, on the server's level",
                  "the same root as in line %u", first->pos.line);
         return;
     }
@@ -96,7 +100,7 @@ static bool has_rewrite_break(const struct conf_node *location)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(location, c) {
+    CONF_NODE_EACH (location, c) {
         if (conf_node_is(c, "rewrite") && str_eq(c->args[c->nargs - 1], STR("break")))
             return true;
     }
@@ -251,11 +255,13 @@ void lint_regex_anchor(struct lint *l, const struct conf_node *n)
                          "\"%.*s\" matches anywhere in a host name, also in those of others",
                          STR_ARG(regex));
         } else if (is_plain_path(regex)) {
-            lint_say(l, n, arg, conf_node_is(n, "location")
-                         ? "leave out the \"~\", or begin the expression with \"^\""
-                         : "begin the expression with \"^\"",
-                     "the regular expression \"%.*s\" matches anywhere in a URI, not only at its beginning",
-                     STR_ARG(regex));
+            lint_say(
+                l, n, arg,
+                conf_node_is(n, "location")
+                    ? "leave out the \"~\", or begin the expression with \"^\""
+                    : "begin the expression with \"^\"",
+                "the regular expression \"%.*s\" matches anywhere in a URI, not only at its beginning",
+                STR_ARG(regex));
         }
     }
 }
@@ -273,7 +279,7 @@ static bool makes_captures(const struct conf_node *block)
     struct conf_node *c;
     struct lint_location loc;
 
-    CONF_NODE_EACH(block, c) {
+    CONF_NODE_EACH (block, c) {
         if (lint_location(c, &loc) && loc.kind == LINT_REGEX && has_group(loc.path))
             return true;
         if (lint_in(c->args[0], " rewrite if elif map server_name auth_request_set sub_filter "))
@@ -306,9 +312,11 @@ void lint_capture(struct lint *l, const struct conf_node *n)
         http = conf_node_around(n, "http");
         if (!http || lint_child(http, " map ") || makes_captures(server ? server : http))
             return;
-        lint_say(l, n, i, "a dollar cannot be escaped: take it from a variable that \"geo\" or \"map\" makes",
-                 "\"%.*s\": no regular expression leaves captures here, \"$\" and a digit are always empty",
-                 STR_ARG(n->args[i]));
+        lint_say(
+            l, n, i,
+            "a dollar cannot be escaped: take it from a variable that \"geo\" or \"map\" makes",
+            "\"%.*s\": no regular expression leaves captures here, \"$\" and a digit are always empty",
+            STR_ARG(n->args[i]));
         return;
     }
 }

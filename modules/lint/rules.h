@@ -14,7 +14,8 @@ struct lint_rule {
     void (*judge)(struct lint *l, const struct conf_node *n);
 };
 
-#define CTX_HTTP_ANY (CTX_HTTP | CTX_SERVER | CTX_LOCATION | CTX_IF_SERVER | CTX_IF_LOCATION | CTX_LIMIT_EXCEPT)
+#define CTX_HTTP_ANY \
+    (CTX_HTTP | CTX_SERVER | CTX_LOCATION | CTX_IF_SERVER | CTX_IF_LOCATION | CTX_LIMIT_EXCEPT)
 
 /* A finding about argument `arg` of n. */
 void lint_say(struct lint *l, const struct conf_node *n, unsigned arg, const char *remedy,
@@ -41,7 +42,8 @@ struct lint_regex {
     size_t at, next; /* the sign is from at to next */
 };
 bool lint_regex_next(struct lint_regex *x);
-bool lint_regex_is(const struct lint_regex *x, char c); /* this very character, not escaped, outside classes */
+bool lint_regex_is(const struct lint_regex *x,
+                   char c); /* this very character, not escaped, outside classes */
 /* The inside of group n (from 1); ptr NULL: there is none. */
 struct str lint_group(struct str regex, unsigned n);
 struct str lint_named_group(struct str regex, struct str name);
@@ -57,7 +59,7 @@ struct lint_location {
 bool lint_location(const struct conf_node *n, struct lint_location *out);
 /* The location around n, through if and limit_except; NULL: none. */
 const struct conf_node *lint_location_around(const struct conf_node *n);
-/* A directive of one of the names on n's own level or on one above; or NULL. */
+/* A directive of one of the names, which take no block, on n's own level or on one above; or NULL. */
 const struct conf_node *lint_in_force(const struct conf_node *n, const char *names);
 /* The first directive of one of the names in n's block, at any depth below; or NULL. */
 const struct conf_node *lint_below(const struct conf_node *n, const char *names);

@@ -83,8 +83,8 @@ static size_t host_length(struct str s)
     for (; i < s.len && s.ptr[i] != '/' && s.ptr[i] != '?'; i++) {
         struct str rest = str_skip(s, i);
 
-        if (i > 0 && s.ptr[i] == '$' && lint_next_var(&rest, &name)
-            && lint_in(name, " request_uri uri document_uri "))
+        if (i > 0 && s.ptr[i] == '$' && lint_next_var(&rest, &name) &&
+            lint_in(name, " request_uri uri document_uri "))
             break;
     }
     return i;
@@ -156,8 +156,8 @@ static bool is_capture(struct str s, size_t at, struct str *name)
     rest = str_skip(rest, 1);
     if (rest.len && rest.ptr[0] == 'P')
         rest = str_skip(rest, 1);
-    if (rest.len < 2 || (rest.ptr[0] != '<' && rest.ptr[0] != '\'') || rest.ptr[1] == '='
-        || rest.ptr[1] == '!')
+    if (rest.len < 2 || (rest.ptr[0] != '<' && rest.ptr[0] != '\'') || rest.ptr[1] == '=' ||
+        rest.ptr[1] == '!')
         return false;
     end = str_chr(str_skip(rest, 1), rest.ptr[0] == '<' ? '>' : '\'');
     if (end >= 0)
@@ -212,8 +212,10 @@ bool lint_location(const struct conf_node *n, struct lint_location *out)
         struct str sign;
         enum lint_kind kind;
     } signs[] = {
-        { STR_INIT("~*"), LINT_REGEX }, { STR_INIT("^~"), LINT_PREFIX },
-        { STR_INIT("~"), LINT_REGEX },  { STR_INIT("="), LINT_EXACT },
+        { STR_INIT("~*"), LINT_REGEX },
+        { STR_INIT("^~"), LINT_PREFIX },
+        { STR_INIT("~"), LINT_REGEX },
+        { STR_INIT("="), LINT_EXACT },
     };
     struct str first;
 
@@ -249,7 +251,7 @@ const struct conf_node *lint_child(const struct conf_node *n, const char *names)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(n, c) {
+    CONF_NODE_EACH (n, c) {
         if (lint_in(c->args[0], names))
             return c;
     }
@@ -258,11 +260,13 @@ const struct conf_node *lint_child(const struct conf_node *n, const char *names)
 
 const struct conf_node *lint_in_force(const struct conf_node *n, const char *names)
 {
-    for (n = n->parent; n; n = n->parent) {
-        const struct conf_node *c = lint_child(n, names);
+    struct conf_node *c;
 
-        if (c)
-            return c;
+    for (n = n->parent; n; n = n->parent) {
+        CONF_NODE_SETTING (n, c) {
+            if (lint_in(c->args[0], names))
+                return c;
+        }
     }
     return NULL;
 }
@@ -275,7 +279,7 @@ const struct conf_node *lint_below(const struct conf_node *n, const char *names)
 
     if (found)
         return found;
-    CONF_NODE_EACH(n, c) {
+    CONF_NODE_EACH (n, c) {
         if (c->block && (found = lint_below(c, names)) != NULL)
             return found;
     }
@@ -286,7 +290,7 @@ bool lint_is_first(const struct conf_node *n)
 {
     struct conf_node *c;
 
-    CONF_NODE_EACH(n->parent, c) {
+    CONF_NODE_EACH (n->parent, c) {
         if (str_eq(c->args[0], n->args[0]))
             return c == n;
     }

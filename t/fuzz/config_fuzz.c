@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Fuzz target: any bytes as a configuration file, read as -t does, with the setters of the modules
- * of the build. Slashes are taken out, so that no file of the system is included or named, and it
+ * Fuzz target: any bytes as a configuration file, read as --lint --offline does, with the setters of the
+ * modules of the build, and judged by the rules if it is one. Slashes are taken out, so that no file of the system is included or named, and it
  * works in a directory of its own: name the corpus with its whole path.
  */
 #include <unistd.h>
 
 #include "core/config/config.h"
+#include "modules/lint/lint.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -38,13 +39,21 @@ static void put(const uint8_t *data, size_t size)
     fclose(f);
 }
 
+static void say(void *data, const struct lint_finding *finding)
+{
+    (void) data;
+    (void) finding;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct log_scope nowhere = { LOG_STDERR_LEVEL, NULL };
     static struct logger log = { .scope = &nowhere };
     static FILE *null;
-    struct config_request req = { .prefix = dir, .file = file, .testing = true,
-                                  .offline = true, .record = true };
+    struct config *config;
+    struct config_request req = {
+        .prefix = dir, .file = file, .testing = true, .offline = true, .record = true
+    };
 
     if (null == NULL) {
         start();
@@ -52,6 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     put(data, size);
     req.details = null;
-    config_free(config_read(&req, &log));
+    config = config_read(&req, &log);
+    if (config)
+        lint_run(config, say, NULL);
+    config_free(config);
     return 0;
 }

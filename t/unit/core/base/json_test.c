@@ -48,9 +48,13 @@ int main(void)
     string_is(STR(""), "\"\"", "an empty string");
     string_is(STR("a\"\\\b\f\n\r\t/"), "\"a\\\"\\\\\\b\\f\\n\\r\\t/\"", "what has a short escape");
     string_is(STR("\0\x01\x1f\x7f"), "\"\\u0000\\u0001\\u001f\\u007f\"", "controls");
-    string_is(STR("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"), "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"",
-              "UTF-8 stays");
-    string_is(STR("a\xff" "b"), "\"a\xef\xbf\xbd" "b\"", "a byte that is none");
+    string_is(STR("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"),
+              "\"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\"", "UTF-8 stays");
+    string_is(STR("a\xff"
+                  "b"),
+              "\"a\xef\xbf\xbd"
+              "b\"",
+              "a byte that is none");
     string_is(STR("\xc0\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\"", "overlong, two bytes");
     string_is(STR("\xe0\x80\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"", "overlong, three");
     string_is(STR("\xed\xa0\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"", "a surrogate");
