@@ -46,11 +46,10 @@ static void prepare(struct zone *zone, struct keyed_key *key, unsigned n)
 
 static void NORETURN work(struct zone *zone, unsigned worker, uint64_t seed)
 {
-    struct {
-        struct held held;
-        struct held_one one;
-    } held[HELD] = { 0 };
+    struct held *held[HELD];
 
+    for (unsigned i = 0; i < HELD; i++)
+        held[i] = mem_zalloc(sizeof(*held[i]) + sizeof(held[i]->items[0]));
     log_quietly();
     if (worker == 1)
         zone = zone_attach(fcntl(zone_fd(zone), F_DUPFD_CLOEXEC, 3), &spec, log_main);
@@ -59,12 +58,11 @@ static void NORETURN work(struct zone *zone, unsigned worker, uint64_t seed)
         unsigned i = (unsigned) (rnd(&seed) % HELD);
         struct keyed_key key;
 
-        if (held[i].held.count > 0) {
-            give_back(&held[i].held);
+        if (held[i]->count > 0) {
+            give_back(held[i]);
         } else {
             prepare(zone, &key, (unsigned) (rnd(&seed) % KEYS));
-            held[i].held.count =
-                count(zone, &key, LIMIT, &held[i].held.items[0]) == COUNTED ? 1 : 0;
+            held[i]->count = count(zone, &key, LIMIT, &held[i]->items[0]) == COUNTED ? 1 : 0;
         }
         (void) __atomic_add_fetch(&done[worker], 1, __ATOMIC_RELEASE);
     }
