@@ -43,6 +43,10 @@ for my $workload (qw(proxy1k proxy64k proxy1m static1k conn1k)) {
 is_deeply($json->{static1k}{relay}, undef, 'the relay is not asked for files');
 like($out, qr/^proxy1k +\Q$under_test\E +[\d.]+ /m, 'the table has a row for it');
 
+($status, $out, $json) = bench(@short, @servers, '--workloads=keys1k,limit1k');
+is($status, 0, 'requests with many keys, without and with limits') or diag($out);
+cmp_ok($json->{$_}{$under_test}[0]{requests} // 0, '>', 0, "$_: measured") for qw(keys1k limit1k);
+
 ($status, $out) = bench(@short, '--servers=nginx', '--nginx=/nonexistent/nginx');
 like($out, qr{nginx is not there \(/nonexistent/nginx\)}, 'a server that is missing is named');
 unlike($out, qr/Traceback/, 'without an exception');

@@ -94,7 +94,7 @@ static void sip_round(uint64_t v[4])
     v[2] = rotate(v[2], 32);
 }
 
-/* SipHash-1-3 with the table's own seed: peers choose keys, and may not choose chains. */
+/* SipHash-1-3 with a table's own seed: peers choose keys, and may not choose chains. */
 static uint32_t hash_with(const uint64_t seed[2], struct str key)
 {
     uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull,

@@ -57,7 +57,8 @@ static bool grow(struct zone *zone, struct ledger *ledger)
     n = chunk_entries(chunk);
     first = zone_off(zone, chunk->entries);
     for (size_t i = 0; i < n; i++)
-        chunk->entries[i] = (i + 1 < n ? first + (i + 1) * sizeof(first) : ledger->free) | ENTRY_FREE;
+        chunk->entries[i] =
+            (i + 1 < n ? first + (i + 1) * sizeof(first) : ledger->free) | ENTRY_FREE;
     ZONE_SET(ledger->chunks, zone_off(zone, chunk));
     ZONE_SET(ledger->free, first);
     return true;

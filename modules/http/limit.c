@@ -42,7 +42,8 @@ static const char *zone_argument(struct conf *cf, unsigned n, struct str *name, 
     ssize_t colon = str_chr(text, ':');
     uint64_t bytes;
 
-    if (colon < 0 || str_to_size(str_skip(text, (size_t) colon + 1), &bytes) != 0 || bytes > ZONE_MAX)
+    if (colon < 0 || str_to_size(str_skip(text, (size_t) colon + 1), &bytes) != 0 ||
+        bytes > ZONE_MAX)
         return conf_error_arg(cf, n, "invalid zone size \"%.*s\"", STR_ARG(cf->args[n]));
     if (bytes < ZONE_MIN)
         return conf_error_arg(cf, n, "zone \"%.*s\" is too small", STR_ARG(cf->args[n]));
@@ -62,8 +63,8 @@ static const char *define(struct conf *cf, struct limit_zone *zone, const struct
         return error;
     before = zone->res->spec.data;
     if (before != NULL)
-        return conf_error(cf, "%.*s \"%.*s\" is already bound to key \"%.*s\"", STR_ARG(cf->args[0]),
-                          STR_ARG(name), STR_ARG(expr_source(before->key)));
+        return conf_error(cf, "%.*s \"%.*s\" is already bound to key \"%.*s\"",
+                          STR_ARG(cf->args[0]), STR_ARG(name), STR_ARG(expr_source(before->key)));
     zone->pos = cf->pos;
     zone->res->spec.data = zone;
     /* A zone with another key is another zone: workers/zones.c refuses it on reload. */
@@ -72,7 +73,8 @@ static const char *define(struct conf *cf, struct limit_zone *zone, const struct
 }
 
 const char *limit_zone_set(struct conf *cf, struct limit_zone *zone, const struct zone_kind *kind,
-                           const char *(*other)(struct conf *cf, unsigned n, struct limit_zone *zone))
+                           const char *(*other)(struct conf *cf, unsigned n,
+                                                struct limit_zone *zone))
 {
     const char *error = NULL;
     struct str name = STR_NULL;
@@ -115,7 +117,7 @@ bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct 
 
 enum limit_result limit_result(const struct req *r, unsigned slot)
 {
-    return (enum limit_result) (uintptr_t) req_ctx(r->main, slot);
+    return (enum limit_result)(uintptr_t) req_ctx(r->main, slot);
 }
 
 void limit_set_result(struct req *r, unsigned slot, enum limit_result result)
@@ -132,23 +134,12 @@ enum verdict limit_refuse(struct req *r, unsigned slot, const struct limit_setti
 bool limit_result_text(const struct req *r, unsigned slot, struct str *out)
 {
     switch (limit_result(r, slot)) {
-    case LIMIT_NOT_JUDGED:
-        return false;
-    case LIMIT_PASSED:
-        *out = STR("PASSED");
-        break;
-    case LIMIT_DELAYED:
-        *out = STR("DELAYED");
-        break;
-    case LIMIT_REJECTED:
-        *out = STR("REJECTED");
-        break;
-    case LIMIT_DELAYED_DRY_RUN:
-        *out = STR("DELAYED_DRY_RUN");
-        break;
-    case LIMIT_REJECTED_DRY_RUN:
-        *out = STR("REJECTED_DRY_RUN");
-        break;
+    case LIMIT_NOT_JUDGED: return false;
+    case LIMIT_PASSED: *out = STR("PASSED"); break;
+    case LIMIT_DELAYED: *out = STR("DELAYED"); break;
+    case LIMIT_REJECTED: *out = STR("REJECTED"); break;
+    case LIMIT_DELAYED_DRY_RUN: *out = STR("DELAYED_DRY_RUN"); break;
+    case LIMIT_REJECTED_DRY_RUN: *out = STR("REJECTED_DRY_RUN"); break;
     }
     return true;
 }

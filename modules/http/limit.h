@@ -40,7 +40,8 @@ enum limit_result {
  * handed to `other`, with their number; NULL: there are none. NULL or a sentence.
  */
 const char *limit_zone_set(struct conf *cf, struct limit_zone *zone, const struct zone_kind *kind,
-                           const char *(*other)(struct conf *cf, unsigned n, struct limit_zone *zone));
+                           const char *(*other)(struct conf *cf, unsigned n,
+                                                struct limit_zone *zone));
 /* The digits of "name=DIGITS": above zero, at most max, which greater ones are taken for. -1: no number. */
 int limit_number(struct str digits, uint64_t max, uint64_t *out);
 
@@ -52,12 +53,11 @@ extern const struct conf_range limit_statuses;
     ROW(name "_log_level", CTX_HSL, ARGS1, conf_set_enum, STORE_LOC, type, settings.log_level,    \
         INHERIT_SCALAR, "error", "info | notice | warn | error",                                  \
         "Level of the log lines on requests that " name " refuses.", .extra = limit_log_levels),  \
-    ROW(name "_status", CTX_HSL, ARGS1, conf_set_num, STORE_LOC, type, settings.status,           \
-        INHERIT_SCALAR, "503", "code", "Status of requests that " name " refuses.",               \
-        .extra = &limit_statuses),                                                                \
-    ROW(name "_dry_run", CTX_HSL, ARG_FLAG, conf_set_flag, STORE_LOC, type,    \
-        settings.dry_run, INHERIT_SCALAR, "off", "on | off",                                      \
-        "Counts and logs, but lets all requests pass.")
+        ROW(name "_status", CTX_HSL, ARGS1, conf_set_num, STORE_LOC, type, settings.status,       \
+            INHERIT_SCALAR, "503", "code", "Status of requests that " name " refuses.",           \
+            .extra = &limit_statuses),                                                            \
+        ROW(name "_dry_run", CTX_HSL, ARG_FLAG, conf_set_flag, STORE_LOC, type, settings.dry_run, \
+            INHERIT_SCALAR, "off", "on | off", "Counts and logs, but lets all requests pass.")
 
 /* Requests ----------------------------------------------------------------------------------- */
 

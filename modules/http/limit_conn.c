@@ -62,7 +62,8 @@ static void uncount(struct zone *zone, struct counter *c)
 
 enum outcome { COUNTED, TOO_MANY, NO_ROOM };
 
-static enum outcome count(struct zone *zone, struct keyed_key *key, unsigned max, struct held_one *one)
+static enum outcome count(struct zone *zone, struct keyed_key *key, unsigned max,
+                          struct held_one *one)
 {
     enum outcome outcome = COUNTED;
     struct counter *c;
@@ -113,8 +114,8 @@ static void request_ends(struct wait *w)
 
 /* The hook ----------------------------------------------------------------------------------- */
 
-static enum verdict refuse(struct req *r, const struct conn_conf *conf, const struct conn_limit *limit,
-                           enum outcome outcome)
+static enum verdict refuse(struct req *r, const struct conn_conf *conf,
+                           const struct conn_limit *limit, enum outcome outcome)
 {
     struct str name = limit->res->spec.name;
 
@@ -260,7 +261,8 @@ static const char *set_limit(struct conf *cf, void *field)
             return conf_error(cf, "\"limit_conn\" directive is duplicate");
     }
     if (limit_number(cf->args[2], UINT32_MAX, &max) != 0)
-        return conf_error_arg(cf, 2, "invalid number of connections \"%.*s\"", STR_ARG(cf->args[2]));
+        return conf_error_arg(cf, 2, "invalid number of connections \"%.*s\"",
+                              STR_ARG(cf->args[2]));
     if (max > CONN_MAX)
         return conf_error_arg(cf, 2, "connection limit must be less %d", CONN_MAX + 1);
     limit.max = (unsigned) max;
@@ -273,9 +275,10 @@ static const char *set_limit(struct conf *cf, void *field)
 static const char *set_limit_zone(struct conf *cf, void *field)
 {
     (void) field;
-    return conf_error(cf, "directive \"limit_zone\" is obsolete, use "
-                      "\"limit_conn_zone %.*s zone=%.*s:%.*s;\" instead", STR_ARG(cf->args[2]),
-                      STR_ARG(cf->args[1]), STR_ARG(cf->args[3]));
+    return conf_error(cf,
+                      "directive \"limit_zone\" is obsolete, use "
+                      "\"limit_conn_zone %.*s zone=%.*s:%.*s;\" instead",
+                      STR_ARG(cf->args[2]), STR_ARG(cf->args[1]), STR_ARG(cf->args[3]));
 }
 
 static bool get_status(struct eval *e, const struct var *v, struct str *out)
@@ -290,10 +293,11 @@ static const struct var_row variables[] = {
 };
 
 static const struct directive directives[] = {
-    ROW_CALL("limit_conn_zone", CTX_HTTP, ARGS2 | ARG_REPEAT, set_zone, STORE_LOC, "key zone=name:size",
+    ROW_CALL("limit_conn_zone", CTX_HTTP, ARGS2 | ARG_REPEAT, set_zone, STORE_LOC,
+             "key zone=name:size",
              "A shared memory zone in which connections are counted by a key."),
-    ROW_CALL("limit_zone", CTX_HTTP, ARGS3 | ARG_REPEAT, set_limit_zone, STORE_LOC, "name $variable size",
-             "Obsolete, and an error: limit_conn_zone is its successor."),
+    ROW_CALL("limit_zone", CTX_HTTP, ARGS3 | ARG_REPEAT, set_limit_zone, STORE_LOC,
+             "name $variable size", "Obsolete, and an error: limit_conn_zone is its successor."),
     ROW("limit_conn", CTX_HSL, ARGS2 | ARG_REPEAT, set_limit, STORE_LOC, struct conn_conf, limits,
         INHERIT_WHOLE, NULL, "zone number", "Limits the number of connections per key of a zone."),
     LIMIT_ROWS("limit_conn", struct conn_conf),

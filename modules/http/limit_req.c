@@ -14,10 +14,10 @@
 #define REQUEST 1000 /* what one of them adds to a bucket */
 #define RATE_MAX (UINT64_C(1) << 31)
 #define BURST_MAX (UINT64_C(1) << 50)
-#define IDLE_MS 60000       /* a dry bucket is kept for that long */
+#define IDLE_MS 60000 /* a dry bucket is kept for that long */
 #define CLOCKS_MAY_DIFFER_MS 60000
-#define EXPIRE_DELETES 2    /* old buckets that go, at most, for a new one */
-#define EXPIRE_STEPS 6      /* and how many are looked at for that */
+#define EXPIRE_DELETES 2 /* old buckets that go, at most, for a new one */
+#define EXPIRE_STEPS 6   /* and how many are looked at for that */
 #define EVICT_STEPS 16
 
 static unsigned req_slot;
@@ -139,8 +139,8 @@ static void expire(struct zone *zone, struct keyed *t, uint64_t rate, uint64_t n
 }
 
 /* A new bucket, at the cost of old ones when the zone is full; NULL: even so. */
-static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct keyed_key *key, uint64_t rate,
-                                 uint64_t now)
+static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct keyed_key *key,
+                                 uint64_t rate, uint64_t now)
 {
     bool created;
     struct bucket *b;
@@ -165,7 +165,8 @@ enum outcome { FITS, TOO_MANY, NO_ROOM };
  * Whether one more request fits under a limit, and what its bucket then holds. Of several limits only
  * the last one is also `charged` at once: before, all must have agreed.
  */
-static enum outcome judge(const struct req_limit *limit, struct keyed_key *key, bool charged, uint64_t *excess)
+static enum outcome judge(const struct req_limit *limit, struct keyed_key *key, bool charged,
+                          uint64_t *excess)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
@@ -433,7 +434,8 @@ static const char *zone_parameter(struct conf *cf, unsigned n, struct limit_zone
     if (str_starts(cf->args[n], STR("rate=")))
         return set_rate(cf, n, container_of(zone, struct req_zone, zone));
     if (str_eq(cf->args[n], STR("sync")))
-        return conf_error_arg(cf, n, "\"sync\" is not supported: servers do not share the state of a zone");
+        return conf_error_arg(
+            cf, n, "\"sync\" is not supported: servers do not share the state of a zone");
     return conf_error_arg(cf, n, "invalid parameter \"%.*s\"", STR_ARG(cf->args[n]));
 }
 
@@ -511,9 +513,10 @@ static const struct var_row variables[] = {
 };
 
 static const struct directive directives[] = {
-    ROW_CALL("limit_req_zone", CTX_HTTP, ARGS3 | ARGS4 | ARG_REPEAT, set_zone, STORE_LOC,
-             "key zone=name:size rate=rate [sync]",
-             "A shared memory zone in which requests are counted by a key, and their allowed rate."),
+    ROW_CALL(
+        "limit_req_zone", CTX_HTTP, ARGS3 | ARGS4 | ARG_REPEAT, set_zone, STORE_LOC,
+        "key zone=name:size rate=rate [sync]",
+        "A shared memory zone in which requests are counted by a key, and their allowed rate."),
     ROW("limit_req", CTX_HSL, ARGS123 | ARG_REPEAT, set_limit, STORE_LOC, struct req_conf, limits,
         INHERIT_WHOLE, NULL, "zone=name [burst=number] [nodelay | delay=number]",
         "Limits the rate of requests per key of a zone."),

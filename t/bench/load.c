@@ -7,10 +7,12 @@
  *     load --connect=ADDR:PORT --path=/1k --expect=1024 --connections=64
  *          (--seconds=2.5 | --requests=N) [--host=NAME] [--big-headers]
  *          [--new-connections [--server-closes]] [--idle]
+ *          [--keys=N]
  *
  * --new-connections: each request on a connection of its own, with "Connection: close", and the
  *     server's close is awaited; --server-closes: the same without that field, for a server that
  *     closes anyhow.
+ * --keys=N: "?k=" and a random number of eight digits below N behind the path of each request.
  * --idle: one request on each of N connections (--flight=1 of them at a time), "ready" on stdout,
  *     and then they stay open until stdin ends. One that the server closed meanwhile is an error.
  *
@@ -46,7 +48,7 @@ static struct {
     struct sockaddr_in server;
     const char *path, *host;
     size_t expect;
-    long connections, requests, flight;
+    long connections, requests, flight, keys;
     double seconds;
     int big, fresh, server_closes, idle;
 } opt = {.path = "/1k", .host = "bench.example.com", .expect = 1024, .connections = 64,
@@ -54,6 +56,7 @@ static struct {
 
 static char request[2048];
 static size_t request_len;
+static char *request_key; /* the eight digits in it; NULL: none */
 static char buffer[256 * 1024];
 static struct conn *conns;
 static int ep;
@@ -150,6 +153,18 @@ static int conn_open(struct conn *c)
     return 0;
 }
 
+/* Another key: a linear congruence does, since only its high bits are used. */
+static void next_key(void)
+{
+    static unsigned long long state = 1;
+    unsigned long n;
+
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    n = (unsigned long) ((state >> 32) * (unsigned long long) opt.keys >> 32);
+    for (unsigned i = 8; i-- > 0; n /= 10)
+        request_key[i] = (char) ('0' + n % 10);
+}
+
 /* Sends a request, on a new connection where there is none. */
 static void conn_start(struct conn *c)
 {
@@ -158,6 +173,8 @@ static void conn_start(struct conn *c)
     errno = 0;
     c->done = c->head_seen = 0;
     c->started = now;
+    if (request_key != NULL)
+        next_key();
     if (c->fd < 0 && conn_open(c) != 0)
         conn_fail(c, "connect");
     else if (write(c->fd, request, request_len) != (ssize_t) request_len)
@@ -336,9 +353,13 @@ static void run_idle(void)
 
 static void make_request(void)
 {
-    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n", opt.path,
-                     opt.host);
+    int n = snprintf(request, sizeof request, "GET %s%s HTTP/1.1\r\nHost: %s\r\n", opt.path,
+                     opt.keys > 0 ? "?k=00000000" : "", opt.host);
 
+    if (n >= (int) sizeof request)
+        bench_die("path and host are too long");
+    if (opt.keys > 0)
+        request_key = request + strlen("GET ") + strlen(opt.path) + strlen("?k=");
     n += snprintf(request + n, sizeof request - (size_t) n, "%s%s\r\n",
         opt.big
             ? "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -369,6 +390,7 @@ static void parse_options(int argc, char **argv)
         {"seconds", 1, NULL, 's'},      {"big-headers", 0, NULL, 'b'},
         {"new-connections", 0, NULL, 'f'}, {"server-closes", 0, NULL, 'S'},
         {"idle", 0, NULL, 'i'},         {"flight", 1, NULL, 'F'},
+        {"keys", 1, NULL, 'k'},
         {NULL, 0, NULL, 0},
     };
     int c;
@@ -386,13 +408,14 @@ static void parse_options(int argc, char **argv)
         case 'f': opt.fresh = 1; break;
         case 'S': opt.server_closes = 1; break;
         case 'i': opt.idle = 1; break;
+        case 'k': opt.keys = strtol(optarg, NULL, 10); break;
         case 'F': opt.flight = strtol(optarg, NULL, 10); break;
         default: exit(1);
         }
     }
     errno = 0;
     if (opt.server.sin_port == 0 || opt.flight < 1 || opt.connections < 1
-        || opt.connections > 1000000
+        || opt.connections > 1000000 || opt.keys < 0 || opt.keys > 100000000
         || (!opt.idle && opt.requests <= 0 && opt.seconds <= 0) || (opt.idle && opt.fresh))
         bench_die("options");
 }

@@ -19,11 +19,12 @@ WARM = {"requests": 2000}       # before anything is counted
 
 
 class Workload:
-    """One kind of request. `big`: the header fields of a browser instead of those of curl."""
+    """One kind of request. `big`: the header fields of a browser instead of those of curl.
+    `keys`: an argument with so many random values."""
 
-    def __init__(self, path, size, servers, big=False, fresh=False, weight=1):
+    def __init__(self, path, size, servers, big=False, fresh=False, weight=1, keys=0):
         self.path, self.size, self.servers = path, size, servers
-        self.big, self.fresh = big, fresh
+        self.big, self.fresh, self.keys = big, fresh, keys
         self.weight = weight    # one request stands for about so many small ones
 
     def load_args(self, server):
@@ -31,6 +32,8 @@ class Workload:
         port = server.port
         if self.big:
             args.append("--big-headers")
+        if self.keys:
+            args.append("--keys=%d" % self.keys)
         if self.fresh:
             args.append("--new-connections")
             if server.port_close:
@@ -47,6 +50,9 @@ WORKLOADS = {
     "static1k": Workload("/static/1k.html", K, ("nginx", "proxyd")),
     "conn1k": Workload("/1k", K, ALL, fresh=True, weight=3),
     "app1k": Workload("/app/1k", K, ALL, big=True),
+    # What limits cost is the difference of these two.
+    "keys1k": Workload("/1k", K, ("nginx", "proxyd"), keys=1000000),
+    "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000),
 }
 DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k")
 

@@ -39,17 +39,17 @@ static void prepare(struct zone *zone, struct keyed_key *key, unsigned n)
 {
     static char text[64];
 
-    keyed_prepare(zone, limit_table(zone),
-                  str_from(text, (size_t) snprintf(text, sizeof(text), "%0*u", (int) (n % 40) + 1, n)), key);
+    keyed_prepare(
+        zone, limit_table(zone),
+        str_from(text, (size_t) snprintf(text, sizeof(text), "%0*u", (int) (n % 40) + 1, n)), key);
 }
 
 static void NORETURN work(struct zone *zone, unsigned worker, uint64_t seed)
 {
-    struct {
-        struct held held;
-        struct held_one one;
-    } held[HELD] = { 0 };
+    struct held *held[HELD];
 
+    for (unsigned i = 0; i < HELD; i++)
+        held[i] = mem_zalloc(sizeof(*held[i]) + sizeof(held[i]->items[0]));
     log_quietly();
     if (worker == 1)
         zone = zone_attach(fcntl(zone_fd(zone), F_DUPFD_CLOEXEC, 3), &spec, log_main);
@@ -58,12 +58,11 @@ static void NORETURN work(struct zone *zone, unsigned worker, uint64_t seed)
         unsigned i = (unsigned) (rnd(&seed) % HELD);
         struct keyed_key key;
 
-        if (held[i].held.count > 0) {
-            give_back(&held[i].held);
+        if (held[i]->count > 0) {
+            give_back(held[i]);
         } else {
             prepare(zone, &key, (unsigned) (rnd(&seed) % KEYS));
-            held[i].held.count =
-                count(zone, &key, LIMIT, &held[i].held.items[0]) == COUNTED ? 1 : 0;
+            held[i]->count = count(zone, &key, LIMIT, &held[i]->items[0]) == COUNTED ? 1 : 0;
         }
         (void) __atomic_add_fetch(&done[worker], 1, __ATOMIC_RELEASE);
     }
@@ -78,7 +77,8 @@ static pid_t worker_start(struct zone *zone, unsigned worker, uint64_t seed)
     return pid;
 }
 
-static bool worker_end(struct zone *zone, unsigned worker, pid_t pid, uint64_t changes, unsigned spin)
+static bool worker_end(struct zone *zone, unsigned worker, pid_t pid, uint64_t changes,
+                       unsigned spin)
 {
     int status;
 
@@ -115,7 +115,8 @@ static const char *examine(struct zone *zone, uint32_t *total)
     wrong = slab_check(zone);
     if (wrong == NULL)
         wrong = keyed_check(zone, limit_table(zone));
-    for (struct counter *c = NULL; (c = keyed_next(zone, limit_table(zone), c)) != NULL; sum += c->count) {
+    for (struct counter *c = NULL; (c = keyed_next(zone, limit_table(zone), c)) != NULL;
+         sum += c->count) {
         if (c->count == 0 || c->count > LIMIT)
             wrong = "a count that cannot be";
     }
@@ -164,14 +165,17 @@ int main(void)
     if (wrong == NULL)
         wrong = examine(zone, &total);
     ok(wrong == NULL, "%u workers killed%s%s", deaths, wrong ? ": " : "", wrong ? wrong : "");
-    ok(zone_recoveries(zone) > 0 && zone_generation(zone) == 0, "some of them with the lock, nothing was wiped");
+    ok(zone_recoveries(zone) > 0 && zone_generation(zone) == 0,
+       "some of them with the lock, nothing was wiped");
     ok(most > KEYS, "much was counted");
     is_uint(total, 0, "all was given back");
     is_uint(keyed_count(limit_table(zone)), 0, "and forgotten");
     /* A death may lose the chunk that it was about to put into its ledger. */
-    ok(empty - zone_bytes_free(zone) <= zone_recoveries(zone) * CHUNK_MAX, "hardly any memory was lost");
+    ok(empty - zone_bytes_free(zone) <= zone_recoveries(zone) * CHUNK_MAX,
+       "hardly any memory was lost");
     diag("%u deaths, %u with the lock, %llu counted at most, %zu bytes lost", deaths,
-         (unsigned) zone_recoveries(zone), (unsigned long long) most, empty - zone_bytes_free(zone));
+         (unsigned) zone_recoveries(zone), (unsigned long long) most,
+         empty - zone_bytes_free(zone));
     zone_destroy(zone);
     shm_destroy(done, sizeof(*done) * WORKERS, fd);
     return done_testing();
