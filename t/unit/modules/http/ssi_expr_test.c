@@ -23,7 +23,9 @@ static void matched(void *data, const struct regex *re, const struct regex_match
 {
     (void) data;
     (void) re;
-    snprintf(captured, sizeof(captured), "%.*s", m->pos[3] - m->pos[2], subject.ptr + m->pos[2]);
+    if (m->count > 1)
+        snprintf(captured, sizeof(captured), "%.*s", m->pos[3] - m->pos[2],
+                 subject.ptr + m->pos[2]);
 }
 
 static struct ssi_scope scope = { .log = &quiet, .uri = STR_INIT("/dir/page.html"),
