@@ -79,14 +79,18 @@ int cycle_open(struct config *config, const struct config *old)
         log_emerg(log_main, 0, "no \"events\" section in configuration");
         return -1;
     }
-    if (check_connections(config, events) || paths_open(config) || logs_open(config))
+    if (check_connections(config, events))
+        return -1;
+    if (config->offline)
+        return 0;
+    if (paths_open(config) || logs_open(config))
         goto failed;
     /* -t makes no zone: their memory would only be thrown away. */
     if (!config->testing && zones_open(config, old))
         goto failed;
     if (listen_open(config, core->master_process ? core->workers : 1, config->testing)) {
         if (!config->testing)
-            zones_close(config, old, true);
+            zones_close(config, old);
         goto failed;
     }
     return 0;
@@ -102,9 +106,9 @@ void cycle_commit(struct config *config)
     zones_forget();
 }
 
-void cycle_free(struct config *config, const struct config *other)
+void cycle_free(struct config *config)
 {
-    zones_close(config, other, false);
+    zones_close(config, NULL);
     logs_close(config);
     config_free(config);
 }

@@ -90,29 +90,48 @@ static const char *set_workers(struct conf *cf, void *field)
     return NULL;
 }
 
+/* Workers run as this user and group. NULL, or a sentence, with the argument at fault in *arg. */
+static const char *find_user(struct conf *cf, struct core_conf *core, const char *user,
+                             const char *group, unsigned *arg)
+{
+    struct passwd *pw = getpwnam(user);
+    struct group *gr;
+
+    *arg = 1;
+    if (!pw)
+        return conf_error(cf, "getpwnam(\"%s\") failed", user);
+    core->uid = pw->pw_uid;
+    *arg = 2;
+    gr = getgrnam(group);
+    if (!gr)
+        return conf_error(cf, "getgrnam(\"%s\") failed", group);
+    core->gid = gr->gr_gid;
+    core->user = str_z(cf->arena, str_cstr(user));
+    return NULL;
+}
+
 static const char *set_user(struct conf *cf, void *field)
 {
     struct core_conf *core = field;
-    struct str group = cf->nargs > 2 ? cf->args[2] : cf->args[1];
-    struct passwd *pw;
-    struct group *gr;
+    const char *error;
+    unsigned arg;
 
-    if (geteuid() != 0) {
+    if (cf->config->explaining)
+        return NULL; /* who it would be makes no difference, and to ask may mean to connect somewhere */
+    /* Without the machine it is for, nobody knows who will run it. */
+    if (geteuid() != 0 && !cf->config->offline) {
         conf_warn_at(cf, cf->pos, "the \"user\" directive makes sense only if the master process "
                      "runs with super-user privileges, ignored");
         return NULL;
     }
-    pw = getpwnam(cf->args[1].ptr);
-    if (!pw)
-        return conf_error_arg(cf, 1, "getpwnam(\"%.*s\") failed", STR_ARG(cf->args[1]));
-    core->uid = pw->pw_uid;
-    gr = getgrnam(group.ptr);
-    if (!gr)
-        return conf_error_arg(cf, cf->nargs > 2 ? 2 : 1, "getgrnam(\"%.*s\") failed",
-                              STR_ARG(group));
-    core->gid = gr->gr_gid;
-    core->user = str_z(cf->arena, cf->args[1]);
-    return NULL;
+    error = find_user(cf, core, cf->args[1].ptr, cf->args[cf->nargs - 1].ptr, &arg);
+    if (!error)
+        return NULL;
+    if (cf->config->offline) {
+        conf_warn_at(cf, cf->pos, "%s", error);
+        return NULL;
+    }
+    return conf_error_arg(cf, MIN(arg, cf->nargs - 1), "%s", error);
 }
 
 static const char *set_priority(struct conf *cf, void *field)
@@ -406,25 +425,17 @@ static const char *set_debug_connection(struct conf *cf, void *field)
 
 static int default_user(struct conf *cf, struct core_conf *core, struct level *level)
 {
-    struct passwd *pw;
-    struct group *gr;
+    const char *error;
+    unsigned arg;
 
-    if (core->user || geteuid() != 0 || conf_is_set(level, &module_core, "user"))
+    if (core->user || geteuid() != 0 || cf->config->explaining
+        || conf_is_set(level, &module_core, "user"))
         return 0;
-    pw = getpwnam(PROXYD_USER);
-    if (!pw) {
-        conf_error_at(cf, level->pos, "getpwnam(\"" PROXYD_USER "\") failed");
-        return -1;
-    }
-    gr = getgrnam(PROXYD_GROUP);
-    if (!gr) {
-        conf_error_at(cf, level->pos, "getgrnam(\"" PROXYD_GROUP "\") failed");
-        return -1;
-    }
-    core->user = PROXYD_USER;
-    core->uid = pw->pw_uid;
-    core->gid = gr->gr_gid;
-    return 0;
+    error = find_user(cf, core, PROXYD_USER, PROXYD_GROUP, &arg);
+    if (!error || cf->config->offline)
+        return 0;
+    conf_error_at(cf, level->pos, "%s", error);
+    return -1;
 }
 
 static int core_finish(struct conf *cf, struct level *level, struct level *parent UNUSED)

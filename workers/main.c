@@ -17,7 +17,9 @@
 #include "core/os/process.h"
 #include "core/version.h"
 #include "proxyd_config.h"
+#include "workers/check.h"
 #include "workers/cycle.h"
+#include "workers/explain.h"
 #include "workers/listen.h"
 #include "workers/master.h"
 #include "workers/options.h"
@@ -55,6 +57,8 @@ static void show_help(void)
     fprintf(stderr,
         "Usage: proxyd [-?hvVtTq] [-s signal] [-p prefix]\n"
         "             [-e filename] [-c filename] [-g directives] [-x directives]\n"
+        "             [--lint] [--offline] [--json]\n"
+        "             [--explain URL [-X method] [-H 'name: value']... [--from address] [--to address]]\n"
         "\n"
         "Options:\n"
         "  -?,-h         : this help\n"
@@ -69,6 +73,18 @@ static void show_help(void)
         "  -c filename   : set configuration file (default: " PROXYD_CONF_PATH ")\n"
         "  -g directives : set global directives out of configuration file\n"
         "  -x directives : print the manual of all directives and exit\n"
+        "\n"
+        "  --lint        : test configuration, warn of well-known traps in it and exit\n"
+        "  --offline     : test configuration without the machine it is for: no log or directory\n"
+        "                  is opened, no socket bound, no name looked up\n"
+        "  --json        : say the result of -t, --lint or --explain as JSON on stdout\n"
+        "  --explain URL : show line by line what happens to a request and exit\n"
+        "  -X method     : method of the explained request (default: GET)\n"
+        "  -H header     : header field of the explained request, \"name: value\", may be repeated\n"
+        "  --from address: client's address of the explained request (default: 127.0.0.1)\n"
+        "  --to address  : the listening address that the client connects to\n"
+        "  --help        : same as -h\n"
+        "  --version     : same as -v\n"
         "\n");
 }
 
@@ -106,13 +122,13 @@ static int find_paths(const struct options *o)
 }
 
 /* There from the start, whatever the configuration will say. */
-static void open_first_log(void)
+static void open_first_log(bool offline)
 {
     char *path;
 
     log_set_stderr(true, LOG_WARN_LEVEL);
     log_main->scope = &first_scope;
-    if (strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
+    if (offline || strcmp(core_error_log_path, "stderr") == 0 || strchr(core_error_log_path, ':'))
         return;
     path = join(prefix, core_error_log_path, "");
     first_file.fd = file_open_append(path, 0644);
@@ -141,24 +157,6 @@ static void banner(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         log_notice(log_main, 0, "getrlimit(RLIMIT_NOFILE): %lld:%lld", (long long) limit.rlim_cur,
                    (long long) limit.rlim_max);
-}
-
-/* -t, -T */
-static int test(const struct options *o, struct config *config)
-{
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: the configuration file %s syntax is ok\n", conf_file);
-    if (cycle_open(config, NULL) || pidfile_check(core_settings(config)->pid.ptr)) {
-        fprintf(stderr, "proxyd: configuration file %s test failed\n", conf_file);
-        return 1;
-    }
-    if (!o->quiet)
-        fprintf(stderr, "proxyd: configuration file %s test is successful\n", conf_file);
-    if (o->dump) {
-        config_dump(config, stdout);
-        fflush(stdout);
-    }
-    return 0;
 }
 
 /* -s */
@@ -243,22 +241,22 @@ static int serve(struct config *config, const struct config_request *request, bo
 static int run(const struct options *o)
 {
     struct config_request request = { .prefix = prefix, .file = conf_file, .globals = o->globals,
-                                      .details = stderr, .testing = o->test };
+                                      .details = stderr, .testing = o->test || o->explain,
+                                      .offline = o->offline };
     static struct config *config __attribute__((used)); /* lives as long as the process: log_main writes to its targets */
     bool inherited = false;
 
-    if (!o->test && !o->signal)
+    if (o->explain)
+        return explain(o, &request);
+    if (o->test)
+        return check(o, &request);
+    if (!o->signal)
         inherited = upgrade_inherit();
     config = config_read(&request, log_main);
-    if (!config) {
-        if (o->test)
-            fprintf(stderr, "proxyd: configuration file %s test failed\n", conf_file);
+    if (!config)
         return 1;
-    }
     if (o->signal)
         return send_signal(o, config);
-    if (o->test)
-        return test(o, config);
     return serve(config, &request, inherited);
 }
 
@@ -293,6 +291,6 @@ int main(int argc, char **argv)
     }
     if (find_paths(&o))
         return 1;
-    open_first_log();
+    open_first_log(o.offline || o.explain);
     return run(&o);
 }

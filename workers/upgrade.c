@@ -160,11 +160,18 @@ pid_t upgrade_start(const struct config *config)
     struct str sockets = listen_export(arena);
     struct str zones = zones_export(arena, config);
     const char *notify = getenv("NOTIFY_SOCKET");
-    const char *extra[5];
+    const char **extra = ARENA_ARRAY(arena, const char *, 5 + config->env.count);
     unsigned n = 0;
     char **env;
     pid_t pid;
 
+    /* What the configuration's files refer to: the new program will read them. */
+    for (unsigned i = 0; i < config->env.count; i++) {
+        const char *name = config->env.items[i].ptr, *value = getenv(name);
+
+        if (value)
+            extra[n++] = str_printf(arena, "%s=%s", name, value).ptr;
+    }
     extra[n++] = str_printf(arena, UPGRADE_SOCKETS "=%.*s", STR_ARG(sockets)).ptr;
     extra[n++] = str_printf(arena, UPGRADE_ZONES "=%.*s", STR_ARG(zones)).ptr;
     extra[n++] = str_printf(arena, UPGRADE_HALF "=%u", !half).ptr;

@@ -261,7 +261,8 @@ static const uint32_t escape_maps[3][8] = {
                                    (uint32_t) ~(0x07fffffeu | BIT('_')),
                                    (uint32_t) ~(0x07fffffeu | BIT('~')), 0xffffffff, 0xffffffff,
                                    0xffffffff, 0xffffffff },
-    [FMT_ESCAPE_ARGS] = { 0xffffffff, BIT(' ') | BIT('%') | BIT('&') | BIT('+') | BIT('#'), 0,
+    [FMT_ESCAPE_ARGS] = { 0xffffffff,
+                          BIT(' ') | BIT('%') | BIT('&') | BIT('+') | BIT('#') | BIT(';') | BIT('?'), 0,
                           BIT(0x7f), 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
 };
 

@@ -32,7 +32,7 @@ enum fmt_escape {
     /* A path: escapes space, % ? # " < > \ ^ ` { | }, controls and bytes >= 0x80. */
     FMT_ESCAPE_URI,
     FMT_ESCAPE_URI_COMPONENT, /* all but unreserved characters */
-    FMT_ESCAPE_ARGS,          /* space, %, &, +, #, controls, >= 0x80 */
+    FMT_ESCAPE_ARGS,          /* space, % & + # ; ?, controls, >= 0x80 */
     FMT_ESCAPE_HTML,          /* & < > " as entities */
 };
 /* Worst-case growth is 6 bytes a byte. */

@@ -71,6 +71,15 @@ struct level {
     /* What $variables here refer to: the parent's unless the block's setter sets another. */
     struct var_space *vars;
     void *object;           /* the block's own: struct server, struct location, struct upstream … */
+    struct conf_place *places; /* of the directives in it, last one first; NULL unless config->explaining */
+};
+
+/* Where a directive of a block was written: kept for those who explain, not for those who serve. */
+struct conf_place {
+    struct conf_place *next;
+    const struct directive *row;
+    struct str arg;         /* the first one; STR_NULL: none */
+    struct conf_pos pos;
 };
 
 enum inherit {
@@ -159,7 +168,12 @@ struct config {
     unsigned errors;
     unsigned warnings;
     bool testing;          /* -t */
+    bool offline;          /* --offline: no name is resolved, nothing is opened but what is read */
+    bool explaining;       /* --explain: nothing is started from it; conf_where knows where each directive stands */
     struct list files;     /* struct conf_file, for -T, in the order first read */
+    struct str_list env;   /* the variables of the environment that the files name */
+    struct conf_report *report; /* what was logged meanwhile, for --json; or NULL */
+    struct conf_node *record;   /* the directives as they were written, for --lint; or NULL */
 };
 
 struct conf_file {
@@ -182,10 +196,37 @@ struct conf {
     struct level *level;
     const struct module *module;
     const struct directive *row;
+    const struct directive *before; /* the row that stands before in the block; NULL: none, or a bad one */
     bool has_block;      /* "{" follows: the setter must call conf_block or conf_lines */
     struct str raw;      /* of an ARG_RAW_BLOCK row: what is between the braces, NUL-terminated */
     void *parser;        /* private */
 };
+
+/* Something that was said about the configuration. */
+struct conf_message {
+    struct list link;
+    enum log_level level;
+    struct str text;     /* without the place, where that is known */
+    struct conf_pos pos; /* file NULL: of no place */
+    const char *hint;    /* what stands behind the caret; or NULL */
+    const char *rule;    /* of --lint; or NULL */
+};
+
+/*
+ * All of it, in order. Who wants one adds a log target whose writer calls conf_report_line, so that what
+ * modules log in their own way is in it too; a message about a place comes with it in its parts.
+ */
+struct conf_report {
+    struct arena *arena;
+    struct list messages;                /* struct conf_message */
+    const struct conf_message *pending;  /* private: the parts of the line being logged */
+};
+
+void conf_report_init(struct conf_report *report, struct arena *arena);
+/* A line of the log, from the first byte of its time to its line feed. */
+void conf_report_line(struct conf_report *report, enum log_level level, struct str line);
+/* A copy is kept. */
+void conf_report_add(struct conf_report *report, const struct conf_message *m);
 
 /* What config_read is told. */
 struct config_request {
@@ -194,6 +235,10 @@ struct config_request {
     const char *globals;       /* -g text or NULL; read before the file */
     FILE *details;             /* stderr: errors show the source line and a caret; NULL: not */
     bool testing;
+    bool offline;
+    bool explaining;
+    bool record;               /* keep the directives as they are written */
+    struct conf_report *report;
     const struct config *old;
 };
 
@@ -222,6 +267,8 @@ extern const struct module *const modules[];
 extern unsigned module_count;
 /* Prints the configuration dump of -T: each file once, "# configuration file PATH:" before it. */
 void config_dump(const struct config *config, FILE *out);
+/* The source line (of a long one the part that matters), below it a caret and the hint, which may be NULL. */
+void conf_show_source(const struct config *config, FILE *out, struct conf_pos pos, const char *hint);
 /* Prints the manual made from the rows ("-x directives"): Markdown, by module. */
 void config_manual(FILE *out);
 
@@ -235,6 +282,9 @@ const char *conf_error_arg(struct conf *cf, unsigned n, const char *fmt, ...) PR
 void conf_error_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Whether argument n stood in quotes. To be asked before the directive's block is read. */
+bool conf_arg_quoted(const struct conf *cf, unsigned n);
 
 /* A new level below cf->level, at cf->pos. object is the block's own structure. */
 struct level *conf_level(struct conf *cf, unsigned context, void *object);
@@ -304,6 +354,13 @@ struct conf_path {
     struct str path; /* absolute, NUL-terminated */
     unsigned char levels[3];
 };
+
+/*
+ * The line that a directive in force at this level was written in: the nearest block that has it counts, the first of
+ * several there. arg: its first argument must be that; STR_NULL: whatever it is. file is NULL where it is the default,
+ * and always unless the configuration was read with `explaining`.
+ */
+struct conf_pos conf_where(const struct level *level, const char *name, struct str arg);
 
 /* A module's structure at a level. index: *module.slot. */
 static inline void *level_conf(const struct level *level, unsigned store, unsigned index)

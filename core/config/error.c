@@ -6,6 +6,7 @@
  * conf_error_at, by modules; decides nothing about the configuration.
  */
 #include "core/config/parse.h"
+#include "core/config/record.h"
 
 const char conf_stopped[] = "stopped";
 
@@ -47,7 +48,7 @@ static struct str place(struct conf *cf, struct conf_pos pos)
     return str_printf(cf->arena, " in %s:%u", pos.file, pos.line);
 }
 
-static struct str source_line(const struct config *config, struct conf_pos pos)
+struct str conf_source_line(const struct config *config, struct conf_pos pos)
 {
     for (struct list *l = config->files.next; l != &config->files; l = l->next) {
         const struct conf_file *f = container_of(l, struct conf_file, link);
@@ -74,15 +75,11 @@ static bool is_continuation(char c)
     return ((unsigned char) c & 0xc0) == 0x80;
 }
 
-/* The part of a long line around the caret, and the caret's line below it. */
-static void show_source(struct conf *cf, struct conf_pos pos, const char *hint)
+void conf_show_source(const struct config *config, FILE *out, struct conf_pos pos, const char *hint)
 {
-    FILE *out = cf->config->details;
-    struct str line = pos.line ? source_line(cf->config, pos) : STR_NULL;
+    struct str line = pos.line ? conf_source_line(config, pos) : STR_NULL;
     size_t from = 0, to, caret = pos.column ? pos.column - 1 : 0;
 
-    if (out == NULL)
-        return;
     if (line.ptr == NULL) {
         if (hint)
             fprintf(out, "%s\n", hint);
@@ -115,6 +112,20 @@ static void show_source(struct conf *cf, struct conf_pos pos, const char *hint)
     }
 }
 
+/* A line of the log about a place; the report, if there is one, gets its parts. */
+static void say(struct conf *cf, enum log_level level, struct conf_pos pos, const char *sentence,
+                const char *hint)
+{
+    struct conf_report *report = cf->config->report;
+    struct conf_message parts = { .text = str_cstr(sentence), .pos = pos, .hint = hint };
+
+    if (report)
+        report->pending = &parts;
+    LOG(cf->log, level, 0, "%s%s", sentence, place(cf, pos).ptr);
+    if (report)
+        report->pending = NULL;
+}
+
 void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, const char *hint)
 {
     struct config *config = cf->config;
@@ -123,8 +134,9 @@ void error_report(struct conf *cf, struct conf_pos pos, const char *sentence, co
     if (config->errors >= CONF_ERRORS_MAX)
         return;
     config->errors++;
-    log_emerg(cf->log, 0, "%s%s", sentence, place(cf, pos).ptr);
-    show_source(cf, pos, hint);
+    say(cf, LOG_EMERG_LEVEL, pos, sentence, hint);
+    if (config->details)
+        conf_show_source(config, config->details, pos, hint);
     if (config->errors == CONF_ERRORS_MAX) {
         log_emerg(cf->log, 0, "%u errors in the configuration, giving up", config->errors);
         parser->stop = true;
@@ -151,7 +163,7 @@ void conf_warn_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
     s = vsentence(cf, fmt, ap);
     va_end(ap);
     cf->config->warnings++;
-    log_warn(cf->log, 0, "%s%s", s, place(cf, pos).ptr);
+    say(cf, LOG_WARN_LEVEL, pos, s, NULL);
 }
 
 void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
@@ -162,7 +174,7 @@ void conf_notice_at(struct conf *cf, struct conf_pos pos, const char *fmt, ...)
     va_start(ap, fmt);
     s = vsentence(cf, fmt, ap);
     va_end(ap);
-    log_notice(cf->log, 0, "%s%s", s, place(cf, pos).ptr);
+    say(cf, LOG_NOTICE_LEVEL, pos, s, NULL);
 }
 
 #define NEAR_MAX 40 /* longer names are not compared */

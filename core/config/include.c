@@ -1,22 +1,38 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * include: a file, or all files that match a mask in the order of their names. A mask without a
- * match is fine, a plain name without a file is not. Called by the parser wherever a directive
+ * match is fine, a plain name without a file is so only if it is said to be optional. Called by the parser wherever a directive
  * may stand, and inside map-like blocks.
  */
 #include <errno.h>
 #include <glob.h>
+#include <unistd.h>
 
 #include "core/config/parse.h"
 
 const struct directive include_row = {
     .name = "include",
     .contexts = CTX_ANY,
-    .args = ARGS1 | ARG_REPEAT,
+    .args = ARGS12 | ARG_REPEAT,
     .inherit = INHERIT_DONE,
-    .syntax = "file | mask",
+    .syntax = "file | mask [optional]",
     .doc = "Reads another file, or all files that match a mask, in this place.",
 };
+
+static bool is_optional(const struct conf *cf)
+{
+    return cf->nargs == 3 && str_eq(cf->args[2], STR("optional"));
+}
+
+bool conf_is_include(const struct conf *cf)
+{
+    return str_eq(cf->args[0], STR("include")) && (cf->nargs == 2 || is_optional(cf));
+}
+
+static bool is_missing(const char *path)
+{
+    return access(path, F_OK) && (errno == ENOENT || errno == ENOTDIR);
+}
 
 static const char *include_matches(struct conf *cf, const glob_t *found)
 {
@@ -39,11 +55,13 @@ const char *conf_include(struct conf *cf)
     glob_t found;
     int rc;
 
+    if (cf->nargs == 3 && !is_optional(cf))
+        return conf_error(cf, "invalid number of arguments in \"include\" directive");
     if (parser->includes >= CONF_INCLUDE_MAX)
         return conf_error_arg(cf, 1, "too many nested includes, the limit is %d", CONF_INCLUDE_MAX);
     parser->includes++;
     if (strpbrk(path.ptr, "*?[") == NULL) {
-        error = parse_file(cf, path);
+        error = is_optional(cf) && is_missing(path.ptr) ? NULL : parse_file(cf, path);
     } else {
         rc = glob(path.ptr, 0, NULL, &found);
         if (rc == 0)

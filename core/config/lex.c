@@ -142,6 +142,7 @@ static enum lex_kind lex_quoted(struct lexer *lx, struct token *t)
      * read.
      */
     take(t, start, out);
+    t->quoted = true;
     return LEX_WORD;
 }
 
@@ -199,6 +200,7 @@ enum lex_kind lex_next(struct lexer *lx, struct token *t)
 {
     t->text = STR_NULL;
     t->opened = 0;
+    t->quoted = false;
     if (lx->held != LEX_WORD) {
         t->kind = lx->held;
         t->pos = lx->held_pos;

@@ -9,6 +9,7 @@
 #include "core/config/parse.h"
 #include "core/config/resource.h"
 #include "core/os/file.h"
+#include "core/os/socket.h"
 
 const char conf_command_line[] = "command line";
 
@@ -20,9 +21,12 @@ static void words_add(struct arena *arena, struct words *w, const struct token *
         unsigned capacity = w->capacity;
 
         w->items = arena_grow(arena, w->items, w->count, &capacity, sizeof(*w->items));
+        capacity = w->capacity;
+        w->quoted = arena_grow(arena, w->quoted, w->count, &capacity, sizeof(*w->quoted));
         w->pos = arena_grow(arena, w->pos, w->count, &w->capacity, sizeof(*w->pos));
     }
     w->items[w->count] = t->text;
+    w->quoted[w->count] = t->quoted;
     w->pos[w->count++] = t->pos;
 }
 
@@ -75,6 +79,34 @@ static void skip_block(struct conf *cf)
     }
 }
 
+/*
+ * What the words take from the environment. -1: something is missing there (reported), and the directive,
+ * which ended with `end`, is passed over.
+ */
+static int expand_words(struct conf *cf, const struct token *end)
+{
+    struct words *w = &conf_parser(cf)->words;
+    const char *error = NULL;
+    unsigned i;
+
+    /* A directive's name is a name; the first word of a map's row is a value like any. */
+    for (i = conf_parser(cf)->line ? 0 : 1; i < w->count && error == NULL; i++)
+        error = env_expand(cf, &w->items[i]);
+    if (likely(error == NULL))
+        return 0;
+    error_report(cf, w->pos[i - 1], error, NULL);
+    if (end->kind == LEX_OPEN) {
+        cf->pos = end->pos;
+        skip_block(cf);
+    }
+    return -1;
+}
+
+bool conf_arg_quoted(const struct conf *cf, unsigned n)
+{
+    return conf_parser(cf)->words.quoted[n];
+}
+
 /* One directive ------------------------------------------------------------------------------ */
 
 static bool count_allowed(const struct directive *row, unsigned n)
@@ -116,6 +148,30 @@ static const char *missing_semicolon(struct conf *cf)
     return NULL;
 }
 
+static void remember_place(struct conf *cf)
+{
+    struct conf_place *place = ARENA_NEW(cf->arena, struct conf_place);
+
+    place->row = cf->row;
+    place->arg = cf->nargs > 1 ? cf->args[1] : STR_NULL;
+    place->pos = cf->pos;
+    place->next = cf->level->places;
+    cf->level->places = place;
+}
+
+struct conf_pos conf_where(const struct level *level, const char *name, struct str arg)
+{
+    struct conf_pos pos = { NULL, 0, 0 };
+
+    for (; level != NULL && pos.file == NULL; level = level->parent) {
+        for (const struct conf_place *p = level->places; p != NULL; p = p->next) {
+            if (strcmp(p->row->name, name) == 0 && (arg.ptr == NULL || str_caseeq(p->arg, arg)))
+                pos = p->pos;
+        }
+    }
+    return pos;
+}
+
 static const char *call_setter(struct conf *cf, const struct known_row *known)
 {
     const struct directive *row = known->row;
@@ -131,6 +187,8 @@ static const char *call_setter(struct conf *cf, const struct known_row *known)
     field = level_field(cf, cf->level, known->module, row);
     ASSERT(field != NULL || row->size == 0); /* a row's contexts lie where its store lives */
     level_mark(cf, cf->level, known->module, known->number);
+    if (unlikely(cf->config->explaining))
+        remember_place(cf);
     if (row->args & ARG_RAW_BLOCK) {
         parser->block_pending = false;
         if (lex_raw_block(parser->lex, &cf->raw)) {
@@ -199,6 +257,7 @@ static void run_directive(struct conf *cf)
 
     parser->caret = 0;
     parser->hint = NULL;
+    cf->row = NULL;
     if (str_eq(cf->args[0], STR("include"))) {
         cf->module = NULL;
         cf->row = &include_row;
@@ -217,6 +276,7 @@ static void run_directive(struct conf *cf)
         fail(cf, error, shape_hint(cf, known->row));
         return;
     }
+    record_directive(cf);
     error = call_setter(cf, known);
     if (error && error != conf_stopped)
         fail(cf, error, parser->hint ? parser->hint : missing_semicolon(cf));
@@ -230,10 +290,12 @@ static void run_line(struct conf *cf)
 
     parser->caret = 0;
     parser->hint = NULL;
-    if (cf->nargs == 2 && str_eq(cf->args[0], STR("include")))
+    if (conf_is_include(cf)) {
         error = conf_include(cf);
-    else
+    } else {
+        record_directive(cf);
         error = parser->line(cf, parser->line_data);
+    }
     if (error && error != conf_stopped)
         fail(cf, error, parser->hint);
 }
@@ -275,6 +337,7 @@ static void run_block_directive(struct conf *cf, const struct token *t)
     take_words(cf, true);
     parser->block_pending = true;
     run_directive(cf);
+    cf->before = cf->row;
     /* The setter refused, or nobody knew the directive. */
     if (parser->block_pending && !parser->stop)
         skip_block(cf);
@@ -340,7 +403,11 @@ static void parse_run(struct conf *cf, bool top, struct conf_pos open)
     struct token t;
 
     while (!parser->stop) {
-        switch (read_words(cf, &t)) {
+        enum lex_kind end = read_words(cf, &t);
+
+        if ((end == LEX_SEMICOLON || end == LEX_OPEN) && expand_words(cf, &t))
+            continue;
+        switch (end) {
         case LEX_SEMICOLON:
             if (parser->words.count == 0) {
                 unexpected(cf, &t, ';', NULL);
@@ -351,6 +418,7 @@ static void parse_run(struct conf *cf, bool top, struct conf_pos open)
                 run_line(cf);
             else
                 run_directive(cf);
+            cf->before = cf->row;
             break;
         case LEX_OPEN: run_block_directive(cf, &t); break;
         case LEX_CLOSE:
@@ -374,6 +442,7 @@ const char *conf_block(struct conf *cf, struct level *child)
     struct parser *parser = conf_parser(cf);
     struct conf saved = *cf;
     conf_line *line = parser->line;
+    struct conf_node *record_in;
 
     ASSERT(parser->block_pending);
     if (parser->blocks >= CONF_BLOCK_MAX)
@@ -382,7 +451,11 @@ const char *conf_block(struct conf *cf, struct level *child)
     parser->line = NULL;
     parser->blocks++;
     cf->level = child;
+    cf->before = NULL;
+    record_in = parser->record_in;
+    parser->record_in = parser->record_in ? parser->record_last : NULL;
     parse_run(cf, false, saved.pos);
+    parser->record_in = record_in;
     *cf = saved;
     parser->blocks--;
     parser->line = line;
@@ -396,12 +469,15 @@ const char *conf_lines(struct conf *cf, const char *(*line)(struct conf *cf, voi
 {
     struct parser *parser = conf_parser(cf);
     struct conf saved = *cf;
+    struct conf_node *record_in = parser->record_in;
 
     ASSERT(parser->block_pending);
     parser->block_pending = false;
     parser->line = line;
     parser->line_data = data;
+    parser->record_in = record_in ? parser->record_last : NULL;
     parse_run(cf, false, saved.pos);
+    parser->record_in = record_in;
     *cf = saved;
     parser->line = NULL;
     parser->caret = 0;
@@ -515,6 +591,9 @@ static struct config *config_new(const struct config_request *req)
     config->details = req->details;
     config->old = req->old;
     config->testing = req->testing;
+    config->explaining = req->explaining;
+    config->offline = addr_offline = req->offline;
+    config->report = req->report;
     list_init(&config->files);
     config->resources = resources_new(config);
     return config;
@@ -568,6 +647,8 @@ struct config *config_read(const struct config_request *req, struct logger *log)
     config->main = conf_level(&cf, CTX_MAIN, NULL);
     config->main->pos = (struct conf_pos){ config->file, 0, 0 };
     cf.level = config->main;
+    if (req->record)
+        record_begin(&cf);
     run_hooks(&cf, true);
     if (config->errors == 0)
         read_all(&cf, req);

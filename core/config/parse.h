@@ -30,6 +30,7 @@ struct token {
     struct str text;     /* of a word; of LEX_BAD: the sentence */
     struct conf_pos pos; /* of its first byte */
     unsigned opened;     /* of LEX_END inside quotes: the line where they begin; else 0 */
+    bool quoted;         /* a word in quotes */
 };
 
 /* text must be followed by a NUL. file is kept. */
@@ -44,6 +45,7 @@ int lex_raw_block(struct lexer *lx, struct str *out);
 struct words {
     struct str *items;
     struct conf_pos *pos;
+    bool *quoted;
     unsigned count;
     unsigned capacity;
 };
@@ -62,6 +64,8 @@ struct parser {
     const char *hint;     /* a few words to stand behind the caret */
     unsigned includes;    /* depth */
     unsigned blocks;      /* depth */
+    struct conf_node *record_in;   /* where what comes next is recorded; NULL: nowhere */
+    struct conf_node *record_last; /* what came last */
     struct table files;   /* struct conf_file by path */
 };
 
@@ -86,6 +90,19 @@ void parse_words(struct arena *arena, const char *text, struct words *words);
 
 extern const struct directive include_row;
 const char *conf_include(struct conf *cf);
+/* Among the rows of a map: whether this one includes a file. */
+bool conf_is_include(const struct conf *cf);
+
+/* env.c ------------------------------------------------------------------------------------- */
+
+/* Replaces each ${env:NAME} in the word. NULL, or a sentence. */
+const char *env_expand(struct conf *cf, struct str *word);
+
+/* record.c ---------------------------------------------------------------------------------- */
+
+void record_begin(struct conf *cf);
+/* The words in cf become a node, if there is a record. */
+void record_directive(struct conf *cf);
 
 /* error.c ----------------------------------------------------------------------------------- */
 

@@ -6,14 +6,17 @@
 #include "core/http/error_page.h"
 
 #include "core/http/answer.h"
+#include "core/http/trace.h"
 
 static bool is_redirect(unsigned status)
 {
     return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
-static const struct error_page *find(const struct error_pages *pages, unsigned status)
+const struct error_page *error_page_find(const struct req *r, unsigned status)
 {
+    const struct error_pages *pages = &r->loc->core->error_page;
+
     for (unsigned i = 0; i < pages->count; i++) {
         const struct error_page *p = &pages->items[i];
 
@@ -91,10 +94,12 @@ enum verdict error_page_handle(struct req *r)
         r->keep_alive = false;
     if (core->error_page.count > 0 && r->restarts_left > 0
         && !r->error_page_used) {
-        const struct error_page *page = find(&core->error_page, status);
+        const struct error_page *page = error_page_find(r, status);
 
         /* Where the first error came from decides, not the page's location. */
         r->error_page_used = !core->recursive_error_pages;
+        if (req_explained())
+            trace_error_page(r, page);
         if (page != NULL)
             return use_page(r, page);
     }

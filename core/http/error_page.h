@@ -8,4 +8,7 @@
 /* For r->status_wanted: V_RESTART to an error page, V_ANSWER with a built-in page, V_ABORT (444). */
 enum verdict error_page_handle(struct req *r);
 
+/* What error_page in the request's location names for a status; NULL: the built-in page. */
+const struct error_page *error_page_find(const struct req *r, unsigned status);
+
 #endif

@@ -140,10 +140,12 @@ static enum h1_error absolute_form(struct h1_parser *p, struct str target)
     while (i < target.len && target.ptr[i] != '/' && target.ptr[i] != '?' && target.ptr[i] != '#')
         i++;
     p->host_value = str_from(target.ptr + start, i - start);
-    if (!h1_host_valid(p->host_value))
+    rest = str_skip(target, i);
+    /* A target has no fragment. An escaped name would be another one to whoever decodes it. */
+    if (!h1_host_valid(p->host_value) || str_chr(p->host_value, '%') >= 0 ||
+        (rest.len > 0 && rest.ptr[0] == '#'))
         return H1_BAD_URI;
     p->absolute_target = true;
-    rest = str_skip(target, i);
     if (rest.len == 0) {
         p->path = STR("/");
     } else if (rest.ptr[0] == '/') {

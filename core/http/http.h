@@ -46,8 +46,8 @@ enum phase {
 /* Order of hooks within their phase (semantics.md, 2.1). */
 enum hook_order {
     HOOK_REALIP = 10, HOOK_LIMIT_REQ = 20, HOOK_LIMIT_CONN = 30,
-    HOOK_ACCESS = 10, HOOK_AUTH_BASIC = 20, HOOK_AUTH_REQUEST = 30,
-    HOOK_TRY_FILES = 10, HOOK_MIRROR = 20,
+    HOOK_ACCESS = 10, HOOK_AUTH_BASIC = 20, HOOK_AUTH_REQUEST = 30, HOOK_AUTH_REQUIRE = 90,
+    HOOK_INTERNAL_REDIRECT = 5, HOOK_TRY_FILES = 10, HOOK_MIRROR = 20,
     HOOK_REWRITE = 10,
     HOOK_RANDOM_INDEX = 10, HOOK_INDEX = 20, HOOK_AUTOINDEX = 30, HOOK_DAV = 40, HOOK_GZIP_STATIC = 50, HOOK_STATIC = 60,
     HOOK_LOG = 50,
@@ -113,6 +113,7 @@ struct http_main {
     struct table listen_by_text;   /* private to listen.c */
     struct table upstreams;        /* name -> struct upstream (modules/upstream) */
     struct core_main *core;
+    struct res_zone *client_counts; /* private to client_counts.c */
 };
 
 /* One name table per listening address: exact, wildcard and regex names (server_name). */
@@ -176,6 +177,7 @@ struct location {
     enum verdict (*handler)(struct req *r);
     bool auto_slash;                /* a prefix location ending in '/' with a handler answers 301 for the URI without it */
     bool in_regex;
+    bool caseless;                  /* the regex: "~*" */
     /* Computed at load: what runs here. NULL-terminated arrays; never NULL themselves. */
     enum verdict (**hooks[PHASES])(struct req *r);
     const struct filter **filters;
@@ -204,6 +206,9 @@ const char *http_regex(struct conf *cf, unsigned arg, struct str pattern, bool c
 /* The server for a host name (lower case, no port) on an address. Named captures and match are stored
  * into e when given. Never NULL. */
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e, struct regex_match *match);
+/* The same for people, in a configuration read for explaining: *name is the server_name that fits; STR_NULL: none does, it is
+ * the default server. */
+struct server *http_server_reason(struct http_listen *l, struct str host, struct str *name);
 /*
  * The location for a normalised URI, beginning at `from` (server's root): exact, longest prefix, nested, regexes. On a regex hit
  * e's captures are set. NULL: none. *redirect: the URI lacks only the slash of an auto_slash location. *failed: the regex
@@ -212,6 +217,8 @@ struct server *http_server_find(struct http_listen *l, struct str host, struct e
 const struct location *http_location_find(const struct location *from, struct str uri, struct eval *e,
                                           struct regex_match *match, bool *redirect, bool *failed);
 const struct location *http_location_named(const struct server *s, struct str name);
+/* Whether regexes are asked before this prefix location is taken. */
+bool http_location_has_regexes(const struct location *loc);
 
 /* --- http core's own settings (directives in core_directives.c) ------------------------------ */
 
@@ -275,6 +282,7 @@ struct core_loc {
     unsigned client_body_in_file_only;
     bool client_body_in_single_buffer;
     unsigned satisfy;
+    uint64_t auth_delay_ms;
     uint64_t send_timeout_ms, keepalive_timeout_ms, keepalive_time_ms, keepalive_min_timeout_ms;
     uint64_t keepalive_header_s;       /* second argument of keepalive_timeout */
     int64_t keepalive_requests;

@@ -267,6 +267,13 @@ const struct location *http_location_find(const struct location *from, struct st
     return s.best;
 }
 
+bool http_location_has_regexes(const struct location *loc)
+{
+    if (loc->tree != NULL && loc->tree->regex_count > 0)
+        return true;
+    return loc->parent->tree != NULL && loc->parent->tree->regex_count > 0;
+}
+
 void http_store_captures(struct eval *e, struct var **captures, const struct regex_match *match,
                          struct str subject)
 {

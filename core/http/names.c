@@ -187,7 +187,7 @@ struct name_table *name_table_build(struct conf *cf, struct http_listen *l)
     struct name_table *t;
     unsigned capacity = 0;
 
-    if (!is_needed(l))
+    if (!is_needed(l) && !cf->config->explaining)
         return NULL;
     t = ARENA_NEW(cf->arena, struct name_table);
     table_init(&t->exact, cf->arena);
@@ -206,36 +206,40 @@ struct name_table *name_table_build(struct conf *cf, struct http_listen *l)
 
 /* The choice --------------------------------------------------------------------------------- */
 
-/* The longest ".example.com" that the host ends with, some label before it. */
-static struct server *find_head(const struct name_table *t, struct str host)
+/* The longest ".example.com" that the host ends with, some label before it; *name is that. */
+static struct server *find_head(const struct name_table *t, struct str host, struct str *name)
 {
     size_t i = host.len > t->head_max ? host.len - t->head_max : 1;
 
     for (; t->head_max > 0 && i < host.len; i++) {
         struct server *s;
 
-        if (host.ptr[i] == '.' && (s = table_get(&t->head, str_skip(host, i))) != NULL)
+        if (host.ptr[i] == '.' && (s = table_get(&t->head, str_skip(host, i))) != NULL) {
+            *name = str_skip(host, i);
             return s;
+        }
     }
     return NULL;
 }
 
-/* The longest "www.example." that the host begins with, something behind it. */
-static struct server *find_tail(const struct name_table *t, struct str host)
+/* The longest "www.example." that the host begins with, something behind it; *name is that. */
+static struct server *find_tail(const struct name_table *t, struct str host, struct str *name)
 {
     size_t i = MIN(host.len, t->tail_max + 1);
 
     while (t->tail_max > 0 && i-- > 1) {
         struct server *s;
 
-        if (host.ptr[i - 1] == '.' && (s = table_get(&t->tail, str_from(host.ptr, i))) != NULL)
+        if (host.ptr[i - 1] == '.' && (s = table_get(&t->tail, str_from(host.ptr, i))) != NULL) {
+            *name = str_from(host.ptr, i);
             return s;
+        }
     }
     return NULL;
 }
 
 static struct server *find_regex(const struct name_table *t, struct str host, struct eval *e,
-                                 struct regex_match *match)
+                                 struct regex_match *match, struct str *name)
 {
     for (unsigned i = 0; i < t->regex_count; i++) {
         const struct server_name *n = t->regexes[i].name;
@@ -252,23 +256,41 @@ static struct server *find_regex(const struct name_table *t, struct str host, st
             if (n->captures != NULL)
                 http_store_captures(e, n->captures, match, host);
         }
+        *name = n->name;
         return t->regexes[i].server;
     }
     return NULL;
 }
 
+/* NULL: no name fits. */
+static struct server *find(const struct name_table *t, struct str host, struct eval *e,
+                           struct regex_match *match, struct str *name)
+{
+    struct server *s;
+
+    *name = host;
+    if ((s = table_get(&t->exact, host)) != NULL || host.len == 0 ||
+        (s = find_head(t, host, name)) != NULL || (s = find_tail(t, host, name)) != NULL)
+        return s;
+    return find_regex(t, host, e, match, name);
+}
+
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e,
                                 struct regex_match *match)
 {
-    const struct name_table *t = l->names;
-    struct server *s;
+    struct str name;
+    struct server *s = l->names != NULL ? find(l->names, host, e, match, &name) : NULL;
 
-    if (t == NULL)
-        return l->default_server;
-    if ((s = table_get(&t->exact, host)) != NULL)
+    return s != NULL ? s : l->default_server;
+}
+
+struct server *http_server_reason(struct http_listen *l, struct str host, struct str *name)
+{
+    struct regex_match match;
+    struct server *s = l->names != NULL ? find(l->names, host, NULL, &match, name) : NULL;
+
+    if (s != NULL)
         return s;
-    if (host.len > 0 && ((s = find_head(t, host)) != NULL || (s = find_tail(t, host)) != NULL ||
-                         (s = find_regex(t, host, e, match)) != NULL))
-        return s;
+    *name = STR_NULL;
     return l->default_server;
 }

@@ -37,15 +37,16 @@ int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra
     struct str base, rest = r->uri;
     char *p;
 
+    if (core->alias != NULL
+        && (!r->valid_location || (!core->alias_regex && r->uri.len < core->alias_prefix))) {
+        log_alert(&r->log, 0,
+                  "\"alias\" cannot be used in location \"%.*s\" where URI was rewritten",
+                  STR_ARG(r->loc->name));
+        return -1;
+    }
     if (core->alias != NULL && core->alias_regex) {
         rest = STR("");
     } else if (core->alias != NULL) {
-        if (r->uri.len < core->alias_prefix) {
-            log_error(&r->log, 0,
-                      "\"alias\" cannot be used in location \"%.*s\" where URI was rewritten",
-                      STR_ARG(r->loc->name));
-            return -1;
-        }
         rest = str_skip(r->uri, core->alias_prefix);
     }
     if (req_root_path(r, &base) != 0)

@@ -12,6 +12,7 @@
 #include "core/http/answer.h"
 #include "core/http/client.h"
 #include "core/http/error_page.h"
+#include "core/http/trace.h"
 
 /* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
@@ -55,6 +56,7 @@ static void req_init(struct req *r, struct arena *arena)
     r->restarts_left = RESTARTS;
     r->limit_rate = r->limit_rate_after = UINT64_MAX;
     r->last_modified = -1;
+    r->valid_location = true;
     r->run_later.run = run_later;
     r->doomed.destroy = destroy;
     r->start_ms = clock_ms();
@@ -99,7 +101,7 @@ void req_set_exten(struct req *r)
 enum verdict req_restart_uri(struct req *r, struct str uri, struct str args)
 {
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->restart = RESTART_URI;
     return V_RESTART;
@@ -116,6 +118,13 @@ enum verdict req_redirect(struct req *r, unsigned status, struct str location)
 {
     fields_set(&r->out, &r->out.fields, T_LOCATION, location);
     return req_status(r, status);
+}
+
+const struct addr *req_peer(const struct req *r, struct addr *room)
+{
+    const struct addr *realip = r->main->realip;
+
+    return unlikely(realip != NULL) ? realip : client_socket_peer(r->client, room);
 }
 
 /* Waits and module state -------------------------------------------------------------------- */
@@ -145,6 +154,23 @@ static void cancel_waits(struct req *r)
         w->req = NULL;
         w->cancel(w);
     }
+}
+
+static void client_gone(struct req *main)
+{
+    main->on_hup = NULL;
+    log_info(&main->log, 0, "client prematurely closed connection");
+    req_abort(main, 499);
+}
+
+void req_watch_client(struct req *r, bool on)
+{
+    struct req *main = r->main;
+
+    if (on && main->on_hup == NULL)
+        main->on_hup = client_gone;
+    else if (!on && main->on_hup == client_gone)
+        main->on_hup = NULL;
 }
 
 void *req_ctx(const struct req *r, unsigned slot)
@@ -238,6 +264,14 @@ static enum verdict auto_slash(struct req *r)
                                    STR_ARG(r->args)));
 }
 
+/* limit_except: other settings for the methods that it does not list. */
+static const struct location *for_method(const struct req *r, const struct location *loc)
+{
+    return unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0
+               ? loc->limit_except
+               : loc;
+}
+
 static enum verdict find_location(struct req *r)
 {
     bool redirect = false, failed = false;
@@ -248,11 +282,12 @@ static enum verdict find_location(struct req *r)
         return req_status(r, 500);
     if (loc == NULL)
         loc = r->server->root;
-    if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
-        loc = loc->limit_except;
-    r->valid_location = true;
+    loc = for_method(r, loc);
     req_enter_location(r, loc);
-
+    if (req_explained()) {
+        trace_location(r, redirect);
+        trace_body_size(r);
+    }
     if (unlikely(loc->core->internal) && !r->internal)
         return req_status(r, 404);
     if (redirect)
@@ -318,6 +353,7 @@ static enum verdict judge_access(struct req *r, enum verdict v)
         return V_ALLOW;
     }
     if (v == V_STATUS && any && is_refusal(r->status_wanted)) {
+        req_trace(r, req_where(r, "satisfy"), "satisfy any: %u is not the last word", r->status_wanted);
         if (r->refused != 401)
             r->refused = r->status_wanted;
         return V_NEXT;
@@ -349,9 +385,53 @@ static enum verdict post_access(struct req *r)
     r->refused = 0;
     if (likely(refused == 0))
         return V_NEXT;
+    req_trace(r, req_where(r, "satisfy"), "satisfy any: nothing has granted access");
     if (refused == 403)
         log_error(&r->log, 0, "access forbidden by rule");
     return req_status(r, refused);
+}
+
+/* auth_delay: a 401 of the access phase waits, so that its time tells nothing of what was compared. */
+struct auth_delay {
+    struct wait wait;
+    struct timer timer;
+};
+
+static void delay_cancel(struct wait *w)
+{
+    timer_drop(&container_of(w, struct auth_delay, wait)->timer);
+}
+
+static void delay_over(struct timer *timer)
+{
+    struct auth_delay *d = container_of(timer, struct auth_delay, timer);
+    struct req *r = d->wait.req;
+
+    wait_end(&d->wait);
+    timer_drop(timer);
+    req_watch_client(r, false);
+    r->delayed = true;
+    req_deliver(r, req_status(r, 401));
+}
+
+static enum verdict delay_refusal(struct req *r)
+{
+    uint64_t ms = r->loc->core->auth_delay_ms;
+    struct auth_delay *d;
+
+    if (r->status_wanted != 401 || ms == 0)
+        return V_STATUS;
+    if (r->delayed) {
+        r->delayed = false;
+        return V_STATUS;
+    }
+    log_info(&r->log, 0, "delaying unauthorized request");
+    d = ARENA_NEW(r->arena, struct auth_delay);
+    d->timer.fire = delay_over;
+    wait_begin(r, &d->wait, delay_cancel);
+    timer_set(&d->timer, ms);
+    req_watch_client(r, true);
+    return V_WAIT;
 }
 
 static enum verdict run_content(struct req *r)
@@ -433,12 +513,15 @@ static enum verdict restart(struct req *r)
                   STR_ARG(r->restart == RESTART_NAMED ? r->restart_name : r->uri));
         return req_status(r, 500);
     }
+    if (req_explained())
+        trace_restart(r);
     r->internal = true;
     r->uri_changed = false;
     r->hook = 0;
     r->refused = 0;
     if (r->restart == RESTART_URI) {
         r->valid_unparsed_uri = false;
+        r->valid_location = true;
         req_forget_pass(r);
         req_enter_location(r, r->server->root);
         r->step = STEP_SERVER_REWRITE;
@@ -456,7 +539,9 @@ static enum verdict restart(struct req *r)
         return req_status(r, 500);
     }
     req_forget_pass(r);
-    req_enter_location(r, loc);
+    req_enter_location(r, for_method(r, loc));
+    if (req_explained())
+        trace_location(r, false);
     r->step = STEP_REWRITE;
     return V_NEXT;
 }
@@ -480,6 +565,8 @@ static void run(struct req *r)
             v = run_step(r);
         if (unlikely(r->finished))
             break;
+        if (unlikely(v == V_STATUS) && (step == STEP_ACCESS || step == STEP_POST_ACCESS))
+            v = delay_refusal(r);
         if (unlikely(r->head_sent) && (v == V_STATUS || v == V_RESTART))
             v = V_ABORT;
         at_start = false;
@@ -545,6 +632,13 @@ void req_deliver(struct req *r, enum verdict v)
 
 static void log_request(struct req *r)
 {
+    if (req_explained()) {
+        /* There was no request, and no log is to say so. */
+        if (!r->logged)
+            trace_end(r);
+        r->logged = true;
+        return;
+    }
     if (r->logged || (r != r->main && !r->loc->core->log_subrequest))
         return;
     r->logged = true;
@@ -770,7 +864,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->unparsed_uri = parent->unparsed_uri;
     r->host = parent->host;
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->internal = true;
     r->start_ms = parent->start_ms;
@@ -787,6 +881,8 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
         req_enter_location(r, r->server->root);
         r->step = STEP_SERVER_REWRITE;
     }
+    if (req_explained())
+        trace_subrequest(r);
     loop_later(&r->run_later);
     return r;
 }

@@ -52,8 +52,10 @@ struct body {
 /* An attempt at an upstream: what $upstream_* report. The request owns the records (semantics.md 1.10). */
 struct upstream_record {
     struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
+    struct str server;           /* what the `server` directive calls it; empty: none was chosen */
     unsigned status;             /* 0: "-" */
     int64_t connect_us, header_us, response_us; /* -1: "-" */
+    int64_t queue_us;            /* spent waiting for a server to have a connection to spare; -1: there is no queue */
     uint64_t bytes_received, bytes_sent, response_length;
     bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
 };
@@ -69,6 +71,7 @@ struct req {
     struct req *main;            /* itself for a main request */
     struct req *parent;
     struct client *client;
+    const struct addr *realip;   /* main: the client's address by the realip module; NULL: the socket's (req_peer) */
     const struct answer_ops *ops; /* the protocol under this request: answer.h */
     const struct server *server;
     const struct location *loc;   /* never NULL: the server's root before the search */
@@ -93,7 +96,12 @@ struct req {
     struct msg out;
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
+    struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
+    bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
+    bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
+    bool ranges_of_main;         /* subrequest: its content is a part of the main request's, and cut by that one's ranges */
+    uint64_t content_offset;     /* where what follows as body begins in the content that content_length is of */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */
@@ -134,6 +142,7 @@ struct req {
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri;
+    bool delayed;                /* auth_delay has been waited out for the refusal under way */
     bool error_page_used;        /* a status has been handed to error_page already */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
@@ -183,6 +192,9 @@ static inline struct req *req_of(struct eval *e)
     return container_of(e, struct req, eval);
 }
 
+/* The client's address: the socket's peer, or what realip put in its place. */
+const struct addr *req_peer(const struct req *r, struct addr *room);
+
 /* Verdicts ---------------------------------------------------------------------------------- */
 
 /* V_STATUS with that code. With a Location: set it in r->out first. */
@@ -223,6 +235,9 @@ static inline bool req_undecided(const struct req *r)
 {
     return !r->answer_started;
 }
+
+/* While r waits for something of its own: a client that closes its end has the request aborted, 499. */
+void req_watch_client(struct req *r, bool on);
 
 void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w));
 void wait_end(struct wait *w);
@@ -284,8 +299,22 @@ void req_refused(struct req *r, struct conf_pos pos, const char *fmt, ...) PRINT
 /*
  * A step that is worth telling the person who asks what becomes of a request (--explain): a rewrite, a variable set, an
  * access rule that allowed, the server chosen. Nothing is formatted unless somebody listens. Refusals are told too.
+ * The first word says what it is about ("access", or the name of the directive) and is shown in a column of its own.
+ * text NULL: the request has ended, and r->out is its answer.
+ *
+ * A request that is traced is explained, not served: nothing may leave the process for it, and nothing be written. Whoever
+ * would connect, send, write or wait looks at req_explained() first, says what it would do, and does without.
  */
 extern void (*req_tracer)(struct req *r, struct conf_pos pos, const char *text);
+static inline bool req_explained(void)
+{
+    return unlikely(req_tracer != NULL);
+}
+/* The line of a directive that is in force for the request, or one of no file. For req_trace: only --explain keeps them. */
+static inline struct conf_pos req_where(const struct req *r, const char *directive)
+{
+    return conf_where(r->loc->level, directive, STR_NULL);
+}
 #define req_trace(r, pos, ...) \
     do { \
         if (unlikely(req_tracer != NULL)) \

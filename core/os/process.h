@@ -23,6 +23,11 @@ int process_std_descriptors(void);
 int process_daemonize(const struct logger *log);
 /* setgid, initgroups, setuid, no_new_privs; keeps the named capabilities (bit mask of CAP_NET_RAW …) if root. */
 int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid, uint64_t keep_caps);
+/*
+ * From now on no call of this process connects, binds, starts a process or changes the file system: they fail with
+ * EPERM. What is open stays usable. False: the kernel does not offer it. Not in builds with AddressSanitizer.
+ */
+bool process_renounce(void);
 unsigned process_cpus(void); /* online processors that we may run on, at least 1 */
 int process_set_affinity(const uint64_t *mask, unsigned words);
 /* Sends a datagram to $NOTIFY_SOCKET (sd_notify protocol): "READY=1". Silently nothing when unset. */

@@ -42,6 +42,11 @@ bool addr_is_wildcard(const struct addr *a);
  * or -1 with *error a static sentence ("host not found"). Ports are set to `port`. */
 int addr_resolve(struct arena *arena, struct str host, unsigned port, struct addr **out,
                  const char **error);
+/* While set, addr_resolve asks nobody: each name gets an address of its own in 0.0.0.0/8, which no
+ * host has. A test without the network. */
+extern bool addr_offline;
+/* Whether addr_offline made it up. */
+bool addr_is_stand_in(const struct addr *a);
 
 /* A network: address and prefix length; "1.2.3.4", "10.0.0.0/8", "::1/128". -1 malformed,
  * 1: low bits of the address were meaningless (cleared), 0 fine. */

@@ -234,7 +234,7 @@ static struct thread_pool *pool_of(const struct core_loc *core)
 /* Starts a read in a thread. False: none could be had, read here. */
 static bool post_read(struct file_mem *m, const struct read_task *plan)
 {
-    struct thread_pool *pool = pool_of(m->r->loc->core);
+    struct thread_pool *pool = req_explained() ? NULL : pool_of(m->r->loc->core);
     struct read_task *t;
 
     if (pool == NULL)

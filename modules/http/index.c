@@ -44,8 +44,11 @@ static enum verdict try_one(struct req *r, struct str dir, struct str name, bool
     struct str path = join(r, dir, name);
     struct file_info info;
 
-    if (file_lookup(r, path, 0, &info) == 0)
+    if (file_lookup(r, path, 0, &info) == 0) {
+        req_trace(r, req_where(r, "index"), "index %.*s: is there", STR_ARG(path));
         return req_restart_uri(r, join(r, r->uri, name), r->args);
+    }
+    req_trace(r, req_where(r, "index"), "index %.*s: not there", STR_ARG(path));
     if (info.err == EMLINK || info.err == ELOOP)
         return req_status(r, file_failure(r, path, &info));
     if (info.err == ENOTDIR || info.err == ENAMETOOLONG || info.err == EACCES)

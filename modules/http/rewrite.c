@@ -6,11 +6,8 @@
  */
 #include "modules/http/rewrite.h"
 
-#include <errno.h>
-
 #include "core/base/fmt.h"
 #include "core/http/answer.h"
-#include "modules/http/file_cache.h"
 
 /* configure: switch=http_rewrite_module default=on */
 
@@ -28,9 +25,8 @@ struct rewrite_conf *rewrite_conf_of(struct conf *cf, struct level *level)
 
 /* Regular expressions ---------------------------------------------------------------------------- */
 
-/* 1: matches, and $1… are its captures; 0: does not, and there are none; -1: failed, logged. */
-static int match(struct req *r, const struct regex *re, struct var **captures, struct str subject,
-                 bool log)
+int rewrite_match(struct req *r, const struct regex *re, struct var **captures, struct str subject,
+                  bool log)
 {
     struct str pattern = regex_pattern(re);
     int rc = regex_exec(re, subject, &r->match);
@@ -71,7 +67,35 @@ static bool was_escaped(const struct req *r)
 
     if (mark >= 0)
         path.len = (size_t) mark;
-    return str_chr(path, '%') >= 0 || str_chr(path, '+') >= 0;
+    return r == r->main && (str_chr(path, '%') >= 0 || str_chr(path, '+') >= 0);
+}
+
+/*
+ * A redirect's escapes up to its arguments are undone again where they stand for what needs none, so that
+ * "/" or "&" in a capture do not go out as %2F and %26.
+ */
+static struct str unescape_redirect(struct arena *arena, struct str s)
+{
+    char *start = arena_bytes(arena, s.len + 1), *p = start;
+    size_t i;
+
+    for (i = 0; i < s.len && s.ptr[i] != '?'; i++) {
+        uint64_t c;
+
+        if (s.ptr[i] == '%' && i + 2 < s.len && str_to_hex64(str_from(s.ptr + i + 1, 2), &c) == 0
+            && c > '%' && c < 0x7f) {
+            *p++ = (char) c;
+            i += 2;
+            if (c == '?') {
+                i++;
+                break;
+            }
+        } else {
+            *p++ = s.ptr[i];
+        }
+    }
+    p = fmt_str(p, str_skip(s, i));
+    return str_from(start, (size_t) (p - start));
 }
 
 /* The parts from..to of a replacement, one behind the other. */
@@ -101,53 +125,79 @@ static struct str replace(struct req *r, const struct replacement *to, unsigned 
     return str_from(start, len);
 }
 
-static enum verdict redirect(struct req *r, const struct rewrite_code *c, bool log)
+struct str rewrite_value(struct req *r, const struct value_code *v, const struct run *run)
 {
-    struct str location = replace(r, &c->to, 0, c->to.count, true);
+    if (v->parts == NULL)
+        return expr_eval(&r->eval, v->text);
+    return replace(r, v->parts, 0, v->parts->count, run->escape);
+}
+
+static enum verdict redirect(struct req *r, const struct code *code, bool log)
+{
+    const struct rewrite_code *c = &code->rewrite;
+    struct str location = unescape_redirect(r->arena, replace(r, &c->to, 0, c->to.count, true));
 
     if (c->keep_args && r->args.len > 0)
         location = str_printf(r->arena, "%.*s%c%.*s", STR_ARG(location), c->has_args ? '&' : '?',
                               STR_ARG(r->args));
     if (log)
         log_notice(&r->log, 0, "rewritten redirect: \"%.*s\"", STR_ARG(location));
+    req_trace(r, code->pos, "rewrite \"%.*s\" redirects (%u) to \"%.*s\"",
+              STR_ARG(regex_pattern(c->regex)), c->status, STR_ARG(location));
     return req_redirect(r, c->status, location);
 }
 
-static enum verdict run_rewrite(struct req *r, const struct rewrite_code *c, bool log, bool *stop)
+/* The new arguments; args_at is where those of the replacement begin. */
+static struct str new_args(struct req *r, const struct rewrite_code *c, unsigned args_at)
 {
+    struct str args = r->args;
+
+    if (c->to.args_from >= 0) {
+        args = replace(r, &c->to, args_at, c->to.count, true);
+        if (c->keep_args && r->args.len > 0)
+            args = str_printf(r->arena, "%.*s&%.*s", STR_ARG(args), STR_ARG(r->args));
+    } else if (!c->keep_args) {
+        args = STR("");
+    }
+    return args;
+}
+
+static enum verdict run_rewrite(struct req *r, const struct code *code, struct run *run)
+{
+    const struct rewrite_code *c = &code->rewrite;
     unsigned uri_end = c->to.args_from >= 0 ? (unsigned) c->to.args_from : c->to.count;
-    int rc = match(r, c->regex, c->captures, r->uri, log);
-    struct str uri, args = r->args;
+    int rc = rewrite_match(r, c->regex, c->captures, r->uri, run->log);
+    struct str uri, args;
 
     if (rc < 0)
         return req_status(r, 500);
     if (rc == 0)
         return V_NEXT;
     if (c->status != 0)
-        return redirect(r, c, log);
+        return redirect(r, code, run->log);
+    run->escape = false;
     uri = replace(r, &c->to, 0, uri_end, false);
-    if (c->to.args_from >= 0) {
-        args = replace(r, &c->to, uri_end, c->to.count, true);
-        if (c->keep_args && r->args.len > 0)
-            args = str_printf(r->arena, "%.*s&%.*s", STR_ARG(args), STR_ARG(r->args));
-    } else if (!c->keep_args) {
-        args = STR("");
-    }
-    if (log)
+    args = new_args(r, c, uri_end);
+    if (run->log)
         log_notice(&r->log, 0, "rewritten data: \"%.*s\", args: \"%.*s\"", STR_ARG(uri),
                    STR_ARG(args));
     if (uri.len == 0) {
         log_error(&r->log, 0, "the rewritten URI has a zero length");
         return req_status(r, 500);
     }
+    req_trace(r, code->pos, "rewrite \"%.*s\" to \"%.*s%s%.*s\"%s",
+              STR_ARG(regex_pattern(c->regex)), STR_ARG(uri), args.len ? "?" : "", STR_ARG(args),
+              c->is_break ? ", break" : c->last ? ", last" : "");
     r->uri = uri;
     r->args = args;
     req_set_exten(r);
     r->internal = true;
     r->valid_unparsed_uri = false;
-    r->valid_location = false;
+    /* What is searched for anew begins with its location again. */
+    if (c->is_break)
+        r->valid_location = false;
     r->uri_changed = !c->is_break;
-    *stop = c->last;
+    run->stop = c->last;
     return V_NEXT;
 }
 
@@ -169,10 +219,17 @@ static enum verdict answer_empty(struct req *r, unsigned status)
     return answer_body(r, &none, BODY_END) == V_ABORT ? V_ABORT : V_ANSWER;
 }
 
-static enum verdict run_return(struct req *r, const struct return_code *c)
+static enum verdict run_return(struct req *r, const struct code *code)
 {
-    struct str text = c->text ? expr_eval(&r->eval, c->text) : STR("");
+    const struct return_code *c = &code->ret;
+    struct str text = STR("");
 
+    if (c->text != NULL) {
+        r->out.status = c->status; /* which the text may already name */
+        text = expr_eval(&r->eval, c->text);
+    }
+    req_trace(r, code->pos, text.len ? "return %u \"%.*s\"" : "return %u", c->status,
+              STR_ARG(text));
     switch (c->status) {
     case 204:
     case 304:
@@ -190,107 +247,71 @@ static enum verdict run_return(struct req *r, const struct return_code *c)
     }
 }
 
-/* if --------------------------------------------------------------------------------------------- */
-
-static bool is_true(struct str s)
-{
-    return s.len > 0 && !(s.len == 1 && s.ptr[0] == '0');
-}
-
-static bool test_file(struct req *r, const struct if_code *c)
-{
-    struct str path = expr_eval(&r->eval, c->operand);
-    struct file_info info;
-
-    if (file_lookup(r, path, 0, &info) != 0) {
-        if (info.err != ENOENT && info.err != ENOTDIR && info.err != ENAMETOOLONG)
-            log_crit(&r->log, info.err, "%s \"%.*s\" failed", info.failed, STR_ARG(path));
-        return false;
-    }
-    switch (c->test) {
-    case IF_FILE:
-        return S_ISREG(info.mode);
-    case IF_DIR:
-        return S_ISDIR(info.mode);
-    case IF_EXEC:
-        return (info.mode & S_IXUSR) != 0;
-    default:
-        return true;
-    }
-}
-
-/* 1, 0, or -1: failed, logged. */
-static int test(struct req *r, const struct if_code *c, bool log)
-{
-    struct str value = STR("");
-    bool yes;
-    int rc;
-
-    if (c->var != NULL)
-        var_value(&r->eval, c->var, &value);
-    switch (c->test) {
-    case IF_TRUE:
-        yes = is_true(value);
-        break;
-    case IF_EQUAL:
-        yes = str_eq(value, expr_eval(&r->eval, c->operand));
-        break;
-    case IF_REGEX:
-        rc = match(r, c->regex, c->captures, value, log);
-        if (rc < 0)
-            return -1;
-        yes = rc > 0;
-        break;
-    default:
-        yes = test_file(r, c);
-    }
-    return yes != c->negated;
-}
-
 /* The list ---------------------------------------------------------------------------------------- */
 
-static void run_set(struct req *r, const struct set_code *c)
+static void run_set(struct req *r, const struct set_code *c, struct conf_pos pos,
+                    const struct run *run)
 {
-    struct str value = expr_eval(&r->eval, c->value);
+    struct str value = rewrite_value(r, &c->value, run);
 
+    req_trace(r, pos, "set $%.*s to \"%.*s\"", STR_ARG(c->var->name), STR_ARG(value));
     if (c->var->set != NULL)
         c->var->set(&r->eval, c->var, value);
     else
         var_store(&r->eval, c->var, value);
 }
 
-static enum verdict run_codes(struct req *r, const struct code_list *list, bool *stop)
+static void run_break(struct req *r, struct conf_pos pos)
 {
-    const struct rewrite_conf *conf = req_loc_conf(r, rewrite_slot);
-    bool log = conf->log;
+    req_trace(r, pos, "break");
+    if (!r->uri_changed)
+        return;
+    r->uri_changed = false;
+    r->valid_location = false;
+}
 
-    for (unsigned i = 0; i < list->count && !*stop; i++) {
+static enum verdict run_codes(struct req *r, const struct code_list *list, struct run *run);
+
+/* The first arm that holds, if there is one, comes into force. */
+static enum verdict run_if(struct req *r, const struct if_code *c, struct run *run)
+{
+    for (unsigned i = 0; i < c->count; i++) {
+        const struct if_arm *arm = &c->arms[i];
+        int rc = arm->condition ? condition_test(r, arm->condition, run) : 1;
+
+        if (rc < 0)
+            return req_status(r, 500);
+        req_trace(r, arm->pos, "%.*s %s", STR_ARG(arm->text),
+                  arm->condition == NULL ? "applies" : rc ? "is true" : "is false");
+        if (rc == 0)
+            continue;
+        req_enter_location(r, arm->loc);
+        return arm->inner != NULL ? run_codes(r, arm->inner, run) : V_NEXT;
+    }
+    return V_NEXT;
+}
+
+static enum verdict run_codes(struct req *r, const struct code_list *list, struct run *run)
+{
+    for (unsigned i = 0; i < list->count && !run->stop; i++) {
         const struct code *code = &list->items[i];
         enum verdict v = V_NEXT;
-        int rc;
 
         switch (code->op) {
         case CODE_REWRITE:
-            v = run_rewrite(r, &code->rewrite, log, stop);
+            v = run_rewrite(r, code, run);
             break;
         case CODE_RETURN:
-            return run_return(r, &code->ret);
+            return run_return(r, code);
         case CODE_SET:
-            run_set(r, &code->set);
+            run_set(r, &code->set, code->pos, run);
             break;
         case CODE_BREAK:
-            r->uri_changed = false;
-            *stop = true;
+            run_break(r, code->pos);
+            run->stop = true;
             break;
         case CODE_IF:
-            rc = test(r, &code->cond, log);
-            if (rc < 0)
-                return req_status(r, 500);
-            if (rc == 0)
-                break;
-            req_enter_location(r, code->cond.loc);
-            if (code->cond.inner != NULL)
-                v = run_codes(r, code->cond.inner, stop);
+            v = run_if(r, &code->cond, run);
             break;
         }
         if (v != V_NEXT)
@@ -302,9 +323,9 @@ static enum verdict run_codes(struct req *r, const struct code_list *list, bool 
 static enum verdict run_level(struct req *r)
 {
     const struct rewrite_conf *conf = req_loc_conf(r, rewrite_slot);
-    bool stop = false;
+    struct run run = { .log = conf->log, .escape = true };
 
-    return conf->codes != NULL ? run_codes(r, conf->codes, &stop) : V_NEXT;
+    return conf->codes != NULL ? run_codes(r, conf->codes, &run) : V_NEXT;
 }
 
 static enum verdict server_rewrite_run(struct req *r)
@@ -342,6 +363,12 @@ static const struct directive directives[] = {
              "Ends this module's directives here."),
     ROW_CALL("if", CTX_SERVER | CTX_LOCATION, ARGS1_MORE | ARG_BLOCK | ARG_REPEAT, set_if,
              STORE_LOC, "(condition) { ... }", "Settings for requests that a condition holds for."),
+    ROW_CALL("elif", CTX_SERVER | CTX_LOCATION, ARGS1_MORE | ARG_BLOCK | ARG_REPEAT, set_elif,
+             STORE_LOC, "(condition) { ... }",
+             "Behind if or elif: for requests that none of the conditions before held for."),
+    ROW_CALL("else", CTX_SERVER | CTX_LOCATION, ARGS_ANY | ARG_BLOCK | ARG_REPEAT, set_else,
+             STORE_LOC, "{ ... }",
+             "Behind if or elif: for requests that none of the conditions held for."),
     ROW("rewrite_log", CTX_HSL | CTX_IF_SERVER | CTX_IF_LOCATION, ARG_FLAG, conf_set_flag,
         STORE_LOC, struct rewrite_conf, log, INHERIT_SCALAR, "off", "on | off",
         "Logs what this module does at level notice."),

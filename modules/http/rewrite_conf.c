@@ -5,7 +5,7 @@
  */
 #include "modules/http/rewrite.h"
 
-static struct code *add_code(struct conf *cf, enum code_op op)
+struct code *rewrite_add_code(struct conf *cf, enum code_op op)
 {
     struct rewrite_conf *conf = rewrite_conf_of(cf, cf->level);
     struct code_list *list = conf->codes;
@@ -18,16 +18,8 @@ static struct code *add_code(struct conf *cf, enum code_op op)
     code = &list->items[list->count++];
     memset(code, 0, sizeof(*code));
     code->op = op;
+    code->pos = cf->pos;
     return code;
-}
-
-static const char *compile(struct conf *cf, unsigned arg, struct str text, unsigned flags,
-                           struct expr **out)
-{
-    const char *error = NULL;
-
-    *out = expr_compile(cf, text, flags, &error);
-    return *out ? NULL : conf_error_arg(cf, arg, "%s", error);
 }
 
 /* rewrite ---------------------------------------------------------------------------------------- */
@@ -80,6 +72,18 @@ const char *replacement_compile(struct conf *cf, struct str text, bool args, str
     return add_text(cf, str_from(text.ptr + from, i - from), out);
 }
 
+const char *rewrite_compile(struct conf *cf, unsigned arg, unsigned flags, struct value_code *out)
+{
+    const char *error = NULL;
+
+    out->text = expr_compile(cf, cf->args[arg], flags, &error);
+    if (out->text != NULL && flags == 0 && expr_uses_captures(out->text)) {
+        out->parts = ARENA_NEW(cf->arena, struct replacement);
+        error = replacement_compile(cf, cf->args[arg], false, out->parts);
+    }
+    return error != NULL ? conf_error_arg(cf, arg, "%s", error) : NULL;
+}
+
 static bool is_url(struct str s)
 {
     return str_starts(s, STR("http://")) || str_starts(s, STR("https://"))
@@ -129,7 +133,7 @@ const char *set_rewrite(struct conf *cf, void *field)
     error = replacement_compile(cf, to, code.status == 0, &code.to);
     if (error != NULL)
         return conf_error_arg(cf, 2, "%s", error);
-    add_code(cf, CODE_REWRITE)->rewrite = code;
+    rewrite_add_code(cf, CODE_REWRITE)->rewrite = code;
     return NULL;
 }
 
@@ -141,7 +145,7 @@ const char *set_return(struct conf *cf, void *field)
     struct str first = cf->args[1], text = STR("");
     unsigned arg = 2;
     uint64_t status;
-    const char *error;
+    const char *error = NULL;
 
     (void) field;
     if (str_to_u64(first, &status) != 0) {
@@ -157,16 +161,16 @@ const char *set_return(struct conf *cf, void *field)
             text = cf->args[2];
     }
     code.status = (unsigned) status;
-    if (text.len > 0 && (error = compile(cf, arg, text, 0, &code.text)) != NULL)
-        return error;
-    add_code(cf, CODE_RETURN)->ret = code;
+    if (text.len > 0 && (code.text = expr_compile(cf, text, 0, &error)) == NULL)
+        return conf_error_arg(cf, arg, "%s", error);
+    rewrite_add_code(cf, CODE_RETURN)->ret = code;
     return NULL;
 }
 
 const char *set_break(struct conf *cf, void *field)
 {
     (void) field;
-    add_code(cf, CODE_BREAK);
+    rewrite_add_code(cf, CODE_BREAK);
     return NULL;
 }
 
@@ -184,7 +188,7 @@ static bool uninitialized(struct eval *e, const struct var *v, struct str *out)
 const char *set_set(struct conf *cf, void *field)
 {
     struct str name = cf->args[1];
-    struct set_code code;
+    struct set_code code = { NULL };
     const char *error = NULL;
     struct var *v;
 
@@ -198,119 +202,9 @@ const char *set_set(struct conf *cf, void *field)
     if (v->get == NULL && v->set == NULL)
         v->get = uninitialized;
     code.var = var_refer(cf, conf_var_space(cf), name);
-    error = compile(cf, 2, cf->args[2], 0, &code.value);
+    error = rewrite_compile(cf, 2, 0, &code.value);
     if (error != NULL)
         return error;
-    add_code(cf, CODE_SET)->set = code;
+    rewrite_add_code(cf, CODE_SET)->set = code;
     return NULL;
-}
-
-/* if --------------------------------------------------------------------------------------------- */
-
-static const char *invalid(struct conf *cf, unsigned arg)
-{
-    return conf_error_arg(cf, arg, "invalid condition \"%.*s\"", STR_ARG(cf->args[arg]));
-}
-
-/* $variable [operator operand] */
-static const char *variable_condition(struct conf *cf, unsigned cur, unsigned last,
-                                      struct if_code *code)
-{
-    struct str op, name = str_skip(cf->args[cur], 1);
-
-    if (cur != last && cur + 2 != last)
-        return invalid(cf, cur);
-    code->var = var_refer(cf, conf_var_space(cf), name);
-    code->test = IF_TRUE;
-    if (cur == last)
-        return NULL;
-    op = cf->args[cur + 1];
-    code->negated = op.len > 0 && op.ptr[0] == '!';
-    if (code->negated)
-        op = str_skip(op, 1);
-    if (str_eq(op, STR("="))) {
-        code->test = IF_EQUAL;
-        return compile(cf, last, cf->args[last], 0, &code->operand);
-    }
-    if (str_eq(op, STR("~")) || str_eq(op, STR("~*"))) {
-        code->test = IF_REGEX;
-        return http_regex(cf, last, cf->args[last], op.len == 2, &code->regex, &code->captures);
-    }
-    return conf_error_arg(cf, cur + 1, "unexpected \"%.*s\" in condition",
-                          STR_ARG(cf->args[cur + 1]));
-}
-
-/* -f path, !-f path … */
-static const char *file_condition(struct conf *cf, unsigned cur, unsigned last,
-                                  struct if_code *code)
-{
-    struct str op = cf->args[cur];
-
-    if (cur + 1 != last)
-        return invalid(cf, cur);
-    code->negated = op.ptr[0] == '!';
-    switch (op.ptr[op.len - 1]) {
-    case 'f':
-        code->test = IF_FILE;
-        break;
-    case 'd':
-        code->test = IF_DIR;
-        break;
-    case 'e':
-        code->test = IF_EXISTS;
-        break;
-    case 'x':
-        code->test = IF_EXEC;
-        break;
-    default:
-        return invalid(cf, cur);
-    }
-    return compile(cf, last, cf->args[last], EXPR_PREFIX | EXPR_Z, &code->operand);
-}
-
-static const char *parse_condition(struct conf *cf, struct if_code *code)
-{
-    unsigned cur = 1, last = cf->nargs - 1;
-    struct str s;
-
-    if (cf->args[cur].len == 0 || cf->args[cur].ptr[0] != '(')
-        return invalid(cf, cur);
-    cf->args[cur] = str_skip(cf->args[cur], 1);
-    if (cf->args[cur].len == 0)
-        cur++;
-    if (cur > last || cf->args[last].len == 0 || cf->args[last].ptr[cf->args[last].len - 1] != ')')
-        return invalid(cf, MIN(cur, last));
-    cf->args[last].len--;
-    if (cf->args[last].len == 0)
-        last--;
-    else
-        cf->args[last] = str_dup(cf->arena, cf->args[last]);
-    if (last < cur)
-        return invalid(cf, cur);
-    s = cf->args[cur];
-    if (s.len > 1 && s.ptr[0] == '$')
-        return variable_condition(cf, cur, last, code);
-    if ((s.len == 2 && s.ptr[0] == '-') || (s.len == 3 && s.ptr[0] == '!' && s.ptr[1] == '-'))
-        return file_condition(cf, cur, last, code);
-    return invalid(cf, cur);
-}
-
-const char *set_if(struct conf *cf, void *field)
-{
-    struct if_code code = { .negated = false };
-    const char *error = parse_condition(cf, &code);
-    struct level *level;
-    unsigned place;
-
-    (void) field;
-    if (error != NULL)
-        return error;
-    code.loc = http_if_location(cf, &level);
-    add_code(cf, CODE_IF)->cond = code;
-    place = rewrite_conf_of(cf, cf->level)->codes->count - 1;
-    error = conf_block(cf, level);
-    /* The array may have moved meanwhile. */
-    rewrite_conf_of(cf, cf->level)->codes->items[place].cond.inner =
-        rewrite_conf_of(cf, level)->codes;
-    return error;
 }

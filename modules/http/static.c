@@ -109,6 +109,12 @@ static bool may_use_memory(const struct req *r)
     return r->loc->core->disable_symlinks == SYMLINKS_ALLOWED;
 }
 
+/* The line that says where files are: alias or root. */
+static struct conf_pos where_root(const struct req *r)
+{
+    return req_where(r, r->loc->core->alias != NULL ? "alias" : "root");
+}
+
 /* A small file that is in memory and still the same on disk. */
 static bool find_small(struct req *r, struct str path, enum verdict *v)
 {
@@ -135,8 +141,10 @@ static enum verdict open_and_send(struct req *r, struct str path)
 
     if (file_lookup(r, path, FILE_OPEN, &info) != 0)
         return req_status(r, file_failure(r, path, &info));
-    if (S_ISDIR(info.mode))
+    if (S_ISDIR(info.mode)) {
+        req_trace(r, where_root(r), "file is a directory: only its slash is lacking");
         return redirect_to_directory(r);
+    }
     if (info.file == NULL) {
         log_crit(&r->log, 0, "\"%.*s\" is not a regular file", STR_ARG(path));
         return req_status(r, 404);
@@ -167,6 +175,7 @@ static enum verdict static_run(struct req *r)
         return V_NEXT;
     if (req_map_path(r, &path, &root, 0) != 0)
         return req_status(r, 500);
+    req_trace(r, where_root(r), "file %.*s", STR_ARG(path));
     if (may_use_memory(r) && find_small(r, path, &v))
         return v;
     return open_and_send(r, path);

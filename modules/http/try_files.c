@@ -31,6 +31,8 @@ static enum verdict fall_back(struct req *r, const struct try_list *list)
     struct str target, args = STR_NULL;
     ssize_t mark;
 
+    req_trace(r, req_where(r, "try_files"), "try_files the last argument: %.*s",
+              STR_ARG(expr_source(list->items[list->count - 1].name)));
     if (list->code != 0)
         return req_status(r, list->code);
     target = str_dup(r->arena, expr_eval(&r->eval, list->items[list->count - 1].name));
@@ -109,12 +111,17 @@ static enum verdict try_run(struct req *r)
 
         path = path_of(r, root_path, name);
         if (file_lookup(r, path, 0, &info) != 0) {
+            req_trace(r, req_where(r, "try_files"), "try_files %.*s: not there", STR_ARG(path));
             if (info.err != ENOENT && info.err != ENOTDIR && info.err != ENAMETOOLONG)
                 log_crit(&r->log, info.err, "%s \"%.*s\" failed", info.failed, STR_ARG(path));
             continue;
         }
-        if (S_ISDIR(info.mode) != item->dir)
+        if (S_ISDIR(info.mode) != item->dir) {
+            req_trace(r, req_where(r, "try_files"), "try_files %.*s: is %s directory", STR_ARG(path),
+                      item->dir ? "no" : "a");
             continue;
+        }
+        req_trace(r, req_where(r, "try_files"), "try_files %.*s: is there", STR_ARG(path));
         use(r, alias, name);
         return V_NEXT;
     }

@@ -43,7 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct log_scope nowhere = { LOG_STDERR_LEVEL, NULL };
     static struct logger log = { .scope = &nowhere };
     static FILE *null;
-    struct config_request req = { .prefix = dir, .file = file, .testing = true };
+    struct config_request req = { .prefix = dir, .file = file, .testing = true,
+                                  .offline = true, .record = true };
 
     if (null == NULL) {
         start();

@@ -58,5 +58,49 @@ int main(void)
     is_str(error, "invalid option: \"-s dance\"", "is named");
     is_int(parse(&o, "-x", "variables", NULL, NULL), -1, "an unknown word for -x");
     is_str(error, "invalid option: \"-x variables\"", "is named");
+
+    ok(parse(&o, "--lint", NULL, NULL, NULL) == 0 && o.lint && o.test, "--lint tests");
+    ok(parse(&o, "-t", "--offline", "--json", NULL) == 0 && o.offline && o.json && !o.lint,
+       "--offline and --json with -t");
+    ok(parse(&o, "--lint", "--json", "--offline", "-q") == 0, "and with --lint");
+    ok(parse(&o, "--help", NULL, NULL, NULL) == 0 && o.help && o.version, "--help");
+    ok(parse(&o, "--version", NULL, NULL, NULL) == 0 && o.version && !o.configure, "--version");
+    is_int(parse(&o, "--explain", "http://a/b", "-X", "PUT"), 0, "--explain");
+    is_str(o.explain, "http://a/b", "its URL");
+    is_str(o.method, "PUT", "-X");
+    is_int(parse(&o, "-HA: b", "--explain=/x=y", "-H", "C:"), 0, "-H, in any order");
+    is_str(o.explain, "/x=y", "a value behind =");
+    is_int((int) o.header_count, 2, "two fields");
+    is_str(o.headers[0], "A: b", "the first");
+    is_str(o.headers[1], "C:", "the second, empty");
+
+    is_int(parse(&o, "--lin", NULL, NULL, NULL), -1, "an unknown word");
+    is_str(error, "invalid option: \"--lin\"", "is named");
+    is_int(parse(&o, "--", NULL, NULL, NULL), -1, "two dashes alone");
+    is_str(error, "invalid option: \"-\"", "are a letter that is none");
+    is_int(parse(&o, "-t-", NULL, NULL, NULL), -1, "a dash among letters");
+    is_str(error, "invalid option: \"-\"", "is none either");
+    parse(&o, "--explain", NULL, NULL, NULL);
+    is_str(error, "option \"--explain\" requires URL", "--explain without one");
+    parse(&o, "--explain=", NULL, NULL, NULL);
+    is_str(error, "option \"--explain\" requires URL", "an empty one");
+    parse(&o, "--lint=1", NULL, NULL, NULL);
+    is_str(error, "option \"--lint\" takes no value", "a flag with a value");
+    parse(&o, "--json", NULL, NULL, NULL);
+    is_str(error, "option \"--json\" requires \"-t\", \"--lint\" or \"--explain\"", "--json alone");
+    parse(&o, "--offline", NULL, NULL, NULL);
+    is_str(error, "option \"--offline\" requires \"-t\" or \"--explain\"", "--offline alone");
+    parse(&o, "-T", "--json", NULL, NULL);
+    is_str(error, "options \"--json\" and \"-T\" exclude each other", "two tenants of stdout");
+    parse(&o, "-X", "PUT", NULL, NULL);
+    is_str(error, "option \"-X\" requires \"--explain\"", "-X alone");
+    parse(&o, "-H", "a: b", NULL, NULL);
+    is_str(error, "option \"-H\" requires \"--explain\"", "-H alone");
+    parse(&o, "--explain=/", "-H", "word", NULL);
+    is_str(error, "invalid option: \"-H word\"", "a field without a colon");
+    parse(&o, "--explain=/", "-X", NULL, NULL);
+    is_str(error, "option \"-X\" requires method", "-X without a method");
+    parse(&o, "--explain=/", "-t", NULL, NULL);
+    is_str(error, "options \"--explain\" and \"-t\" exclude each other", "-t and --explain");
     return done_testing();
 }

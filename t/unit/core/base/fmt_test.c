@@ -137,7 +137,7 @@ static void test_escapes(void)
         { FMT_ESCAPE_URI_COMPONENT, "/:@[`{&=+ %", "%2F%3A%40%5B%60%7B%26%3D%2B%20%25" },
         { FMT_ESCAPE_URI_COMPONENT, ",!^|}\x7f\xc3", "%2C%21%5E%7C%7D%7F%C3" },
         { FMT_ESCAPE_ARGS, "a=b&c d+e%#", "a=b%26c%20d%2Be%25%23" },
-        { FMT_ESCAPE_ARGS, "/?:;\x7f\xe9", "/?:;%7F%E9" },
+        { FMT_ESCAPE_ARGS, "/?:;\x7f\xe9", "/%3F:%3B%7F%E9" },
         { FMT_ESCAPE_HTML, "<a href=\"x\">'&'</a>",
           "&lt;a href=&quot;x&quot;&gt;'&amp;'&lt;/a&gt;" },
         { FMT_ESCAPE_URI, "", "" },

@@ -139,6 +139,8 @@ static const struct row request_rows[] = {
     ROW("absolute, user info", "GET http://u@b/ HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
     ROW("absolute, backslash in the host", "GET http://a\\@b/ HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
     ROW("absolute, bad port", "GET http://b:99999/ HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
+    ROW("absolute, a fragment behind the host", "GET http://b#/x HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
+    ROW("absolute, an escape in the host", "GET http://b%00/ HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
     ROW("absolute, cut", "GET http HTTP/1.1\r\n" H "\r\n", H1_BAD_URI),
     ROW("absolute, but no Host", "GET http://b/ HTTP/1.1\r\n\r\n", H1_NO_HOST),
     ROW("absolute, but a bad Host", "GET http://b/ HTTP/1.1\r\nHost: a b\r\n\r\n", H1_BAD_HOST),
