@@ -260,6 +260,10 @@ $p->write_file('html/value.txt', '<' x 15_000);
 my $before = worker_memory();
 $r = page('<!--#include virtual="/big/value.txt" set="v"-->' . '<!--#echo var="v"-->' x 500 . '<!--#include virtual="/raw.html"-->');
 is length $r->body, 500 * 60_000 + 9, 'a short page with a lot of output';
+$p->write_file('html/heavy.html', '<!--#include virtual="/big/value.txt" set="v"-->' . '<!--#echo var="v"-->' x 100 . '<!--#include virtual="/app/x/2"-->');
+$r = page('<!--#include virtual="/app/after/front/heavy"--><!--#include virtual="/heavy.html"-->|<!--#include virtual="/app/after/heavy/front"-->|'
+    . '<!--#include virtual="/heavy.html" wait="yes"-->.');
+is length $r->body, 12_000_000 + length('<front><x 2>|<heavy>|<x 2>.'), 'included pages with a lot of output, behind a slow one';
 cmp_ok worker_memory() - $before, '<', 10_000, 'which is not made all at once (kB)' unless Proxyd::sanitized();
 $p->write_file('html/page.html', '<!--#include virtual="/app/hang/1"--><!--#include virtual="/app/hang/2"--><!--#include virtual="/inner.html"-->');
 my $c = $p->connect('main');

@@ -36,6 +36,8 @@ http {
         location /novar { sub_filter "\$empty" z; sub_filter_once off; alias {{dir}}/html; }
         location /star { sub_filter one 1; sub_filter_types *; alias {{dir}}/html; }
         location /html { sub_filter one 1; sub_filter_types text/html; alias {{dir}}/html; }
+        location /typeless { sub_filter one 1; sub_filter_types * text/html; types { } default_type ""; alias {{dir}}/html; }
+        location /typed { sub_filter one 1; types { } default_type ""; alias {{dir}}/html; }
         location /keep { sub_filter one 1; sub_filter_last_modified on; alias {{dir}}/html; }
         location /dribble { sub_filter needle N; sub_filter nee X; sub_filter_once off; proxy_pass http://app;
             proxy_buffering off; }
@@ -90,6 +92,8 @@ body '/several/a.html', "1 One 2 oNE \n", 'each of several once, an empty replac
 body '/once/a.txt',   "1 One two oNE three\n", 'types are inherited';
 body '/once/a.css',   "one\n", 'another type';
 body '/star/a.css',   "1\n",   'all types';
+body '/typeless/a.css', "1\n",  'all types, and none';
+body '/typed/a.html',  "one One two oNE three\n", 'no type is not text/html';
 body '/html/a.txt',   "one One two oNE three\n", 'types of a level replace those above';
 body '/var/a.html?find=one&with=%20x', "[%20x] [%20x] two [%20x] three\n", 'a variable to look for';
 body '/var/a.html',   "one One two oNE three\n", 'a variable that is empty is left out';

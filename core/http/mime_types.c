@@ -27,7 +27,7 @@ const char *conf_set_mime_types(struct conf *cf, void *field)
 {
     struct mime_types *types = field;
 
-    for (unsigned i = 1; i < cf->nargs; i++) {
+    for (unsigned i = 1; i < cf->nargs && !types->any; i++) {
         struct str type = str_lower(cf->arena, cf->args[i]);
 
         if (str_eq(type, STR("*")))
@@ -35,7 +35,7 @@ const char *conf_set_mime_types(struct conf *cf, void *field)
         else if (!str_eq(type, STR("text/html")) && !holds(types, type))
             str_list_add(cf->arena, &types->names, type);
         else if (!is_default(cf))
-            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(cf->args[i]));
+            conf_warn_at(cf, cf->pos, "duplicate MIME type \"%.*s\"", STR_ARG(type));
     }
     return NULL;
 }
@@ -45,10 +45,12 @@ bool mime_types_match(const struct mime_types *types, const struct req *r)
     struct str type = fields_value(&r->out.fields, T_CONTENT_TYPE);
     ssize_t end = str_chr(type, ';');
 
+    if (types->any)
+        return true;
     if (type.len == 0)
         return false;
     if (end >= 0)
         type.len = (size_t) end;
     type = str_trim(type);
-    return types->any || str_caseeq(type, STR("text/html")) || holds(types, type);
+    return str_caseeq(type, STR("text/html")) || holds(types, type);
 }

@@ -7,7 +7,7 @@
 
 struct mime_types {
     struct str_list names; /* lower case */
-    bool any;              /* "*" */
+    bool any;              /* "*": also an answer that names no type */
 };
 
 /* [struct mime_types]; the row's default is written as its arguments. */

@@ -4,7 +4,7 @@
  * well.
  */
 #include "core/http/answer.h"
-#include "modules/http/type_set.h"
+#include "core/http/mime_types.h"
 
 /* configure: switch=http_addition_module default=on */
 
@@ -12,7 +12,7 @@ static unsigned addition_slot;
 
 struct addition_conf {
     struct str before, after; /* URIs; empty: none */
-    struct type_set *types;
+    struct mime_types types;
 };
 
 struct addition {
@@ -55,7 +55,7 @@ static enum head_verdict addition_head(struct req *r, void **ctx)
     const struct addition_conf *conf = req_loc_conf(r, addition_slot);
     struct addition *a;
 
-    if (r != r->main || r->out.status != 200 || !type_set_has(conf->types, r))
+    if (r != r->main || r->out.status != 200 || !mime_types_match(&conf->types, r))
         return HEAD_PASS;
     a = ARENA_NEW(r->arena, struct addition);
     a->conf = conf;
@@ -78,8 +78,8 @@ static const struct directive directives[] = {
         INHERIT_SCALAR, NULL, "uri", "Puts what a subrequest answers before the body."),
     ROW("add_after_body", CTX_HSL, ARGS1, conf_set_str, STORE_LOC, struct addition_conf, after,
         INHERIT_SCALAR, NULL, "uri", "Puts what a subrequest answers after the body."),
-    ROW("addition_types", CTX_HSL, TYPE_SET_ARGS, type_set_setter, STORE_LOC, struct addition_conf,
-        types, INHERIT_WHOLE, "text/html", "mime-type ...",
+    ROW("addition_types", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_mime_types, STORE_LOC,
+        struct addition_conf, types, INHERIT_WHOLE, "text/html", "mime-type ...",
         "Types of answers that text is added to beside text/html; * is all."),
     ROW_END,
 };

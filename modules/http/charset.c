@@ -360,7 +360,7 @@ static const struct directive directives[] = {
     ROW("override_charset", CTX_HSLI, ARG_FLAG, conf_set_flag, STORE_LOC, struct charset_conf,
         override, INHERIT_SCALAR, "off", "on | off",
         "Recodes also answers that name their charset themselves."),
-    ROW("charset_types", CTX_HSL, ARGS1_MORE, conf_set_mime_types, STORE_LOC, struct charset_conf,
+    ROW("charset_types", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_mime_types, STORE_LOC, struct charset_conf,
         types, INHERIT_WHOLE,
         "text/html text/xml text/plain text/vnd.wap.wml application/javascript application/rss+xml",
         "mime-type ...", "Types besides text/html that get a charset."),

@@ -252,7 +252,7 @@ static enum head_verdict ssi_head(struct req *r, void **ctx)
     const struct ssi_conf *conf = req_loc_conf(r, ssi_slot);
     struct ssi *s;
 
-    if (r->out.content_length == 0 || !type_set_has(conf->types, r))
+    if (r->out.content_length == 0 || !mime_types_match(&conf->types, r))
         return HEAD_PASS;
     s = begin(r, conf);
     ssi_request(r)->pass = s;
@@ -305,8 +305,8 @@ static int ssi_finish(struct conf *cf, struct level *level, struct level *parent
 static const struct directive directives[] = {
     ROW("ssi", CTX_HSLI, ARGS1 | ARG_FLAG, conf_set_flag, STORE_LOC, struct ssi_conf, enable,
         INHERIT_SCALAR, "off", "on | off", "Carries out the commands of server side includes."),
-    ROW("ssi_types", CTX_HSL, TYPE_SET_ARGS, type_set_setter, STORE_LOC, struct ssi_conf, types,
-        INHERIT_WHOLE, "text/html", "mime-type ...",
+    ROW("ssi_types", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_mime_types, STORE_LOC,
+        struct ssi_conf, types, INHERIT_WHOLE, "text/html", "mime-type ...",
         "Types of answers that may hold commands beside text/html; * is all."),
     ROW("ssi_silent_errors", CTX_HSL, ARGS1 | ARG_FLAG, conf_set_flag, STORE_LOC, struct ssi_conf,
         silent_errors, INHERIT_SCALAR, "off", "on | off",

@@ -6,9 +6,9 @@
 #define MODULES_HTTP_SSI_H
 
 #include "core/http/answer.h"
+#include "core/http/mime_types.h"
 #include "modules/http/ssi_expr.h"
 #include "modules/http/ssi_parse.h"
-#include "modules/http/type_set.h"
 
 /* What the blocks and variables of one main request may hold, all includes together. */
 #define SSI_MEMORY_MAX ((size_t) 16 << 20)
@@ -16,7 +16,7 @@
 struct ssi_conf {
     bool enable, last_modified, silent_errors, ignore_recycled_buffers;
     size_t min_file_chunk, value_length;
-    struct type_set *types;
+    struct mime_types types;
     const struct search *opening;
 };
 

@@ -4,8 +4,8 @@
  * are two texts. The replacing itself is in sub_text.c.
  */
 #include "core/http/answer.h"
+#include "core/http/mime_types.h"
 #include "modules/http/sub_text.h"
-#include "modules/http/type_set.h"
 
 /* configure: switch=http_sub_module default=on */
 
@@ -23,7 +23,7 @@ struct sub_pairs {
 
 struct sub_conf {
     struct sub_pairs pairs;
-    struct type_set *types;
+    struct mime_types types;
     bool once, last_modified;
     struct search *search; /* NULL: some string has variables, so that each request makes its own */
 };
@@ -121,7 +121,7 @@ static enum head_verdict sub_head(struct req *r, void **ctx)
     const struct sub_conf *conf = req_loc_conf(r, sub_slot);
     struct sub *s;
 
-    if (r->out.content_length == 0 || !type_set_has(conf->types, r))
+    if (r->out.content_length == 0 || !mime_types_match(&conf->types, r))
         return HEAD_PASS;
     s = ARENA_NEW(r->arena, struct sub);
     s->conf = conf;
@@ -205,8 +205,8 @@ static const struct directive directives[] = {
     ROW("sub_filter", CTX_HSL, ARGS2 | ARG_REPEAT, set_sub_filter, STORE_LOC, struct sub_conf,
         pairs, INHERIT_WHOLE, NULL, "string replacement",
         "Replaces a string in the body, whatever its case, by another."),
-    ROW("sub_filter_types", CTX_HSL, TYPE_SET_ARGS, type_set_setter, STORE_LOC, struct sub_conf,
-        types, INHERIT_WHOLE, "text/html", "mime-type ...",
+    ROW("sub_filter_types", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_mime_types, STORE_LOC,
+        struct sub_conf, types, INHERIT_WHOLE, "text/html", "mime-type ...",
         "Types of answers that sub_filter works on beside text/html; * is all."),
     ROW("sub_filter_once", CTX_HSL, ARGS1 | ARG_FLAG, conf_set_flag, STORE_LOC, struct sub_conf,
         once, INHERIT_SCALAR, "on", "on | off", "Replaces each string once only."),
