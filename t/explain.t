@@ -11,7 +11,11 @@ use JSON::PP ();
 use Test::More import => ['!explain'];
 use Proxyd;
 
-my $p = Proxyd->new(conf => <<'EOT', files => { 'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", 'html/big' => 'x' x 200_000 });
+my %files = (
+    'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", 'html/big' => 'x' x 200_000,
+    'html/inc.html' => '<!--# include virtual="/static/a.txt" --><!--# include virtual="/checkup" -->',
+);
+my $p = Proxyd->new(files => \%files, conf => <<'EOT');
 http {
     root {{dir}}/html;
     upstream backend {
@@ -87,6 +91,12 @@ http {
         location /rate/ { add_header X-Loc rate always; limit_rate 1k; alias {{dir}}/html/; }
         location /memory/ { add_header X-Loc memory always; sendfile off; alias {{dir}}/html/; }
         location /threads/ { add_header X-Loc threads always; sendfile off; aio threads; alias {{dir}}/html/; }
+        location /auth/ { add_header X-Loc auth always; auth_request /check; alias {{dir}}/html/; } #? auth_request
+        location /authup/ { add_header X-Loc authup always; auth_request /checkup; alias {{dir}}/html/; } #? auth_request
+        location /checkup { proxy_pass http://backend/ok; }
+        location /check { return 403; }
+        location /mirror/ { add_header X-Loc mirror always; mirror /checkup; alias {{dir}}/html/; } #? mirror
+        location /ssi/ { add_header X-Loc ssi always; ssi on; alias {{dir}}/html/; } #? ssi
         location /loop/ { rewrite ^ /loop/x last; }
         location /spool/ {
             add_header X-Loc spool always;
@@ -125,7 +135,7 @@ sub explain {
     # Steps that follow each other under one word.
     my ($what, %fields) = ('');
     for (split /\n/, $r->{out}) {
-        $what = $1 if /^ +(\S.{0,10}?) +/ && !/^ {15}/;
+        $what = $1 if /^  (?:#\d+ )?(\w+) /;
         next unless $what eq 'header' && /^ +(?:header +)?(\S+?): (.*?)(?: {2,}\S+:\d+)?$/;
         push @{ $fields{ lc $1 } }, $2;
     }
@@ -220,6 +230,12 @@ my @table = (
         'error_page 502, if no server answers: @fallback'], { headers => ['X-Kind' => 'Ax', 'User-Agent' => 'me'] }],
     ['upstream as it is', '/plain/%41?b', ['proxy_pass http://127.0.0.1:' . $p->port('up') . '/plain/%41?b',
         'upstream 127.0.0.1:' . $p->port('up') . ' (1 server)']],
+    ['a subrequest that refuses', '/auth/a.txt', ['#1 subrequest GET /check', '#1 location /check (longest prefix, no regex matches) LINE{location /check }',
+        '#1 status 403 Forbidden'], { needs => 'auth_request' }],
+    ['a subrequest to an upstream', '/authup/a.txt', ['#1 subrequest GET /checkup', '#1 proxy_pass http://backend/ok', '#1 status as the upstream answers (taken to be 200)',
+        "file $dir/html/a.txt"], { needs => 'auth_request' }],
+    ['mirror', '/mirror/a.txt', ['#1 subrequest GET /checkup (in the background)', '#1 proxy_pass http://backend/ok'], { needs => 'mirror' }],
+    ['included', '/ssi/inc.html', ['#1 subrequest GET /static/a.txt', '#2 subrequest GET /checkup', "#1 file $dir/html/a.txt", '#2 status as the upstream answers'], { needs => 'ssi' }],
     ['a body for the upstream', '/spool/', ['Content-Length: 5000'], { method => 'POST', body => 'x' x 5000 }],
 );
 
@@ -233,13 +249,15 @@ sub step_re {
     my $at = '';
     if ($step =~ s/ LINE\{(.*)\}(?:-(\d+))?$//) { $at = '\s+proxyd\.conf:' . (line($1) - ($2 || 0)) . '$' }
     my $re = quotemeta $step;
-    $re =~ s/\\ /\\s+/; # behind the word at the beginning
-    return qr/(?:^|\s)$re.*$at/m;
+    $re =~ s/\\ /\\s+/g; # columns
+    # A step has its word in front, or stands below one that has the same.
+    return qr/^ +(?:\w+ +)?$re.*$at/m;
 }
 
 for (@table) {
     my ($name, $path, $steps, $o) = @$_;
     $o ||= {};
+    next if $o->{needs} && !$p->has($o->{needs});
     my $host   = $o->{host} // 'main.test';
     my $method = $o->{method} || 'GET';
     my @h      = @{ $o->{headers} || [] };
@@ -252,6 +270,7 @@ for (@table) {
     is $e->{status}, 0, "$name: explained" or diag $e->{err};
     is $e->{err}, '', "$name: nothing to complain about";
     like $e->{out}, step_re($_), "$name: $_" or diag $e->{out} for @$steps;
+    unlike $e->{out}, qr/^ +(?:#\d+ )?(?!location|limit_except)\w+ +location /m, "$name: locations are called that";
     like $e->{out}, qr/^  listen +127\.0\.0\.1:$port +proxyd\.conf:\d+$/m, "$name: the address";
     is $e->{answer}, $o->{status}, "$name: the status" if $o->{status};
     next if $o->{unseen} || $o->{slow};

@@ -188,8 +188,8 @@ static struct str directive_at(const struct req *r, struct conf_pos pos)
 /* Words that are no directive's name and still say what a step is about. */
 static bool is_subject(struct str word)
 {
-    static const char *const words[] = { "access", "file", "limit", "redirect", "peer", "send",
-                                         "upstream", "subrequest" };
+    static const char *const words[] = { "access", "file", "limit", "location", "redirect",
+                                         "peer", "send", "upstream", "subrequest" };
 
     for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
         if (str_eq(word, str_cstr(words[i])))
@@ -258,6 +258,10 @@ static void keep_log_line(struct log_file *file UNUSED, enum log_level level, co
     explain_add(&self.out, self.out.last != NULL ? self.out.last->request : 0, STR("log"),
                 str_printf(self.out.arena, "[%s] %.*s", log_level_name(level), STR_ARG(str_trim(text))),
                 nowhere);
+    if (str_find(text, STR("(1: Operation not permitted)")) >= 0)
+        explain_add(&self.out, self.out.last->request, STR("note"),
+                    STR("nothing is changed for --explain: a real request may get further than this"),
+                    nowhere);
 }
 
 static struct log_file kept_log = { .fd = -1, .write = keep_log_line };
