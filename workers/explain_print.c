@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The steps that --explain has collected, for people: what, how, and the line of the configuration. */
+/*
+ * The steps that --explain has collected, for people: what, how, and the line of the configuration.
+ */
 #include <stdio.h>
 
 #include "core/base/json.h"

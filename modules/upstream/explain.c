@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What an exchange comes to for a request that is only explained: the group, the server that would be asked and the
- * request it would get are said; nothing is connected or sent. The request goes on as if the server had answered 200
- * without a field, so that what the configuration adds to an answer shows as well.
+ * What an exchange comes to for a request that is only explained: the group, the server that would
+ * be asked and the request it would get are said; nothing is connected or sent. The request goes on
+ * as if the server had answered 200 without a field, so that what the configuration adds to an
+ * answer shows as well.
  */
 #include "core/http/error_page.h"
 #include "modules/upstream/internal.h"
@@ -34,7 +35,8 @@ static void explain_group(struct req *r, const struct exchange *x)
     const struct upstream *g = x->group;
 
     if (g == NULL) {
-        req_trace(r, req_where(r, "resolver"), "upstream %.*s:%u, asked of the resolver for each request",
+        req_trace(r, req_where(r, "resolver"),
+                  "upstream %.*s:%u, asked of the resolver for each request",
                   STR_ARG(x->resolve_name), x->resolve_port);
         return;
     }
