@@ -301,12 +301,14 @@ add('GET', '/x', 'Host', $_) for qw(err.test err2.test);
 cmp_ok scalar @table, '>=', 300, 'a table of ' . @table . ' requests';
 Proxyd::Differential::compare($tested, $theirs, @table);
 
-# The lines of the log that belong to this module, without time, process and what follows the message.
+# The lines of the log that belong to this module, without time and process. Control bytes are
+# where ours goes its own way: a line of the log stays one line.
 sub lines {
     my ($s) = @_;
     my ($dir, $port) = ($s->dir, $s->port);
     return map { s/\Q$dir\E/DIR/gr =~ s/\b$port\b/PORT/gr }
         map { /(\[\w+\]) \d+#\d+: \*\d+ (.*)/ ? "$1 $2" : () }
+        grep { !m{/a(?:%0A|\?b"|$)} }
         grep { /match|rewritten|uninitialized|cycle|zero length|alias/ } split /\n/, $s->error_log;
 }
 my @ours = lines($tested);

@@ -48,7 +48,7 @@ for my $name (@cases) {
     # nginx names no line where a variable turns out to be unknown; doing so is welcome
     $got =~ s/(unknown "\w+" variable) in \S+:\d+/$1/g if $want !~ /variable in /;
     # nginx names the line where such a statement or block ends; where it begins is as good
-    if ($name =~ /^(?:syntax_no_semicolon|value_bufs_small|http_upstream_(?:empty|no_server))$/) {
+    if ($name =~ /^(?:syntax_no_semicolon|value_bufs_small|http_upstream_(?:empty|no_server)|secure_link_mixed\w*)$/) {
         s/\.conf:\d+$/.conf:LINE/mg for $got, $want;
     }
     SKIP: {

@@ -48,7 +48,8 @@ is run("make install DESTDIR='$dir/a'"), 0, 'installed';
 my $a = "$dir/a/opt/edge";
 ok -x "$a/sbin/proxyd", 'the program';
 ok -s "$a/conf/$_" && -s "$a/conf/$_.default", "$_ and its default"
-    for qw(proxyd.conf mime.types fastcgi_params fastcgi.conf uwsgi_params scgi_params);
+    for qw(proxyd.conf mime.types fastcgi_params fastcgi.conf uwsgi_params scgi_params koi-utf koi-win
+        win-utf);
 ok -s "$a/html/$_", "html/$_" for qw(index.html 50x.html);
 ok -d "$a/logs", 'a directory for logs';
 like slurp("$a/share/man/man8/proxyd.8"), qr{/opt/edge/conf/proxyd\.conf}, 'the manual page names its files';

@@ -224,7 +224,10 @@ for my $row (
     ['($arg_a and $arg_b ~ "(")' => 'pcre2_compile\(\) failed.*'],
     ['$arg_a and $arg_b'        => 'invalid condition "\$arg_a"'],
     ['(' . '(' x 20 . '$arg_a' . ')' x 20 . ')' => 'too many nested parentheses in condition'],
-    ['()'                       => 'invalid condition "\)?"'],
+    ['()'                       => 'invalid condition "\)"'],
+    ['( )'                      => 'invalid condition "\)"'],
+    ['('                        => 'invalid condition ""'],
+    ['($arg_a ~ a) b'           => 'invalid condition "b"'],
     ['(())'                     => 'invalid condition "\)?"|unexpected.*'],
 ) {
     says("if $row->[0] { }", $row->[1]) if defined $row->[1];

@@ -159,7 +159,7 @@ static int child_start(struct generation *generation, unsigned index)
 static void generation_free(struct generation *g)
 {
     list_remove(&g->link);
-    cycle_free(g->config, current ? current->config : NULL);
+    cycle_free(g->config);
     free(g->places);
     free(g);
 }

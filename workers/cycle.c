@@ -90,7 +90,7 @@ int cycle_open(struct config *config, const struct config *old)
         goto failed;
     if (listen_open(config, core->master_process ? core->workers : 1, config->testing)) {
         if (!config->testing)
-            zones_close(config, old, true);
+            zones_close(config, old);
         goto failed;
     }
     return 0;
@@ -106,9 +106,9 @@ void cycle_commit(struct config *config)
     zones_forget();
 }
 
-void cycle_free(struct config *config, const struct config *other)
+void cycle_free(struct config *config)
 {
-    zones_close(config, other, false);
+    zones_close(config, NULL);
     logs_close(config);
     config_free(config);
 }

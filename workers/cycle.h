@@ -15,8 +15,8 @@
 int cycle_open(struct config *config, const struct config *old);
 /* From now on this configuration is in force: its error log is the process's. */
 void cycle_commit(struct config *config);
-/* Gives back what only this configuration had (other: the one in force, or NULL) and frees it. */
-void cycle_free(struct config *config, const struct config *other);
+/* Gives back what only this configuration had and frees it. */
+void cycle_free(struct config *config);
 
 /* Flushes and opens all logs anew. In the master the files are given to the workers' user. */
 void logs_reopen(struct config *config, bool master);

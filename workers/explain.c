@@ -341,7 +341,7 @@ static int run(struct config *config)
     req_tracer = NULL;
     loop_free();
     conn_trim();
-    zones_close(config, NULL, false);
+    zones_close(config, NULL);
     return 0;
 }
 

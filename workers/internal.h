@@ -10,9 +10,9 @@ int logs_open(struct config *config);
 
 /* zones.c: makes, keeps or attaches each zone. 0, or -1 (logged) with what was made gone again. */
 int zones_open(struct config *config, const struct config *old);
-/* Ends the zones of config that other (or NULL) does not have. restore: those that it has were
- * adopted for config, and become other's again. */
-void zones_close(struct config *config, const struct config *other, bool restore);
+/* Lets go of config's zones. restore: the configuration for which they go on after all, as it adopted
+ * them; or NULL. */
+void zones_close(struct config *config, const struct config *restore);
 /* Remembers the memfds of an older binary: "NAME:FD;…", names percent-encoded. */
 void zones_inherit(const char *text);
 struct str zones_export(struct arena *arena, const struct config *config);

@@ -39,13 +39,6 @@ static struct res_zone *find(const struct config *config, struct str name)
     return NULL;
 }
 
-static bool same_mapping(const struct config *config, const struct zone *zone)
-{
-    struct res_zone *z = config ? find(config, zone_name(zone)) : NULL;
-
-    return z && z->zone == zone;
-}
-
 /* "key=$remote_addr" without "key=". */
 static struct str key_of(struct str params)
 {
@@ -95,7 +88,7 @@ static int open_zone(struct res_zone *z, const struct config *old)
         if (zone_matches(before->zone, &z->spec)) {
             if (zone_adopt(before->zone, &z->spec, log_main))
                 return -1;
-            z->zone = before->zone;
+            z->zone = zone_share(before->zone);
             return 0;
         }
         if (refused(z, before))
@@ -113,25 +106,24 @@ int zones_open(struct config *config, const struct config *old)
 
     EACH_ZONE(config, z) {
         if (open_zone(z, old)) {
-            zones_close(config, old, true);
+            zones_close(config, old);
             return -1;
         }
     }
     return 0;
 }
 
-void zones_close(struct config *config, const struct config *other, bool restore)
+void zones_close(struct config *config, const struct config *restore)
 {
     struct res_zone *z;
 
     EACH_ZONE(config, z) {
-        struct res_zone *theirs = z->zone ? find(other, z->spec.name) : NULL;
+        struct res_zone *theirs = z->zone ? find(restore, z->spec.name) : NULL;
 
-        if (z->zone && !same_mapping(other, z->zone))
-            zone_destroy(z->zone);
-        else if (theirs && restore)
-            /* What was adopted for this configuration is the other one's again. */
+        /* What was adopted for this configuration is the other one's again. */
+        if (theirs && theirs->zone == z->zone)
             zone_adopt(theirs->zone, &theirs->spec, log_main);
+        zone_destroy(z->zone);
         z->zone = NULL;
     }
 }

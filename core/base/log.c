@@ -125,6 +125,15 @@ static void add_context(struct line *l, const struct logger *log)
     }
 }
 
+/* What came from outside cannot end the line and begin another: control characters are not written. */
+static void disarm(struct line *l)
+{
+    for (char *p = l->message; p < l->at; p++) {
+        if (unlikely(((unsigned char) *p < ' ' && *p != '\t') || *p == 127))
+            *p = '?';
+    }
+}
+
 static void write_failed(struct log_file *file, int err)
 {
     char buf[512];
@@ -187,6 +196,7 @@ void log_vwrite(const struct logger *log, enum log_level level, int err, const c
     if (err)
         add_errno(&l, err);
     add_context(&l, log);
+    disarm(&l);
     *l.at++ = '\n';
     for (const struct log_target *t = log->scope->targets; t; t = t->next) {
         struct log_file *file = t->file;

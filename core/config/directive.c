@@ -223,19 +223,9 @@ const char *conf_set_conf_file(struct conf *cf, void *field)
     return NULL;
 }
 
-static const char *compile_arg(struct conf *cf, unsigned n, struct expr **out)
-{
-    const char *error = NULL;
-
-    *out = expr_compile(cf, cf->args[n], 0, &error);
-    if (*out == NULL)
-        conf_parser(cf)->caret = n;
-    return *out ? NULL : error;
-}
-
 const char *conf_set_expr(struct conf *cf, void *field)
 {
-    return compile_arg(cf, 1, field);
+    return conf_arg_expr(cf, 1, field);
 }
 
 const char *conf_set_exprs(struct conf *cf, void *field)
@@ -244,7 +234,7 @@ const char *conf_set_exprs(struct conf *cf, void *field)
 
     for (unsigned i = 1; i < cf->nargs; i++) {
         struct expr *x;
-        const char *error = compile_arg(cf, i, &x);
+        const char *error = conf_arg_expr(cf, i, &x);
 
         if (error)
             return error;
@@ -260,7 +250,7 @@ const char *conf_set_expr_size(struct conf *cf, void *field)
     struct expr *x;
     struct str text;
     size_t n;
-    const char *error = compile_arg(cf, 1, &x);
+    const char *error = conf_arg_expr(cf, 1, &x);
 
     if (error)
         return error;

@@ -153,6 +153,16 @@ struct expr *expr_compile(struct conf *cf, struct str text, unsigned flags, cons
     return x;
 }
 
+const char *conf_arg_expr(struct conf *cf, unsigned n, struct expr **out)
+{
+    const char *error = NULL;
+
+    *out = expr_compile(cf, cf->args[n], 0, &error);
+    if (*out == NULL)
+        conf_parser(cf)->caret = n;
+    return *out ? NULL : error;
+}
+
 struct expr *expr_literal(struct arena *arena, struct str text)
 {
     struct expr *x = ARENA_NEW(arena, struct expr);

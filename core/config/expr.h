@@ -86,6 +86,12 @@ void var_space_rows(struct var_space *s, const struct var_row *rows);
  */
 struct var *var_define(struct conf *cf, struct var_space *s, struct str name, unsigned flags,
                        const char **error);
+/*
+ * For blocks that make a variable (map, geo, split_clients …): defines the one that argument n names, "$name",
+ * with that function and data. NULL, or a sentence.
+ */
+const char *conf_define_var(struct conf *cf, unsigned n, var_get *get, const void *data,
+                            struct var **v);
 /* Refers to a variable, which may be defined later: gives it an index. */
 struct var *var_refer(struct conf *cf, struct var_space *s, struct str name);
 /* After the file is read: resolves prefixes, reports each unknown variable once. 0 or -1. */
@@ -129,6 +135,8 @@ struct var_space *conf_var_space(struct conf *cf);
  * everything is.
  */
 struct expr *expr_compile(struct conf *cf, struct str text, unsigned flags, const char **error);
+/* Argument n, for setters: NULL, or a sentence. */
+const char *conf_arg_expr(struct conf *cf, unsigned n, struct expr **out);
 struct expr *expr_literal(struct arena *arena, struct str text);
 /* The text if it holds no variable; *literal tells. */
 bool expr_is_literal(const struct expr *x, struct str *text);

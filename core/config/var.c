@@ -136,6 +136,22 @@ struct var *var_define(struct conf *cf, struct var_space *s, struct str name, un
     return v;
 }
 
+const char *conf_define_var(struct conf *cf, unsigned n, var_get *get, const void *data,
+                            struct var **v)
+{
+    struct str name = cf->args[n];
+    const char *error = NULL;
+
+    if (name.len < 2 || name.ptr[0] != '$')
+        return conf_error_arg(cf, n, "invalid variable name \"%.*s\"", STR_ARG(name));
+    *v = var_define(cf, conf_var_space(cf), str_skip(name, 1), VAR_CHANGEABLE, &error);
+    if (*v == NULL)
+        return conf_error_arg(cf, n, "%s", error);
+    (*v)->get = get;
+    (*v)->data = (uintptr_t) data;
+    return NULL;
+}
+
 struct var *var_refer(struct conf *cf, struct var_space *s, struct str name)
 {
     struct var *v = find_or_add(s, name);

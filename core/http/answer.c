@@ -18,8 +18,9 @@ static void forget_response(struct req *r)
     msg_init(&r->out, arena, 8);
     r->out.content_length = -1;
     r->last_modified = -1;
-    r->allow_ranges = false;
-    r->charset = STR_NULL;
+    r->allow_ranges = r->single_range = r->expect_trailers = false;
+    r->content_offset = 0;
+    r->charset = r->override_charset = STR_NULL;
     r->answer_started = false;
     r->err_status = 0;
     req_forget_pass(r);
@@ -410,6 +411,16 @@ void answer_clear_last_modified(struct req *r)
 {
     r->last_modified = -1;
     fields_delete(&r->out.fields, T_LAST_MODIFIED);
+}
+
+time_t answer_last_modified(const struct req *r)
+{
+    struct str text;
+
+    if (r->last_modified != -1)
+        return r->last_modified;
+    text = fields_value(&r->out.fields, T_LAST_MODIFIED);
+    return text.len > 0 ? fmt_parse_http_date(text) : -1;
 }
 
 /* A changed body is no longer byte for byte what a strong ETag names (RFC 9110, 8.8.1). */

@@ -36,6 +36,8 @@ void answer_clear_ranges(struct req *r);
 void answer_weak_etag(struct req *r);
 void answer_clear_etag(struct req *r);
 void answer_clear_last_modified(struct req *r);
+/* When the content changed last, by what the head says; -1: it does not, or not in a way to be understood. */
+time_t answer_last_modified(const struct req *r);
 
 /* A body filter that accepted the head. */
 struct filter_run {

@@ -19,8 +19,6 @@ struct client_slab {
     struct client_slab *next;
 };
 
-struct client_counts client_counts;
-
 static struct client_slab *slabs;
 static struct client *free_clients; /* linked by conn */
 /* Every client is in one of them; resting: longest first. */
@@ -88,8 +86,13 @@ struct client_extra *client_extra(struct client *c)
 
 const struct addr *client_peer(struct client *c, struct addr *room)
 {
-    if (c->extra != NULL && c->extra->have_realip)
-        return &c->extra->realip;
+    const struct req *r = client_req(c);
+
+    return r != NULL && unlikely(r->realip != NULL) ? r->realip : client_socket_peer(c, room);
+}
+
+const struct addr *client_socket_peer(const struct client *c, struct addr *room)
+{
     room->len = c->conn->peer_len;
     memset(&room->ss, 0, sizeof(room->un));
     memcpy(&room->sa, &c->conn->peer, sizeof(c->conn->peer));
@@ -183,9 +186,9 @@ void client_accept(struct listener *l, struct conn *conn)
 {
     struct client *c = client_alloc();
 
-    client_counts.accepted++;
-    client_counts.handled++;
-    client_counts.active++;
+    client_counts->accepted++;
+    client_counts->handled++;
+    client_counts->active++;
     c->conn = conn;
     c->listen = l->owner;
     c->listen = choose_listen(c, c->listen);
@@ -215,9 +218,9 @@ void client_close(struct client *c)
     if (c->state == CLIENT_CLOSED)
         return;
     if (c->state == CLIENT_HEAD)
-        client_counts.reading--;
+        client_counts->reading--;
     c->state = CLIENT_CLOSED;
-    client_counts.active--;
+    client_counts->active--;
     h1_server_free(c);
     loop_later_cancel(&c->later);
     list_remove(&c->link);

@@ -50,12 +50,12 @@ struct client_extra {
     bool have_proxy;                /* and gave these two */
     struct addr proxy_source, proxy_dest;
     struct str proxy_tlvs;          /* what followed the addresses (version 2), in malloc'd memory */
-    bool have_realip;               /* the realip module's verdict replaces the peer for the request */
-    struct addr realip;
 };
 
-/* The socket's peer, or what realip put in its place. */
+/* The socket's peer, or what realip put in its place for the request under way. Who has the request asks req_peer. */
 const struct addr *client_peer(struct client *c, struct addr *room);
+/* The socket's peer, whatever realip says. */
+const struct addr *client_socket_peer(const struct client *c, struct addr *room);
 /* The local address (one getsockname a connection). Never NULL. */
 const struct addr *client_local(struct client *c);
 struct client_extra *client_extra(struct client *c);
@@ -75,12 +75,19 @@ unsigned client_shed(unsigned n);
 /* Closes all at once (worker_shutdown_timeout, TERM). */
 void client_close_all(void);
 
-/* For status. */
+/* For status (client_counts.c). waiting is only filled in by client_counts_sum. */
 struct client_counts {
     uint64_t accepted, handled, requests;
     unsigned active, reading, writing, waiting;
 };
-extern struct client_counts client_counts;
+/* This worker's, in memory that all share, written by it alone. Never NULL. */
+extern struct client_counts *client_counts;
+/* Those of all workers, of an older configuration's and binary's too, and what ended ones have left. */
+void client_counts_sum(struct client_counts *sum);
+/* Once the file is read: asks for the memory. 0, or -1 (reported). */
+int client_counts_configure(struct conf *cf);
+/* In a worker: takes its slot. */
+void client_counts_start(const struct config *config);
 
 /* For protocol drivers (server_h1.c) ---------------------------------------------------------- */
 

@@ -449,6 +449,8 @@ const struct directive http_core_directives[] = {
     LOC_ROW("satisfy", CTX_HSL, ARGS1, conf_set_enum, satisfy, "all", "all | any",
             "Whether all or any of the access modules must allow a request.",
             .extra = satisfy_names),
+    LOC_TIME("auth_delay", auth_delay_ms, "0s",
+             "Delays 401 answers of the access phase, against guessing by time."),
 
     /* request bodies */
     LOC_ROW("client_max_body_size", CTX_HSL, ARGS1, conf_set_off, client_max_body_size, "1m", "size",

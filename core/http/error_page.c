@@ -88,6 +88,8 @@ enum verdict error_page_handle(struct req *r)
     if (status == 408 || status == 444 || status == 499)
         return V_ABORT; /* the log shows it, the client nothing */
     r->out.reason = STR_NULL;
+    if (unlikely(r->on_status != NULL))
+        return r->on_status(r);
     if (ends_keep_alive(status))
         r->keep_alive = false;
     if (core->error_page.count > 0 && r->restarts_left > 0

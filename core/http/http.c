@@ -492,6 +492,13 @@ static int http_core_post(struct conf *cf)
     }
     if (http_listens_finish(cf, http) != 0 || var_space_check(cf, &http->vars) != 0)
         return -1;
+    return client_counts_configure(cf);
+}
+
+static int http_core_start(const struct config *config)
+{
+    if (config->http != NULL)
+        client_counts_start(config);
     return 0;
 }
 
@@ -522,6 +529,7 @@ const struct module module_http_core = {
     .http = &http_core,
     .finish = http_core_finish,
     .post = http_core_post,
+    .worker_start = http_core_start,
     .worker_drain = http_core_drain,
     .worker_shed = http_core_shed,
     .worker_stop = http_core_stop,

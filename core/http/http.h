@@ -46,8 +46,8 @@ enum phase {
 /* Order of hooks within their phase (semantics.md, 2.1). */
 enum hook_order {
     HOOK_REALIP = 10, HOOK_LIMIT_REQ = 20, HOOK_LIMIT_CONN = 30,
-    HOOK_ACCESS = 10, HOOK_AUTH_BASIC = 20, HOOK_AUTH_REQUEST = 30,
-    HOOK_TRY_FILES = 10, HOOK_MIRROR = 20,
+    HOOK_ACCESS = 10, HOOK_AUTH_BASIC = 20, HOOK_AUTH_REQUEST = 30, HOOK_AUTH_REQUIRE = 90,
+    HOOK_INTERNAL_REDIRECT = 5, HOOK_TRY_FILES = 10, HOOK_MIRROR = 20,
     HOOK_REWRITE = 10,
     HOOK_RANDOM_INDEX = 10, HOOK_INDEX = 20, HOOK_AUTOINDEX = 30, HOOK_DAV = 40, HOOK_GZIP_STATIC = 50, HOOK_STATIC = 60,
     HOOK_LOG = 50,
@@ -113,6 +113,7 @@ struct http_main {
     struct table listen_by_text;   /* private to listen.c */
     struct table upstreams;        /* name -> struct upstream (modules/upstream) */
     struct core_main *core;
+    struct res_zone *client_counts; /* private to client_counts.c */
 };
 
 /* One name table per listening address: exact, wildcard and regex names (server_name). */
@@ -281,6 +282,7 @@ struct core_loc {
     unsigned client_body_in_file_only;
     bool client_body_in_single_buffer;
     unsigned satisfy;
+    uint64_t auth_delay_ms;
     uint64_t send_timeout_ms, keepalive_timeout_ms, keepalive_time_ms, keepalive_min_timeout_ms;
     uint64_t keepalive_header_s;       /* second argument of keepalive_timeout */
     int64_t keepalive_requests;

@@ -439,21 +439,39 @@ bool list_has(struct str value, struct str member)
     return false;
 }
 
+/* The byte behind the pair that begins a list; commas separate too, but belong to a value that was asked for. */
+static struct str after_pair(struct str list)
+{
+    size_t n = 0;
+
+    while (n < list.len && list.ptr[n] != ';' && list.ptr[n] != ',')
+        n++;
+    return str_skip(list, MIN(n + 1, list.len));
+}
+
+static struct str without_blanks(struct str s)
+{
+    while (s.len > 0 && s.ptr[0] == ' ')
+        s = str_skip(s, 1);
+    return s;
+}
+
 bool cookie_get(const struct fields *f, struct str name, struct str *out)
 {
     for (struct field *item = fields_get(f, T_COOKIE); item != NULL; item = fields_next(f, item)) {
-        struct str rest = item->value;
+        for (struct str rest = item->value; rest.len > 0; rest = without_blanks(after_pair(rest))) {
+            struct str value;
+            ssize_t end;
 
-        while (rest.len > 0) {
-            ssize_t end = str_chr(rest, ';');
-            struct str pair = str_from(rest.ptr, end < 0 ? rest.len : (size_t) end);
-            ssize_t eq = str_chr(pair, '=');
-
-            rest = str_skip(rest, end < 0 ? rest.len : (size_t) end + 1);
-            if (eq >= 0 && str_caseeq(str_trim(str_from(pair.ptr, (size_t) eq)), name)) {
-                *out = str_trim(str_skip(pair, (size_t) eq + 1));
-                return true;
-            }
+            if (!str_casestarts(rest, name))
+                continue;
+            value = without_blanks(str_skip(rest, name.len));
+            if (value.len == 0 || value.ptr[0] != '=')
+                continue;
+            value = without_blanks(str_skip(value, 1));
+            end = str_chr(value, ';');
+            *out = end < 0 ? value : str_from(value.ptr, (size_t) end);
+            return true;
         }
     }
     return false;

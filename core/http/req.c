@@ -14,9 +14,9 @@
 #include "core/http/error_page.h"
 #include "core/http/trace.h"
 
-/* One more than the ten redirects that are allowed, and the depth of subrequests. */
+/* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
-#define SUBREQUEST_DEPTH 50
+#define SUBREQUEST_DEPTH 51
 
 enum step {
     STEP_POST_READ,
@@ -101,7 +101,7 @@ void req_set_exten(struct req *r)
 enum verdict req_restart_uri(struct req *r, struct str uri, struct str args)
 {
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->restart = RESTART_URI;
     return V_RESTART;
@@ -118,6 +118,13 @@ enum verdict req_redirect(struct req *r, unsigned status, struct str location)
 {
     fields_set(&r->out, &r->out.fields, T_LOCATION, location);
     return req_status(r, status);
+}
+
+const struct addr *req_peer(const struct req *r, struct addr *room)
+{
+    const struct addr *realip = r->main->realip;
+
+    return unlikely(realip != NULL) ? realip : client_socket_peer(r->client, room);
 }
 
 /* Waits and module state -------------------------------------------------------------------- */
@@ -147,6 +154,23 @@ static void cancel_waits(struct req *r)
         w->req = NULL;
         w->cancel(w);
     }
+}
+
+static void client_gone(struct req *main)
+{
+    main->on_hup = NULL;
+    log_info(&main->log, 0, "client prematurely closed connection");
+    req_abort(main, 499);
+}
+
+void req_watch_client(struct req *r, bool on)
+{
+    struct req *main = r->main;
+
+    if (on && main->on_hup == NULL)
+        main->on_hup = client_gone;
+    else if (!on && main->on_hup == client_gone)
+        main->on_hup = NULL;
 }
 
 void *req_ctx(const struct req *r, unsigned slot)
@@ -240,6 +264,14 @@ static enum verdict auto_slash(struct req *r)
                                    STR_ARG(r->args)));
 }
 
+/* limit_except: other settings for the methods that it does not list. */
+static const struct location *for_method(const struct req *r, const struct location *loc)
+{
+    return unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0
+               ? loc->limit_except
+               : loc;
+}
+
 static enum verdict find_location(struct req *r)
 {
     bool redirect = false, failed = false;
@@ -250,8 +282,7 @@ static enum verdict find_location(struct req *r)
         return req_status(r, 500);
     if (loc == NULL)
         loc = r->server->root;
-    if (unlikely(loc->limit_except != NULL) && (r->method & loc->limit_except_methods) == 0)
-        loc = loc->limit_except;
+    loc = for_method(r, loc);
     req_enter_location(r, loc);
     if (req_explained()) {
         trace_location(r, redirect);
@@ -360,6 +391,49 @@ static enum verdict post_access(struct req *r)
     return req_status(r, refused);
 }
 
+/* auth_delay: a 401 of the access phase waits, so that its time tells nothing of what was compared. */
+struct auth_delay {
+    struct wait wait;
+    struct timer timer;
+};
+
+static void delay_cancel(struct wait *w)
+{
+    timer_drop(&container_of(w, struct auth_delay, wait)->timer);
+}
+
+static void delay_over(struct timer *timer)
+{
+    struct auth_delay *d = container_of(timer, struct auth_delay, timer);
+    struct req *r = d->wait.req;
+
+    wait_end(&d->wait);
+    timer_drop(timer);
+    req_watch_client(r, false);
+    r->delayed = true;
+    req_deliver(r, req_status(r, 401));
+}
+
+static enum verdict delay_refusal(struct req *r)
+{
+    uint64_t ms = r->loc->core->auth_delay_ms;
+    struct auth_delay *d;
+
+    if (r->status_wanted != 401 || ms == 0)
+        return V_STATUS;
+    if (r->delayed) {
+        r->delayed = false;
+        return V_STATUS;
+    }
+    log_info(&r->log, 0, "delaying unauthorized request");
+    d = ARENA_NEW(r->arena, struct auth_delay);
+    d->timer.fire = delay_over;
+    wait_begin(r, &d->wait, delay_cancel);
+    timer_set(&d->timer, ms);
+    req_watch_client(r, true);
+    return V_WAIT;
+}
+
 static enum verdict run_content(struct req *r)
 {
     enum verdict v;
@@ -465,7 +539,7 @@ static enum verdict restart(struct req *r)
         return req_status(r, 500);
     }
     req_forget_pass(r);
-    req_enter_location(r, loc);
+    req_enter_location(r, for_method(r, loc));
     if (req_explained())
         trace_location(r, false);
     r->step = STEP_REWRITE;
@@ -491,6 +565,8 @@ static void run(struct req *r)
             v = run_step(r);
         if (unlikely(r->finished))
             break;
+        if (unlikely(v == V_STATUS) && (step == STEP_ACCESS || step == STEP_POST_ACCESS))
+            v = delay_refusal(r);
         if (unlikely(r->head_sent) && (v == V_STATUS || v == V_RESTART))
             v = V_ABORT;
         at_start = false;
@@ -757,6 +833,12 @@ static void set_flags(struct req *r, unsigned flags)
     r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
 }
 
+/* What nobody has taken when the main request ends: of children that were over before their turn came, too. */
+static void drop_output(void *arg)
+{
+    chain_clear(arg);
+}
+
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data)
 {
@@ -767,6 +849,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
         return NULL;
     r = ARENA_NEW(parent->arena, struct req);
     req_init(r, parent->arena);
+    arena_defer(r->arena, drop_output, &r->sub_out);
     r->main = parent->main;
     r->parent = parent;
     r->client = parent->client;
@@ -781,7 +864,7 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     r->unparsed_uri = parent->unparsed_uri;
     r->host = parent->host;
     r->uri = uri;
-    r->args = args.ptr ? args : STR("");
+    r->args = args.len > 0 ? args : STR_NULL;
     req_set_exten(r);
     r->internal = true;
     r->start_ms = parent->start_ms;

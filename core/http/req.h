@@ -52,8 +52,10 @@ struct body {
 /* An attempt at an upstream: what $upstream_* report. The request owns the records (semantics.md 1.10). */
 struct upstream_record {
     struct str peer;             /* "127.0.0.1:80", or the group's name when none was live */
+    struct str server;           /* what the `server` directive calls it; empty: none was chosen */
     unsigned status;             /* 0: "-" */
     int64_t connect_us, header_us, response_us; /* -1: "-" */
+    int64_t queue_us;            /* spent waiting for a server to have a connection to spare; -1: there is no queue */
     uint64_t bytes_received, bytes_sent, response_length;
     bool new_exchange;           /* first of its exchange: " : " before it, else ", " */
 };
@@ -69,6 +71,7 @@ struct req {
     struct req *main;            /* itself for a main request */
     struct req *parent;
     struct client *client;
+    const struct addr *realip;   /* main: the client's address by the realip module; NULL: the socket's (req_peer) */
     const struct answer_ops *ops; /* the protocol under this request: answer.h */
     const struct server *server;
     const struct location *loc;   /* never NULL: the server's root before the search */
@@ -93,7 +96,12 @@ struct req {
     struct msg out;
     time_t last_modified;        /* -1: unknown; written as a field by the head writer */
     struct str charset;          /* added to Content-Type when set */
+    struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
+    bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
+    bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
+    bool ranges_of_main;         /* subrequest: its content is a part of the main request's, and cut by that one's ranges */
+    uint64_t content_offset;     /* where what follows as body begins in the content that content_length is of */
     bool in_memory;              /* an accepted body filter needs MEM pieces */
     bool merged_in_memory;       /* main: one below the boundary does, so that children's output must be in memory too */
     bool head_sent;              /* the head has been handed to the protocol */
@@ -134,6 +142,7 @@ struct req {
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri;
+    bool delayed;                /* auth_delay has been waited out for the refusal under way */
     bool error_page_used;        /* a status has been handed to error_page already */
     unsigned refused;            /* first refusal of the access phase */
     bool background;             /* mirror, cache update: not tied to the client's output */
@@ -150,12 +159,14 @@ struct req {
     /* Subrequests. */
     struct list children;        /* struct req.sibling */
     struct list sibling;
-    unsigned depth_left;         /* 50 … */
+    unsigned depth_left;         /* 51 … */
     unsigned subrequests;        /* of a main request: how many there have been, clones left out */
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
     bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
     void *on_child_data;
+    /* A child: what it answers when nothing has been produced and a status is wanted, instead of the error page. NULL: the page. */
+    enum verdict (*on_status)(struct req *child);
 
     /* Upstream attempts, for variables and the log. */
     struct upstream_records upstream;
@@ -180,6 +191,9 @@ static inline struct req *req_of(struct eval *e)
 {
     return container_of(e, struct req, eval);
 }
+
+/* The client's address: the socket's peer, or what realip put in its place. */
+const struct addr *req_peer(const struct req *r, struct addr *room);
 
 /* Verdicts ---------------------------------------------------------------------------------- */
 
@@ -222,6 +236,9 @@ static inline bool req_undecided(const struct req *r)
     return !r->answer_started;
 }
 
+/* While r waits for something of its own: a client that closes its end has the request aborted, 499. */
+void req_watch_client(struct req *r, bool on);
+
 void wait_begin(struct req *r, struct wait *w, void (*cancel)(struct wait *w));
 void wait_end(struct wait *w);
 
@@ -244,7 +261,7 @@ enum {
     SUB_CLONE = 32,      /* enters the parent's location at its content; keeps the method (slice) */
 };
 /*
- * NULL when a limit is reached (logged): depth 50, subrequests_limit of them in one request (clones come one behind the other and
+ * NULL when a limit is reached (logged): a depth of 51 (as nginx has it), subrequests_limit of them in one request (clones come one behind the other and
  * are not counted). The child starts in the next turn. done may be NULL; it is called once, when the child and those that
  * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
  * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with

@@ -14,7 +14,7 @@ size_t req_describe(const struct logger *log, char *buf, size_t size)
     struct req *r = log->data, *main = r->main;
     char peer[ADDR_TEXT];
     struct addr room;
-    size_t n = addr_format(client_peer(r->client, &room), false, peer, sizeof(peer));
+    size_t n = addr_format(req_peer(r, &room), false, peer, sizeof(peer));
     struct str host = fields_value(&main->in->fields, T_HOST);
     struct str referer = fields_value(&main->in->fields, T_REFERER);
     FILE *f = fmemopen(buf, size, "w");

@@ -90,7 +90,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     c->h1 = st;
     c->state = CLIENT_HEAD;
     client_works(c);
-    client_counts.reading++;
+    client_counts->reading++;
 }
 
 /* The state's own references go; the arena with the rest goes with the request. */
@@ -127,11 +127,27 @@ static void head_lost(struct client *c, unsigned status)
 {
     struct req *r = c->h1->req;
 
-    client_counts.reading--;
-    client_counts.writing++;
+    client_counts->reading--;
+    client_counts->writing++;
     c->state = CLIENT_REQUEST;
     r->keep_alive = false;
     req_abort(r, status);
+}
+
+/* What the request line asked for. 0, or -1: the URI is malformed. */
+static int take_target(struct req *r, struct h1_state *st)
+{
+    struct uri_parts parts;
+
+    r->unparsed_uri = st->parser.path;
+    if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0)
+        return -1;
+    r->uri = parts.uri;
+    r->args = parts.args.len > 0 ? parts.args : STR_NULL;
+    r->exten = parts.exten;
+    r->complex_uri = parts.complex;
+    r->head_bytes = st->head_bytes;
+    return 0;
 }
 
 static void head_failed(struct client *c, enum h1_error error)
@@ -146,9 +162,9 @@ static void head_failed(struct client *c, enum h1_error error)
         log_info(&r->log, 0, "%s: \"%.*s\"", h1_error_text(error), STR_ARG(bad));
     else
         log_info(&r->log, 0, "%s", h1_error_text(error));
-    client_counts.reading--;
-    client_counts.writing++;
-    client_counts.requests++;
+    client_counts->reading--;
+    client_counts->writing++;
+    client_counts->requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
     timer_stop(&c->conn->timer);
@@ -157,7 +173,8 @@ static void head_failed(struct client *c, enum h1_error error)
     r->body.complete = true;
     r->keep_alive = false;
     r->lingering = true;
-    if (r->uri.ptr == NULL)
+    /* Behind a line that was in order, the page and the log know what it was. */
+    if (st->msg.version == 0 || error == H1_BAD_URI || take_target(r, st) != 0)
         r->uri = STR("");
     if (st->msg.version == 0)
         st->msg.version = HTTP_11;
@@ -169,7 +186,6 @@ static void head_done(struct client *c)
 {
     struct h1_state *st = c->h1;
     struct req *r = st->req;
-    struct uri_parts parts;
 
     if (st->parser.error == H1_BAD_HOST) {
         head_failed(c, H1_BAD_HOST);
@@ -177,28 +193,22 @@ static void head_done(struct client *c)
     }
     if (r->server == c->server && st->parser.host_value.ptr == NULL && c->listen->names != NULL)
         r->server = http_server_find(c->listen, STR(""), &r->eval, &r->match);
-    r->unparsed_uri = st->parser.path;
-    if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0) {
+    if (take_target(r, st) != 0) {
         st->parser.bad = STR_NULL;
         head_failed(c, H1_BAD_URI);
         return;
     }
-    client_counts.reading--;
-    client_counts.writing++;
-    client_counts.requests++;
+    client_counts->reading--;
+    client_counts->writing++;
+    client_counts->requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
     timer_stop(&c->conn->timer);
     r->method = st->msg.method;
     r->method_name = st->msg.method_name;
-    r->uri = parts.uri;
-    r->args = parts.args;
-    r->exten = parts.exten;
-    r->complex_uri = parts.complex;
     r->valid_unparsed_uri = true;
     r->keep_alive = st->msg.keep_alive;
     r->request_number = c->requests;
-    r->head_bytes = st->head_bytes;
     r->log.action = NULL;
     h1_body_init(&st->body, &st->msg, false, false);
     if (st->body.kind == H1_BODY_NONE || (st->body.kind == H1_BODY_LENGTH && st->body.left == 0)) {
@@ -272,7 +282,7 @@ static bool drop_old_body(struct client *c)
     }
     st->old_body.kind = H1_BODY_NONE;
     c->state = CLIENT_HEAD;
-    client_counts.reading++;
+    client_counts->reading++;
     timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
     return true;
 }
@@ -585,7 +595,7 @@ static void next_request(struct client *c, struct h1_state *old)
     if (discard) {
         c->h1->old_body.msg = NULL;
         c->state = CLIENT_DISCARD;
-        client_counts.reading--;
+        client_counts->reading--;
         timer_set(&c->conn->timer, c->server->core_loc->lingering_timeout_ms);
     } else {
         timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
@@ -610,7 +620,7 @@ static void h1_finished(struct req *r)
     struct h1_state *st = c->h1;
     const struct core_loc *core = r->loc->core;
 
-    client_counts.writing--;
+    client_counts->writing--;
     c->server_keepalive_ms = core->keepalive_timeout_ms;
     if (r->keep_alive && !c->draining) {
         next_request(c, st);
@@ -629,7 +639,7 @@ static void h1_reset(struct req *r)
 {
     struct client *c = r->client;
 
-    client_counts.writing--;
+    client_counts->writing--;
     client_close(c);
 }
 

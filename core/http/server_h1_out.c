@@ -37,6 +37,9 @@ enum verdict h1_out_head(struct req *r)
         r->keep_alive = false;
         return V_NEXT;
     }
+    if (unlikely(r->expect_trailers) && r->in->version >= HTTP_11 && core->chunked_transfer_encoding
+        && !r->header_only)
+        r->out.content_length = -1;
     if (r->out.content_length < 0 && !r->header_only) {
         st->chunked = r->in->version >= HTTP_11 && core->chunked_transfer_encoding;
         if (!st->chunked)

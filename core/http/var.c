@@ -72,7 +72,7 @@ static bool remote_addr(struct eval *e, const struct var *v, struct str *out)
     struct addr room;
 
     (void) v;
-    return is_addr(r, out, client_peer(r->client, &room), false);
+    return is_addr(r, out, req_peer(r, &room), false);
 }
 
 static bool remote_port(struct eval *e, const struct var *v, struct str *out)
@@ -81,14 +81,14 @@ static bool remote_port(struct eval *e, const struct var *v, struct str *out)
     struct addr room;
 
     (void) v;
-    return is_port(r, out, client_peer(r->client, &room));
+    return is_port(r, out, req_peer(r, &room));
 }
 
 static bool binary_remote_addr(struct eval *e, const struct var *v, struct str *out)
 {
     struct req *r = req_of(e);
     struct addr room;
-    const struct addr *a = client_peer(r->client, &room);
+    const struct addr *a = req_peer(r, &room);
 
     (void) v;
     switch (a->sa.sa_family) {
@@ -339,7 +339,7 @@ const struct var_row http_core_variables[] = {
     FRESH("body_bytes_sent", var_body_bytes_sent),
     FRESH("request_length", var_request_length),
     FRESH("request_time", var_request_time),
-    FRESH("request_completion", var_request_completion),
+    VAR("request_completion", var_request_completion),
     { .name = "limit_rate",
       .get = var_limit_rate,
       .set = var_set_limit_rate,

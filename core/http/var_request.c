@@ -58,10 +58,11 @@ bool var_arg(struct eval *e, const struct var *v, struct str *out)
     return false;
 }
 
+/* Empty: there was no line to take it from. */
 bool var_uri(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
-    return if_there(out, req_of(e)->uri);
+    return req_of(e)->uri.len > 0 && if_there(out, req_of(e)->uri);
 }
 
 bool var_request_uri(struct eval *e, const struct var *v, struct str *out)

@@ -153,6 +153,34 @@ int file_open_append(const char *path, mode_t mode)
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, mode);
 }
 
+/* The directory's entry of path is on the disk, as far as the file system has such a notion. */
+static void sync_dir(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == NULL ? strdup(".") : strndup(path, MAX((size_t) (slash - path), 1));
+    int fd = dir != NULL ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (fd >= 0) {
+        (void) fsync(fd);
+        close(fd);
+    }
+    free(dir);
+}
+
+/* Writes, syncs and closes fd. 0 or -1 with errno. */
+static int fill(int fd, struct str content)
+{
+    int rc = file_write(fd, content.ptr, content.len);
+
+    if (rc == 0)
+        rc = fsync(fd);
+    if (rc != 0) {
+        close_quietly(fd);
+        return -1;
+    }
+    return close(fd);
+}
+
 int file_replace(const char *path, struct str content, mode_t mode)
 {
     size_t len = strlen(path);
@@ -163,11 +191,7 @@ int file_replace(const char *path, struct str content, mode_t mode)
     memcpy(tmp + len, ".tmp", 5);
     fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd >= 0) {
-        rc = file_write(fd, content.ptr, content.len);
-        if (rc != 0)
-            close_quietly(fd);
-        else
-            rc = close(fd);
+        rc = fill(fd, content);
         if (rc == 0)
             rc = rename(tmp, path);
         if (rc != 0) {
@@ -177,6 +201,8 @@ int file_replace(const char *path, struct str content, mode_t mode)
             errno = saved;
         }
     }
+    if (rc == 0)
+        sync_dir(path);
     free(tmp);
     return rc;
 }

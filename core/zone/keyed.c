@@ -95,10 +95,10 @@ static void sip_round(uint64_t v[4])
 }
 
 /* SipHash-1-3 with the table's own seed: peers choose keys, and may not choose chains. */
-static uint32_t keyed_hash(const struct keyed *t, struct str key)
+static uint32_t hash_with(const uint64_t seed[2], struct str key)
 {
-    uint64_t v[4] = { t->seed[0] ^ 0x736f6d6570736575ull, t->seed[1] ^ 0x646f72616e646f6dull,
-                      t->seed[0] ^ 0x6c7967656e657261ull, t->seed[1] ^ 0x7465646279746573ull };
+    uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull,
+                      seed[0] ^ 0x6c7967656e657261ull, seed[1] ^ 0x7465646279746573ull };
     const char *p = key.ptr;
     size_t left = key.len;
     uint64_t word;
@@ -210,13 +210,53 @@ static void *node_touch(struct zone *zone, struct keyed *t, struct node *node)
     return node_value(node);
 }
 
-void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
+void keyed_touch(struct zone *zone, struct keyed *t, void *value)
 {
-    struct node *node = node_find(zone, t, key, keyed_hash(t, key));
+    (void) node_touch(zone, t, value_node(value));
+}
 
+static void key_hash(const struct keyed *t, struct keyed_key *k)
+{
+    k->seed[0] = __atomic_load_n(&t->seed[0], __ATOMIC_RELAXED);
+    k->seed[1] = __atomic_load_n(&t->seed[1], __ATOMIC_RELAXED);
+    k->hash = hash_with(k->seed, k->str);
+}
+
+void keyed_prepare(struct zone *zone, const struct keyed *t, struct str key, struct keyed_key *k)
+{
+    k->str = key;
+    if (unlikely(t == NULL)) {
+        k->seed[0] = k->seed[1] = 0;
+        return;
+    }
+    key_hash(t, k);
+    __builtin_prefetch(bucket(zone, t, k->hash));
+}
+
+/* A wipe since it was prepared has changed the seed. */
+static void key_check(const struct keyed *t, struct keyed_key *k)
+{
+    if (unlikely(k->seed[0] != t->seed[0] || k->seed[1] != t->seed[1]))
+        key_hash(t, k);
+}
+
+void *keyed_get_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k, bool touch)
+{
+    struct node *node;
+
+    key_check(t, k);
+    node = node_find(zone, t, k->str, k->hash);
     if (node == NULL)
         return NULL;
     return touch ? node_touch(zone, t, node) : node_value(node);
+}
+
+void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
+{
+    struct keyed_key k = { .str = key };
+
+    key_hash(t, &k);
+    return keyed_get_prepared(zone, t, &k, touch);
 }
 
 static void node_delete(struct zone *zone, struct keyed *t, struct node *node)
@@ -254,25 +294,26 @@ static struct node *node_new(struct zone *zone, struct keyed *t, size_t size, un
     return node;
 }
 
-void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
-                bool *created)
+void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k,
+                         unsigned evict_max, bool *created)
 {
+    struct str key = k->str;
     struct node *node;
-    uint32_t hash, *head;
+    uint32_t *head;
 
     *created = false;
     if (key.len > zone->size) /* also keeps the sum below from overflowing */
         return NULL;
-    hash = keyed_hash(t, key);
-    node = node_find(zone, t, key, hash);
+    key_check(t, k);
+    node = node_find(zone, t, key, k->hash);
     if (node != NULL)
         return node_touch(zone, t, node);
     node = node_new(zone, t, node_size(t, key.len), evict_max);
     if (node == NULL)
         return NULL;
-    head = bucket(zone, t, hash);
+    head = bucket(zone, t, k->hash);
     node->chain = *head;
-    node->hash = hash;
+    node->hash = k->hash;
     node->key_len = (uint32_t) key.len;
     if (key.len != 0)
         memcpy((char *) node_value(node) + t->value_size, key.ptr, key.len);
@@ -282,6 +323,18 @@ void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evi
     ZONE_SET(t->pending, 0);
     *created = true;
     return node_value(node);
+}
+
+void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
+                bool *created)
+{
+    struct keyed_key k = { .str = key };
+
+    *created = false;
+    if (key.len > zone->size)
+        return NULL;
+    key_hash(t, &k);
+    return keyed_put_prepared(zone, t, &k, evict_max, created);
 }
 
 void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key)
@@ -418,4 +471,16 @@ bool keyed_recover(struct zone *zone, struct keyed *t)
         ZONE_SET(t->pending, 0);
     }
     return true;
+}
+
+bool keyed_has_value(struct zone *zone, struct keyed *t, zone_off_t value)
+{
+    uint64_t ref;
+
+    if (value < sizeof(struct node) || (value - sizeof(struct node)) % UNIT != 0)
+        return false;
+    ref = (value - sizeof(struct node)) / UNIT;
+    /* The recovery has left its mark in all that chains hold. */
+    return ref <= UINT32_MAX && node_is_sound(zone, t, (uint32_t) ref) &&
+           node_at(zone, (uint32_t) ref)->mark == t->pass * 2 + 1;
 }

@@ -26,24 +26,6 @@
 #define ZONE_MAPS 4 /* words of the bitmap of a page: 4096 / 16 objects */
 
 /*
- * With ZONE_STEPS (tests only) zone_step is called before each store of shared structure, so
- * that a process can be killed at every one of them.
- */
-#ifdef ZONE_STEPS
-void zone_step(void);
-#else
-#define zone_step() ((void) 0)
-#endif
-
-#define ZONE_SET(lvalue, value)                                 \
-    do {                                                        \
-        zone_step();                                            \
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
-        __atomic_store_n(&(lvalue), (value), __ATOMIC_RELAXED); \
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
-    } while (0)
-
-/*
  * A page descriptor. kind is the truth: PAGE_FREE, PAGE_SMALL with the class above the low byte,
  * or PAGE_RUN with the number of pages above it, in the run's first page; the others of a run
  * keep kind PAGE_FREE, so that one store gives the run back. used is the truth of a small page.
@@ -99,6 +81,7 @@ struct zone {
     uint32_t page_count; /* what slab.count is to be, whatever was written there */
     size_t size;         /* as configured */
     int fd;
+    unsigned owners; /* configurations of this process */
     const struct zone_kind *kind;
     void *data;
     struct str name; /* own copies */

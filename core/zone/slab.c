@@ -253,6 +253,11 @@ void *zone_alloc(struct zone *zone, size_t size)
     return slab_alloc(zone, size, NULL);
 }
 
+void *zone_alloc_into(struct zone *zone, size_t size, zone_off_t *into)
+{
+    return slab_alloc(zone, size, into);
+}
+
 /* Gives back one object of a small page, and the page with its last one. */
 static void small_free(struct zone *zone, uint32_t p, size_t within)
 {
@@ -419,4 +424,9 @@ bool slab_is_object(const struct zone *zone, uint64_t off, size_t size)
     return (uint64_t) object * class_size((unsigned) page_arg(page)) == within &&
            (page->used[object / 64] >> (object & 63) & 1) != 0 &&
            object < class_objects((unsigned) page_arg(page));
+}
+
+bool zone_is_object(const struct zone *zone, zone_off_t off, size_t size)
+{
+    return slab_is_object(zone, off, size);
 }

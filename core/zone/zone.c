@@ -90,6 +90,7 @@ static struct zone *zone_new(const struct zone_spec *spec, void *base, int fd)
     zone->page_count = (uint32_t) (pages - used);
     zone->size = spec->size;
     zone->fd = fd;
+    zone->owners = 1;
     zone->kind = spec->kind;
     zone->data = spec->data;
     zone->name = str_from(copy(spec->name), spec->name.len);
@@ -228,9 +229,15 @@ int zone_adopt(struct zone *zone, const struct zone_spec *spec, const struct log
     return rc;
 }
 
+struct zone *zone_share(struct zone *zone)
+{
+    zone->owners++;
+    return zone;
+}
+
 void zone_destroy(struct zone *zone)
 {
-    if (zone == NULL)
+    if (zone == NULL || --zone->owners > 0)
         return;
     shm_destroy(zone->base, zone->total, zone->fd);
     free((char *) (uintptr_t) zone->name.ptr);

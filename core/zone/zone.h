@@ -73,6 +73,9 @@ bool zone_matches(const struct zone *zone, const struct zone_spec *spec);
  * all, adopt the old specification again before the new configuration goes.
  */
 int zone_adopt(struct zone *zone, const struct zone_spec *spec, const struct logger *log);
+/* One more owner: several configurations have the same zone while their workers live. The zone. */
+struct zone *zone_share(struct zone *zone);
+/* One owner less; the last one's destroys it. */
 void zone_destroy(struct zone *zone);
 int zone_fd(const struct zone *zone);
 struct str zone_name(const struct zone *zone);
@@ -107,9 +110,36 @@ void zone_unlock(struct zone *zone);
  * each step). Freeing NULL is allowed.
  */
 void *zone_alloc(struct zone *zone, size_t size);
+/*
+ * The same; stores the object's offset at *into, in the zone, before it takes the object: a user whose recover looks there
+ * loses no memory in a death.
+ */
+void *zone_alloc_into(struct zone *zone, size_t size, zone_off_t *into);
 void zone_free(struct zone *zone, void *ptr);
+/* For recover: whether an offset is the start of an object in use that has room for size bytes. Any offset may be asked for. */
+bool zone_is_object(const struct zone *zone, zone_off_t off, size_t size);
 size_t zone_bytes_free(const struct zone *zone); /* approximate, for status */
 size_t zone_bytes_total(const struct zone *zone);
+
+/*
+ * One store that whoever recovers finds done or not done, in program order with others of its kind (layout.h says what
+ * that is good for): for what a user's own recover takes for the truth.
+ * With ZONE_STEPS (tests only) zone_step is called before each store of shared structure, so
+ * that a process can be killed at every one of them.
+ */
+#ifdef ZONE_STEPS
+void zone_step(void);
+#else
+#define zone_step() ((void) 0)
+#endif
+
+#define ZONE_SET(lvalue, value)                                 \
+    do {                                                        \
+        zone_step();                                            \
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
+        __atomic_store_n(&(lvalue), (value), __ATOMIC_RELAXED); \
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);                \
+    } while (0)
 
 /*
  * Slots outlive a wipe. While two binaries run side by side their workers share the slots: a new

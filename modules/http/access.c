@@ -42,7 +42,7 @@ static enum verdict access_run(struct req *r)
 {
     const struct access_conf *conf = req_loc_conf(r, access_slot);
     struct addr room;
-    const struct addr *peer = client_peer(r->client, &room);
+    const struct addr *peer = req_peer(r, &room);
 
     for (unsigned i = 0; i < conf->rules.count; i++) {
         const struct rule *rule = &conf->rules.items[i];

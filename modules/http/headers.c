@@ -18,6 +18,7 @@ extern const struct module module_http_headers;
 struct header {
     struct str name;
     enum token token;
+    uint32_t hash;
     struct expr *value;
     bool always;
 };
@@ -59,10 +60,10 @@ enum expires_error expires_parse(struct str text, bool modified, struct expires 
         minus = text.ptr[0] == '-';
         text = str_skip(text, 1);
     }
-    if (out->kind == EXPIRES_DAILY && text.len > 0 && text.ptr[0] == '-')
-        return EXPIRES_NEGATIVE_DAILY;
-    if (str_to_ms(text, true, &ms) != 0 || (out->kind == EXPIRES_DAILY && ms / 1000 > DAY_S))
+    if (str_to_ms(text, true, &ms) != 0)
         return EXPIRES_INVALID;
+    if (out->kind == EXPIRES_DAILY && ms / 1000 > DAY_S)
+        return EXPIRES_LONG_DAILY;
     out->seconds = minus ? -(int64_t) (ms / 1000) : (int64_t) (ms / 1000);
     return EXPIRES_FINE;
 }
@@ -87,7 +88,7 @@ static int64_t until_time_of_day(int64_t seconds)
     then = mktime(&tm);
     if (then == (time_t) -1)
         return 0;
-    if (then < now) {
+    if (then <= now) {
         tm.tm_mday++;
         tm.tm_isdst = -1;
         then = mktime(&tm);
@@ -100,11 +101,12 @@ static void expire_in(struct req *r, const struct expires *x)
     int64_t age = x->seconds;
     bool negative = x->seconds < 0 && x->kind != EXPIRES_DAILY;
     char *date = arena_bytes(r->arena, FMT_HTTP_DATE);
+    time_t modified = answer_last_modified(r);
 
     if (x->kind == EXPIRES_DAILY)
         age = until_time_of_day(x->seconds);
-    else if (x->kind == EXPIRES_MODIFIED)
-        age = r->last_modified == -1 ? 0 : r->last_modified + x->seconds - clock_time();
+    else if (x->kind == EXPIRES_MODIFIED && x->seconds != 0 && modified != -1)
+        age = modified + x->seconds - clock_time();
     fmt_http_date(date, clock_time() + age);
     set_expires_fields(r, str_from(date, FMT_HTTP_DATE),
                        negative || age < 0
@@ -155,6 +157,20 @@ static bool is_usual_status(unsigned status)
     }
 }
 
+/*
+ * Behind those that are there already, also where the head's writer has a place for such a field, or makes
+ * one itself. Framing is the writer's business alone.
+ */
+static void append_field(struct req *r, const struct header *h, struct str value)
+{
+    struct fields *f = &r->out.fields;
+    bool apart = h->token == T_SERVER || h->token == T_DATE || h->token == T_ACCEPT_RANGES;
+    enum token token = apart ? T_NONE : h->token;
+
+    fields_add_hashed(&r->out, f, token, h->hash, h->name, value)->in_order =
+        token != T_CONTENT_LENGTH && token != T_TRANSFER_ENCODING;
+}
+
 /* Fields that are there once are replaced, by nothing too; the others are added if they say anything. */
 static void add_header(struct req *r, const struct header *h)
 {
@@ -172,14 +188,11 @@ static void add_header(struct req *r, const struct header *h)
     default:
         break;
     }
-    if (value.len == 0)
-        return;
-    if (h->token != T_NONE)
-        fields_add_token(&r->out, &r->out.fields, h->token, value)->name = h->name;
-    else
-        fields_add(&r->out, &r->out.fields, h->name, value);
+    if (value.len > 0)
+        append_field(r, h, value);
 }
 
+/* Whether there may be one: what it says is asked at the end, when more is known. */
 static bool wants_trailers(struct req *r, const struct headers_conf *conf)
 {
     bool usual = is_usual_status(r->out.status);
@@ -189,7 +202,7 @@ static bool wants_trailers(struct req *r, const struct headers_conf *conf)
     for (unsigned i = 0; i < conf->trailers.count; i++) {
         const struct header *h = &conf->trailers.items[i];
 
-        if ((usual || h->always) && expr_eval(&r->eval, h->value).len > 0)
+        if (usual || h->always)
             return true;
     }
     return false;
@@ -210,9 +223,7 @@ static enum head_verdict headers_head(struct req *r, void **ctx)
     }
     if (!wants_trailers(r, conf))
         return HEAD_PASS;
-    /* Trailers need chunks. */
-    if (r->in->version == HTTP_11)
-        answer_clear_length(r);
+    r->expect_trailers = true;
     *ctx = (void *) conf;
     return HEAD_TAKE;
 }
@@ -245,14 +256,13 @@ static const char *set_add_header(struct conf *cf, void *field)
     struct header_list *list = field;
     struct header h = { .name = cf->args[1] };
     const char *error = NULL;
-    uint32_t hash;
 
     if (cf->nargs == 4) {
         if (!str_eq(cf->args[3], STR("always")))
             return conf_error_arg(cf, 3, "invalid parameter \"%.*s\"", STR_ARG(cf->args[3]));
         h.always = true;
     }
-    h.token = token_lookup(h.name, &hash);
+    h.token = token_lookup(h.name, &h.hash);
     h.value = expr_compile(cf, cf->args[2], 0, &error);
     if (h.value == NULL)
         return conf_error_arg(cf, 2, "%s", error);
@@ -267,27 +277,24 @@ static const char *set_expires(struct conf *cf, void *field)
     struct headers_conf *conf = container_of(field, struct headers_conf, expires);
     bool modified = cf->nargs == 3;
     struct str text = cf->args[cf->nargs - 1];
+    enum expires_error error;
 
     if (modified && !str_eq(cf->args[1], STR("modified")))
-        return conf_error(cf, "invalid value");
+        return conf_error_arg(cf, 1, "\"expires\" directive invalid value");
     conf->expires_expr = NULL;
     if (str_chr(text, '$') >= 0) {
-        const char *error = NULL;
+        const char *why = NULL;
 
         conf->expires = (struct expires){ modified ? EXPIRES_MODIFIED : EXPIRES_ACCESS, 0 };
-        conf->expires_expr = expr_compile(cf, text, 0, &error);
-        return conf->expires_expr ? NULL : conf_error_arg(cf, cf->nargs - 1, "%s", error);
+        conf->expires_expr = expr_compile(cf, text, 0, &why);
+        return conf->expires_expr ? NULL : conf_error_arg(cf, cf->nargs - 1, "%s", why);
     }
-    switch (expires_parse(text, modified, &conf->expires)) {
-    case EXPIRES_FINE:
+    error = expires_parse(text, modified, &conf->expires);
+    if (error == EXPIRES_FINE)
         return NULL;
-    case EXPIRES_NEGATIVE_DAILY:
-        return "daily time value must be less than 24 hours";
-    case EXPIRES_INVALID:
-        break;
-    }
-    if (text.len > 0 && text.ptr[0] == '@')
-        return "daily time value must be less than 24 hours";
+    if (error == EXPIRES_LONG_DAILY)
+        return conf_error_arg(cf, cf->nargs - 1,
+                              "\"expires\" directive daily time value must be less than 24 hours");
     return conf_error_arg(cf, cf->nargs - 1, "\"expires\" directive invalid value");
 }
 
@@ -307,8 +314,8 @@ static void apply_rule(struct conf *cf, struct level *level, struct header_list 
     if (rule == INHERIT_RULE_MERGE && set_here && outer->count > 0) {
         struct header_list all = { NULL, 0, 0 };
 
-        append(cf, &all, outer);
         append(cf, &all, list);
+        append(cf, &all, outer);
         *list = all;
     }
     if (rule == INHERIT_RULE_OFF) {

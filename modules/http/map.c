@@ -1,50 +1,48 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * map: a variable whose value is looked up by that of another string: exact names, host names with
- * wildcards, then regular expressions in their order, then the default.
+ * wildcards, then regular expressions in their order, then the default. Names cost one look-up in a
+ * hash, however many there are; regexes are tried one by one, but for those which begin with "^" and
+ * plain text that text is compared first.
  */
+#include "core/http/hostnames.h"
 #include "core/http/req.h"
 
 /* configure: switch=http_map_module default=on */
+
+#define KEY_ON_STACK 512
 
 static unsigned map_slot;
 
 struct map_regex {
     struct regex *regex;
+    struct str prefix; /* nothing else can match; empty: not known */
     struct var **captures;
     struct expr *value;
 };
 
 struct map {
     struct expr *source;
-    struct table exact;   /* lower case -> struct expr * */
-    struct table heads;   /* "*.example.com" as ".example.com" */
-    struct table tails;   /* "www.example.*" as "www.example." */
+    struct hostnames names; /* lower case -> struct expr * */
     struct map_regex *regexes;
     unsigned regex_count, regex_capacity;
-    struct expr *fallback; /* default; NULL: none given, which is an empty value */
+    struct expr *fallback;  /* default; NULL: none given, which is an empty value */
     bool hostnames, is_volatile;
+    struct conf_pos pos;
 };
 
 /* Looking up ------------------------------------------------------------------------------------- */
 
-static const struct expr *find_wildcard(const struct map *m, struct str key)
+static const struct expr *find_name(struct eval *e, const struct map *m, struct str key)
 {
-    const struct expr *x;
+    char room[KEY_ON_STACK], *lower = room;
 
-    if (m->heads.count > 0) {
-        for (size_t i = 0; i < key.len; i++) {
-            if (key.ptr[i] == '.' && (x = table_get(&m->heads, str_skip(key, i))) != NULL)
-                return x;
-        }
-    }
-    if (m->tails.count > 0) {
-        for (size_t i = key.len; i > 0; i--) {
-            if (key.ptr[i - 1] == '.' && (x = table_get(&m->tails, str_from(key.ptr, i))) != NULL)
-                return x;
-        }
-    }
-    return NULL;
+    if (key.len > sizeof(room))
+        lower = arena_bytes(e->arena, key.len);
+    for (size_t i = 0; i < key.len; i++)
+        lower[i] = (char) ascii_lower((unsigned char) key.ptr[i]);
+    key.ptr = lower;
+    return m->hostnames ? hostnames_find(&m->names, key) : table_get(&m->names.exact, key);
 }
 
 static const struct expr *find_regex(struct eval *e, const struct map *m, struct str key)
@@ -54,13 +52,18 @@ static const struct expr *find_regex(struct eval *e, const struct map *m, struct
     for (unsigned i = 0; i < m->regex_count; i++) {
         const struct map_regex *x = &m->regexes[i];
         struct regex_match match;
-        int rc = regex_exec(x->regex, key, &match);
+        int rc;
 
-        if (rc < 0)
+        if (x->prefix.len > 0 && !str_starts(key, x->prefix))
+            continue;
+        rc = regex_exec(x->regex, key, &match);
+        if (rc == 0)
+            continue;
+        if (rc < 0) {
             log_alert(e->log, 0, "%s on \"%.*s\" using \"%.*s\"", regex_error(), STR_ARG(key),
                       STR_ARG(regex_pattern(x->regex)));
-        if (rc <= 0)
-            continue;
+            return NULL;
+        }
         r->match = match;
         e->match = &r->match;
         e->match_subject = key;
@@ -71,23 +74,16 @@ static const struct expr *find_regex(struct eval *e, const struct map *m, struct
     return NULL;
 }
 
-static struct str without_final_dot(struct str s)
-{
-    return s.len > 0 && s.ptr[s.len - 1] == '.' ? str_from(s.ptr, s.len - 1) : s;
-}
-
+/* An empty string is compared with names only. */
 static const struct expr *find(struct eval *e, const struct map *m, struct str key)
 {
-    struct str lower;
     const struct expr *x = NULL;
 
-    if (m->exact.count + m->heads.count + m->tails.count > 0) {
-        lower = str_lower(e->arena, m->hostnames ? without_final_dot(key) : key);
-        x = table_get(&m->exact, lower);
-        if (x == NULL && m->hostnames)
-            x = find_wildcard(m, lower);
-    }
-    return x != NULL || m->regex_count == 0 ? x : find_regex(e, m, key);
+    if (m->hostnames && key.len > 0 && key.ptr[key.len - 1] == '.')
+        key.len--;
+    if (!hostnames_empty(&m->names))
+        x = find_name(e, m, key);
+    return x != NULL || m->regex_count == 0 || key.len == 0 ? x : find_regex(e, m, key);
 }
 
 static bool get_map(struct eval *e, const struct var *v, struct str *out)
@@ -99,32 +95,72 @@ static bool get_map(struct eval *e, const struct var *v, struct str *out)
     if (x == NULL)
         x = m->fallback;
     *out = x != NULL ? expr_eval(e, x) : STR("");
+    req_trace(req_of(e), m->pos, "map makes $%.*s \"%.*s\" of \"%.*s\"", STR_ARG(v->name),
+              STR_ARG(*out), STR_ARG(key));
     return true;
 }
 
 /* Configuration ---------------------------------------------------------------------------------- */
 
-static const char *put(struct conf *cf, struct table *t, struct str key, struct expr *value)
+struct map_block {
+    struct map *map;
+    struct table values; /* text -> struct expr *: large maps have few values */
+};
+
+static const char *add_name(struct conf *cf, struct map *m, struct str key, struct expr *value)
 {
-    if (table_put(t, key, value) != NULL)
-        return conf_error_arg(cf, 0, "conflicting parameter \"%.*s\"", STR_ARG(cf->args[0]));
+    enum hostnames_error error = HOSTNAMES_FINE;
+
+    key = str_lower(cf->arena, key);
+    if (m->hostnames)
+        error = hostnames_add(&m->names, key, value);
+    else if (table_get(&m->names.exact, key) != NULL)
+        error = HOSTNAMES_CONFLICT;
+    else
+        table_put(&m->names.exact, key, value);
+    switch (error) {
+    case HOSTNAMES_CONFLICT:
+        return conf_error_arg(cf, 0, "conflicting parameter \"%.*s\"", STR_ARG(key));
+    case HOSTNAMES_INVALID:
+        return conf_error_arg(cf, 0, "invalid hostname or wildcard \"%.*s\"", STR_ARG(key));
+    case HOSTNAMES_FINE:
+        break;
+    }
     return NULL;
 }
 
-/* ".example.com" is the name itself and all below it. */
-static const char *add_host(struct conf *cf, struct map *m, struct str key, struct expr *value)
+static bool is_alnum(char c)
 {
-    const char *error = NULL;
+    unsigned char lower = ascii_lower((unsigned char) c);
 
-    if (key.len > 1 && key.ptr[0] == '.') {
-        error = put(cf, &m->exact, str_skip(key, 1), value);
-        return error ? error : put(cf, &m->heads, key, value);
+    return (lower >= 'a' && lower <= 'z') || (c >= '0' && c <= '9');
+}
+
+/*
+ * The text that everything the pattern matches begins with, as far as that can be seen without
+ * understanding it: "^/api/v1/(.*)" has "/api/v1/". Empty where there is any doubt.
+ */
+static struct str literal_prefix(struct arena *arena, struct str pattern)
+{
+    char *prefix = arena_bytes(arena, pattern.len + 1);
+    size_t n = 0;
+
+    if (pattern.len < 2 || pattern.ptr[0] != '^' || str_chr(pattern, '|') >= 0)
+        return STR("");
+    for (size_t i = 1; i < pattern.len; i++) {
+        char c = pattern.ptr[i];
+
+        if (c == '\\' && i + 1 < pattern.len && pattern.ptr[i + 1] > ' ' &&
+            pattern.ptr[i + 1] < 0x7f && !is_alnum(pattern.ptr[i + 1]))
+            c = pattern.ptr[++i];
+        else if (!is_alnum(c) && strchr("/-_:;,=@%&!~", c) == NULL)
+            break;
+        /* A quantifier that allows none takes the character back. */
+        if (i + 1 < pattern.len && strchr("?*{", pattern.ptr[i + 1]) != NULL)
+            break;
+        prefix[n++] = c;
     }
-    if (str_starts(key, STR("*.")))
-        return put(cf, &m->heads, str_skip(key, 1), value);
-    if (str_ends(key, STR(".*")))
-        return put(cf, &m->tails, str_from(key.ptr, key.len - 1), value);
-    return put(cf, &m->exact, key, value);
+    return str_from(prefix, n);
 }
 
 static const char *add_regex(struct conf *cf, struct map *m, struct str pattern, struct expr *value)
@@ -132,21 +168,38 @@ static const char *add_regex(struct conf *cf, struct map *m, struct str pattern,
     struct map_regex *x;
     bool caseless = pattern.len > 0 && pattern.ptr[0] == '*';
 
+    if (caseless)
+        pattern = str_skip(pattern, 1);
     m->regexes = arena_grow(cf->arena, m->regexes, m->regex_count, &m->regex_capacity,
                             sizeof(*m->regexes));
     x = &m->regexes[m->regex_count++];
     memset(x, 0, sizeof(*x));
     x->value = value;
-    return http_regex(cf, 0, str_skip(pattern, caseless ? 1 : 0), caseless, &x->regex,
-                      &x->captures);
+    if (!caseless)
+        x->prefix = literal_prefix(cf->arena, pattern);
+    return http_regex(cf, 0, pattern, caseless, &x->regex, &x->captures);
+}
+
+static const char *take_value(struct conf *cf, struct map_block *block, struct expr **value)
+{
+    const char *error;
+
+    *value = table_get(&block->values, cf->args[1]);
+    if (*value != NULL)
+        return NULL;
+    error = conf_arg_expr(cf, 1, value);
+    if (error == NULL)
+        table_put(&block->values, expr_source(*value), *value);
+    return error;
 }
 
 static const char *map_line(struct conf *cf, void *data)
 {
-    struct map *m = data;
+    struct map_block *block = data;
+    struct map *m = block->map;
     struct str key = cf->args[0];
-    const char *error = NULL;
     struct expr *value;
+    const char *error;
 
     if (cf->nargs == 1 && str_eq(key, STR("hostnames"))) {
         m->hostnames = true;
@@ -158,9 +211,8 @@ static const char *map_line(struct conf *cf, void *data)
     }
     if (cf->nargs != 2)
         return conf_error(cf, "invalid number of the map parameters");
-    value = expr_compile(cf, cf->args[1], 0, &error);
-    if (value == NULL)
-        return conf_error_arg(cf, 1, "%s", error);
+    if ((error = take_value(cf, block, &value)) != NULL)
+        return error;
     if (str_eq(key, STR("default"))) {
         if (m->fallback != NULL)
             return conf_error_arg(cf, 0, "duplicate default map parameter");
@@ -172,32 +224,26 @@ static const char *map_line(struct conf *cf, void *data)
     /* A backslash takes the meaning off what follows. */
     if (key.len > 0 && key.ptr[0] == '\\')
         key = str_skip(key, 1);
-    key = str_lower(cf->arena, key);
-    return m->hostnames ? add_host(cf, m, key, value) : put(cf, &m->exact, key, value);
+    return add_name(cf, m, key, value);
 }
 
 static const char *set_map(struct conf *cf, void *field)
 {
     struct map *m = ARENA_NEW(cf->arena, struct map);
-    struct str name = cf->args[2];
-    const char *error = NULL;
+    struct map_block block = { .map = m };
+    const char *error;
     struct var *v;
 
     (void) field;
-    m->source = expr_compile(cf, cf->args[1], 0, &error);
-    if (m->source == NULL)
-        return conf_error_arg(cf, 1, "%s", error);
-    if (name.len < 2 || name.ptr[0] != '$')
-        return conf_error_arg(cf, 2, "invalid variable name \"%.*s\"", STR_ARG(name));
-    v = var_define(cf, conf_var_space(cf), str_skip(name, 1), VAR_CHANGEABLE, &error);
-    if (v == NULL)
-        return conf_error_arg(cf, 2, "%s", error);
-    table_init(&m->exact, cf->arena);
-    table_init(&m->heads, cf->arena);
-    table_init(&m->tails, cf->arena);
-    v->get = get_map;
-    v->data = (uintptr_t) m;
-    error = conf_lines(cf, map_line, m);
+    m->pos = cf->pos;
+    error = conf_arg_expr(cf, 1, &m->source);
+    if (error == NULL)
+        error = conf_define_var(cf, 2, get_map, m, &v);
+    if (error != NULL)
+        return error;
+    hostnames_init(&m->names, cf->arena);
+    table_init(&block.values, cf->arena);
+    error = conf_lines(cf, map_line, &block);
     if (m->is_volatile)
         v->flags |= VAR_FRESH;
     return error;
@@ -211,10 +257,10 @@ static const struct directive directives[] = {
     ROW_CALL("map", CTX_HTTP, ARGS2 | ARG_BLOCK | ARG_REPEAT, set_map, STORE_MAIN,
              "string $variable { ... }", "A variable whose value depends on that of a string."),
     ROW("map_hash_max_size", CTX_HTTP, ARGS1, conf_set_num, STORE_MAIN, struct map_main,
-        hash_sizes[0], INHERIT_SCALAR, NULL, "size",
+        hash_sizes[0], INHERIT_SCALAR, "2048", "size",
         "Table of a map. Accepted; tables here grow by themselves."),
     ROW("map_hash_bucket_size", CTX_HTTP, ARGS1, conf_set_num, STORE_MAIN, struct map_main,
-        hash_sizes[1], INHERIT_SCALAR, NULL, "size",
+        hash_sizes[1], INHERIT_SCALAR, "64", "size",
         "Table of a map. Accepted; tables here grow by themselves."),
     ROW_END,
 };

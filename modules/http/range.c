@@ -86,7 +86,7 @@ enum range_result range_parse(struct arena *arena, struct str value, uint64_t le
     struct str s;
 
     *out = (struct byte_ranges){ NULL, 0, 0, 0 };
-    if (!str_casestarts(value, STR("bytes=")))
+    if (!str_casestarts(value, STR("bytes=")) || value.len == 6)
         return RANGE_IGNORE;
     s = str_skip(value, 6);
     for (;;) {
@@ -120,6 +120,7 @@ static bool if_range_holds(const struct req *r)
 {
     const struct field *f = fields_get(&r->in->fields, T_IF_RANGE);
     struct str etag;
+    time_t modified;
 
     if (f == NULL)
         return true;
@@ -127,7 +128,8 @@ static bool if_range_holds(const struct req *r)
         etag = fields_value(&r->out.fields, T_ETAG);
         return etag.len > 0 && str_eq(f->value, etag) && !str_starts(etag, STR("W/"));
     }
-    return r->last_modified != -1 && fmt_parse_http_date(f->value) == r->last_modified;
+    modified = answer_last_modified(r);
+    return modified != -1 && fmt_parse_http_date(f->value) == modified;
 }
 
 static void one_part(struct req *r, struct range_state *s)
@@ -139,6 +141,7 @@ static void one_part(struct req *r, struct range_state *s)
                                 (unsigned long long) range->end - 1,
                                 (unsigned long long) s->length));
     r->out.content_length = (int64_t) (range->end - range->start);
+    r->content_offset = range->start;
 }
 
 /* A number that no part's content is likely to hold. */
@@ -207,6 +210,9 @@ static enum head_verdict range_head(struct req *r, void **ctx)
         s->length = (uint64_t) r->out.content_length;
         result = range_parse(r->arena, f->value, s->length, (uint64_t) r->loc->core->max_ranges,
                              &s->ranges);
+        /* Parts may overlap and come in any order: that takes a content that can be read again. */
+        if (result == RANGE_PARTIAL && s->ranges.count > 1 && r->single_range)
+            result = RANGE_IGNORE;
     }
     switch (result) {
     case RANGE_IGNORE:
@@ -215,6 +221,7 @@ static enum head_verdict range_head(struct req *r, void **ctx)
     case RANGE_PARTIAL:
         s->active = true;
         r->out.status = 206;
+        r->out.reason = STR_NULL; /* an upstream's own words were about the whole */
         fields_delete(&r->out.fields, T_ACCEPT_RANGES);
         if (s->ranges.count == 1)
             one_part(r, s);
@@ -235,31 +242,49 @@ static enum head_verdict range_head(struct req *r, void **ctx)
 /* Early in the order: makes the state that the head's judgement fills later. */
 static enum head_verdict range_body_head(struct req *r, void **ctx)
 {
+    const struct range_state *outer;
     struct range_state *s;
 
-    if (r != r->main || r->out.status != 200 || !r->allow_ranges
+    if (r->out.status != 200 || !r->allow_ranges || (r != r->main && !r->ranges_of_main)
         || fields_get(&r->in->fields, T_RANGE) == NULL)
         return HEAD_PASS;
     s = ARENA_NEW(r->arena, struct range_state);
+    s->passed = r->content_offset;
+    if (r != r->main) {
+        outer = req_ctx(r->main, range_slot);
+        if (outer == NULL || !outer->active)
+            return HEAD_PASS;
+        s->active = true;
+        s->ranges = outer->ranges;
+    }
     req_ctx_set(r, range_slot, s, CTX_PASS);
     *ctx = s;
     return HEAD_TAKE;
 }
 
-/* One range: what comes before is dropped, what comes behind too. */
+/* One range: what comes before is dropped, what comes behind too. A LINK stays where it is. */
 static void cut_one(struct range_state *s, struct chain *chain)
 {
     const struct byte_range *range = &s->ranges.items[0];
-    uint64_t bytes = chain->bytes, from = s->passed;
     struct chain kept = CHAIN_INIT;
 
-    s->passed += bytes;
-    if (from < range->start)
-        chain_consume(chain, MIN(bytes, range->start - from));
-    from = MAX(from, range->start);
-    if (from < range->end)
-        chain_take(&kept, chain, range->end - from);
-    chain_clear(chain);
+    while (!chain_empty(chain)) {
+        uint64_t n = chain->first->len, skip = 0, keep = 0;
+
+        if (chain->first->kind == PIECE_LINK) {
+            chain_push_link(&kept, chain->first->link);
+            chain_drop_link(chain);
+            continue;
+        }
+        if (s->passed < range->start)
+            skip = MIN(n, range->start - s->passed);
+        if (s->passed + skip < range->end)
+            keep = MIN(n - skip, range->end - s->passed - skip);
+        s->passed += n;
+        chain_consume(chain, skip);
+        chain_take(&kept, chain, keep);
+        chain_consume(chain, n - skip - keep);
+    }
     chain_append(chain, &kept);
 }
 

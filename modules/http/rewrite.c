@@ -222,8 +222,12 @@ static enum verdict answer_empty(struct req *r, unsigned status)
 static enum verdict run_return(struct req *r, const struct code *code)
 {
     const struct return_code *c = &code->ret;
-    struct str text = c->text ? expr_eval(&r->eval, c->text) : STR("");
+    struct str text = STR("");
 
+    if (c->text != NULL) {
+        r->out.status = c->status; /* which the text may already name */
+        text = expr_eval(&r->eval, c->text);
+    }
     req_trace(r, code->pos, text.len ? "return %u \"%.*s\"" : "return %u", c->status,
               STR_ARG(text));
     switch (c->status) {

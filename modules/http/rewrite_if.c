@@ -379,20 +379,20 @@ static struct str words_of(struct conf *cf)
 static const char *parse_condition(struct conf *cf, struct condition **out)
 {
     unsigned cur = 1, last = cf->nargs - 1;
-    struct str first = cf->args[1], end = cf->args[last];
+    struct str first = cf->args[1], end = cf->args[last], s;
 
     if (first.len == 0 || first.ptr[0] != '(')
         return invalid(cf, cur);
     cf->args[cur] = str_skip(first, 1);
     if (cf->args[cur].len == 0)
         cur++;
-    if (cur > last || cf->args[last].len == 0 || cf->args[last].ptr[cf->args[last].len - 1] != ')')
-        return invalid(cf, MIN(cur, last));
-    cf->args[last].len--;
-    if (cf->args[last].len == 0)
+    s = cf->args[last];
+    if (cur > last || s.len == 0 || s.ptr[s.len - 1] != ')')
+        return invalid(cf, last);
+    if (s.len == 1)
         last--;
     else
-        cf->args[last] = str_dup(cf->arena, cf->args[last]);
+        cf->args[last] = str_dup(cf->arena, str_from(s.ptr, s.len - 1));
     if (last < cur)
         return invalid(cf, cur);
     if (is_combined(cf, cur, last)) {

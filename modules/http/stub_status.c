@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* stub_status: how many connections and requests there are, in nginx's few lines of text. Of this worker. */
+/* stub_status: how many connections and requests there are, in nginx's few lines of text. */
 #include "core/base/fmt.h"
 #include "core/http/answer.h"
 #include "core/http/client.h"
@@ -8,21 +8,13 @@
 
 static unsigned stub_slot;
 
-/* Who is neither sending a head nor waiting for an answer rests. */
-static const struct client_counts *counts(void)
-{
-    struct client_counts *c = &client_counts;
-
-    c->waiting = c->active - c->reading - c->writing;
-    return c;
-}
-
 static enum verdict stub_run(struct req *r)
 {
-    const struct client_counts *c = counts();
+    struct client_counts c;
 
     if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return req_status(r, 405);
+    client_counts_sum(&c);
     return answer_text(
         r, 200, STR("text/plain"),
         str_printf(r->arena,
@@ -30,8 +22,8 @@ static enum verdict stub_run(struct req *r)
                    "server accepts handled requests\n"
                    " %llu %llu %llu \n"
                    "Reading: %u Writing: %u Waiting: %u \n",
-                   c->active, (unsigned long long) c->accepted, (unsigned long long) c->handled,
-                   (unsigned long long) c->requests, c->reading, c->writing, c->waiting));
+                   c.active, (unsigned long long) c.accepted, (unsigned long long) c.handled,
+                   (unsigned long long) c.requests, c.reading, c.writing, c.waiting));
 }
 
 static const char *set_stub_status(struct conf *cf, void *field)
@@ -44,9 +36,12 @@ static const char *set_stub_status(struct conf *cf, void *field)
 static bool get_count(struct eval *e, const struct var *v, struct str *out)
 {
     char *p = arena_bytes(e->arena, FMT_U64_MAX);
-    const unsigned *n = (const unsigned *) (const void *) ((const char *) counts() + v->data);
+    struct client_counts c;
+    unsigned n;
 
-    *out = str_from(p, (size_t) (fmt_u64(p, *n) - p));
+    client_counts_sum(&c);
+    memcpy(&n, (const char *) &c + v->data, sizeof(n));
+    *out = str_from(p, (size_t) (fmt_u64(p, n) - p));
     return true;
 }
 

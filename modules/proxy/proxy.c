@@ -27,9 +27,15 @@ static bool may_stream(const struct req *r, const struct proxy_loc *conf)
            && (conf->http_version == HTTP_11 || r->in->content_length >= 0);
 }
 
+/* Others neither send the body nor take it from those who do. */
+static bool shares_body(const struct req *r)
+{
+    return r == r->main || r->sub_with_body;
+}
+
 static bool has_body(const struct req *r, const struct proxy_loc *conf)
 {
-    if (!conf->up.pass_request_body || (r != r->main && !r->sub_with_body))
+    if (!conf->up.pass_request_body || !shares_body(r))
         return false;
     return r->in->content_length >= 0 || r->in->chunked;
 }
@@ -89,7 +95,8 @@ enum verdict proxy_handler(struct req *r)
             return req_status(r, 502);
         stream = false;
         bodiless = true;
-    } else if (!stream && (!r->main->body.complete || r->main->body.streaming)) {
+    } else if (!stream && shares_body(r)
+               && (!r->main->body.complete || r->main->body.streaming)) {
         enum verdict v = body_read(r);
 
         if (v != V_NEXT)
@@ -155,7 +162,7 @@ static bool get_forwarded_for(struct eval *e, const struct var *v, struct str *o
 {
     struct req *r = req_of(e);
     struct addr room;
-    struct str peer = addr_dup_text(r->arena, client_peer(r->client, &room), false);
+    struct str peer = addr_dup_text(r->arena, req_peer(r, &room), false);
     struct str old = fields_joined(&r->in->fields, STR("X-Forwarded-For"), STR(", "), r->arena);
 
     (void) v;
@@ -223,15 +230,16 @@ static int proxy_finish(struct conf *cf, struct level *level, struct level *pare
         return 0;
     if (parent != NULL && parent->conf[STORE_LOC] != NULL)
         above = level_conf(parent, STORE_LOC, proxy_slot);
+    proxy_inherit_headers(cf, level, p, above);
     if (upstream_conf_finish(cf, level, &p->up, above ? &above->up : NULL, "proxy", hidden) != 0
         || proxy_make_template(cf, level, p) != 0)
         return -1;
     return proxy_finish_redirects(cf, level, p);
 }
 
-#define P_ROW(name_, args_, set_, member_, def_, syntax_, doc_) \
+#define P_ROW(name_, args_, set_, member_, def_, syntax_, doc_, ...) \
     ROW("proxy_" name_, CTX_HSL, args_, set_, STORE_LOC, struct proxy_loc, member_, INHERIT_SCALAR, \
-        def_, syntax_, doc_, )
+        def_, syntax_, doc_, __VA_ARGS__)
 #define P_LIST(name_, args_, set_, member_, syntax_, doc_) \
     ROW("proxy_" name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, struct proxy_loc, member_, \
         INHERIT_WHOLE, NULL, syntax_, doc_, )
@@ -248,6 +256,10 @@ static const struct directive proxy_directives[] = {
           "The protocol's version spoken with servers."),
     P_LIST("set_header", ARGS2, proxy_set_set_header, set_headers, "field value",
            "A field of the request that is passed on; an empty value: not passed."),
+    P_ROW("set_header_inherit", ARGS1, proxy_set_header_rule, set_header_rule, "on",
+          "on | off | merge",
+          "Whether proxy_set_header of outer levels holds here too, and beside the level's own.",
+          .extra = proxy_header_rules),
     P_LIST("redirect", ARGS12, proxy_set_redirect, redirects,
            "default | off | redirect replacement", "Changes Location and Refresh of answers."),
     P_LIST("cookie_domain", ARGS12, proxy_set_cookie_domain, cookie_domains,

@@ -103,6 +103,7 @@ struct proxy_loc {
     struct upstream_conf up;
     struct proxy_pass *pass;
     struct proxy_fields set_headers;
+    unsigned set_header_rule;
     struct proxy_rewrites redirects, cookie_domains, cookie_paths;
     struct proxy_cookie_flags cookie_flags;
     struct expr *method, *body;
@@ -136,7 +137,11 @@ struct proxy_req {
 };
 
 /* request.c */
-conf_setter proxy_set_set_header;
+conf_setter proxy_set_set_header, proxy_set_header_rule;
+extern const struct conf_enum proxy_header_rules[];
+/* What a level has after proxy_set_header_inherit; outer: the level's above, or NULL. */
+void proxy_inherit_headers(struct conf *cf, struct level *level, struct proxy_loc *p,
+                           const struct proxy_loc *outer);
 int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *p);
 /* The bytes of the request's head. */
 /* The value of Via, a received one in front. STR_NULL when it is off. */

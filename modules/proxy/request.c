@@ -33,6 +33,60 @@ const char *proxy_set_set_header(struct conf *cf, void *field)
     return NULL;
 }
 
+enum { RULE_ON, RULE_OFF, RULE_MERGE };
+
+const struct conf_enum proxy_header_rules[] = {
+    { "on", RULE_ON }, { "off", RULE_OFF }, { "merge", RULE_MERGE }, { NULL, 0 }
+};
+
+/* Levels below one with another rule than "on" are looked at, also those that set nothing. */
+const char *proxy_set_header_rule(struct conf *cf, void *field)
+{
+    const char *error = conf_set_enum(cf, field);
+
+    if (error == NULL && *(unsigned *) field != RULE_ON)
+        conf_own(cf, cf->level, &module_http_proxy, STORE_LOC);
+    return error;
+}
+
+static bool sets(const struct proxy_fields *list, struct str name)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        if (str_caseeq(list->items[i].name, name))
+            return true;
+    }
+    return false;
+}
+
+/* Merged, a level's own fields take the place of outer ones of the same name: nobody wants two Hosts. */
+void proxy_inherit_headers(struct conf *cf, struct level *level, struct proxy_loc *p,
+                           const struct proxy_loc *outer)
+{
+    bool set_here = conf_is_set(level, &module_http_proxy, "proxy_set_header");
+    struct proxy_fields all = { NULL, 0, 0 }, *own = &p->set_headers;
+
+    if (outer == NULL || outer == p)
+        return;
+    if (p->set_header_rule == RULE_OFF) {
+        if (!set_here)
+            *own = all;
+        if (own->count > 0)
+            conf_own(cf, level, &module_http_proxy, STORE_LOC);
+    }
+    if (p->set_header_rule != RULE_MERGE || !set_here)
+        return;
+    for (unsigned i = 0; i < own->count + outer->set_headers.count; i++) {
+        const struct proxy_field *f = i < own->count ? &own->items[i]
+                                                     : &outer->set_headers.items[i - own->count];
+
+        if (i >= own->count && sets(own, f->name))
+            continue;
+        all.items = arena_grow(cf->arena, all.items, all.count, &all.capacity, sizeof(*all.items));
+        all.items[all.count++] = *f;
+    }
+    *own = all;
+}
+
 static void drop(struct arena *arena, struct proxy_template *t, struct str name, unsigned most)
 {
     uint32_t hash;

@@ -1,156 +1,162 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Smooth weighted round robin, and the count of failures that takes a server out for a while.
- * Called by the exchange through struct balancer. State is per worker; it stands apart from
- * the peers (struct peer_state) so that it can be shared later.
+ * The choice among a group's servers: what all methods have in common (attempts of one request, failures, backups,
+ * the count of connections), and those methods that are one pass over the numbers. Called by the exchange. Methods that
+ * hash are in balance_hash.c.
  */
 #include "core/base/clock.h"
+#include "core/zone/zone.h"
 #include "modules/upstream/internal.h"
 
-#define TRIED_BITS 128
+/* A request's attempts -------------------------------------------------------------------------- */
 
-static uint64_t *tried_word(struct choice *c, unsigned i)
+void choice_start(struct choice *c, struct upstream *g, struct req *r)
 {
-    return c->tried_more != NULL ? &c->tried_more[i / 64] : &c->tried[i / 64];
-}
-
-static uint64_t tried_bit(unsigned i)
-{
-    return UINT64_C(1) << (i % 64);
-}
-
-static bool is_tried(struct choice *c, unsigned i)
-{
-    return (*tried_word(c, i) & tried_bit(i)) != 0;
-}
-
-static void set_tried(struct choice *c, unsigned i)
-{
-    *tried_word(c, i) |= tried_bit(i);
-}
-
-static void clear_tried(struct choice *c, unsigned i)
-{
-    *tried_word(c, i) &= ~tried_bit(i);
-}
-
-static void start(struct choice *c)
-{
-    const struct upstream *g = c->group;
-
-    c->tries = g->live + g->live_backup;
-    c->on_backup = false;
+    c->group = g;
+    c->req = r;
     c->peer = NULL;
-    memset(c->tried, 0, sizeof(c->tried));
-    if (unlikely(g->count > TRIED_BITS))
-        c->tried_more = ARENA_ARRAY(c->req->arena, uint64_t, (g->count + 63) / 64);
+    c->tries = g->view.set->primary_live + g->view.set->backup_live;
+    c->tried_count = 0;
+    c->wanted = unlikely(g->sticky != NULL) ? sticky_find(g, r) : PEERS_NONE;
+    if (unlikely(g->balancer->start != NULL))
+        g->balancer->start(c);
 }
 
-static bool is_usable(const struct peer *p, uint64_t now_s)
+/* Servers that this request has asked already stand aside while it chooses again. */
+static void mark_tried(struct choice *c, bool on)
 {
-    const struct peer_state *s = p->state;
+    uint32_t *state = c->group->view.state;
 
-    if (p->down || (p->max_conns > 0 && s->conns >= p->max_conns))
-        return false;
-    return p->max_fails == 0 || s->fails < p->max_fails || now_s - s->checked_s > p->fail_timeout_s;
-}
-
-/* The best of the servers from..to that this request has not asked yet, or NULL. */
-static struct peer *pick(struct choice *c, unsigned from, unsigned to, uint64_t now_s)
-{
-    struct peer *best = NULL;
-    int64_t total = 0;
-
-    for (unsigned i = from; i < to; i++) {
-        struct peer *p = &c->group->peers[i];
-        struct peer_state *s = p->state;
-
-        if (is_tried(c, i) || !is_usable(p, now_s))
-            continue;
-        s->current_weight += s->effective_weight;
-        total += s->effective_weight;
-        if (s->effective_weight < p->weight)
-            s->effective_weight++;
-        if (best == NULL || s->current_weight > best->state->current_weight)
-            best = p;
+    for (unsigned i = 0; i < c->tried_count; i++) {
+        if (on)
+            state[c->tried[i]] |= PEER_TRIED;
+        else
+            state[c->tried[i]] &= ~(uint32_t) PEER_TRIED;
     }
-    if (best != NULL)
-        best->state->current_weight -= total;
-    return best;
 }
 
-static int get(struct choice *c)
+static void add_tried(struct choice *c, unsigned i)
+{
+    if (c->tried_count == 0) {
+        c->tried = c->tried_room;
+        c->tried_capacity = ARRAY_LEN(c->tried_room);
+    }
+    if (c->tried_count == c->tried_capacity) {
+        uint32_t *more = arena_alloc(c->req->arena, 2 * c->tried_capacity * sizeof(*more));
+
+        memcpy(more, c->tried, c->tried_count * sizeof(*more));
+        c->tried = more;
+        c->tried_capacity *= 2;
+    }
+    c->tried[c->tried_count++] = i;
+}
+
+static unsigned pick(struct choice *c, uint64_t now_s)
+{
+    struct peer_view *v = &c->group->view;
+    unsigned i;
+
+    if (likely(v->set->count == 1)) {
+        /* A server without alternatives is never taken out for failures. */
+        return v->state[0] == 0 && c->tried_count == 0 ? 0 : PEERS_NONE;
+    }
+    peers_look(v, now_s);
+    if (unlikely(c->wanted != PEERS_NONE) && c->tried_count == 0 && peers_serves(v, c->wanted))
+        return c->wanted;
+    mark_tried(c, true);
+    i = c->group->balancer->pick(c);
+    if (i == PEERS_NONE)
+        i = peers_smooth(v, PEER_BACKUP);
+    mark_tried(c, false);
+    return i;
+}
+
+static void lock(const struct upstream *g)
+{
+    if (g->zone != NULL)
+        zone_lock(g->zone);
+}
+
+static void unlock(const struct upstream *g)
+{
+    if (g->zone != NULL)
+        zone_unlock(g->zone);
+}
+
+int choice_next(struct choice *c)
 {
     struct upstream *g = c->group;
-    uint64_t now_s = 0;
-    struct peer *p;
+    uint64_t now_s = clock_ms() / 1000;
+    unsigned i;
 
-    if (g->count == 1) {
-        /* A server without alternatives is never taken out for failures. */
-        p = &g->peers[0];
-        if (p->down || (p->max_conns > 0 && p->state->conns >= p->max_conns))
-            p = NULL;
-    } else {
-        now_s = clock_ms() / 1000;
-        p = c->on_backup ? NULL : pick(c, 0, g->primary, now_s);
-        if (p == NULL && g->primary < g->count) {
-            c->on_backup = true;
-            p = pick(c, g->primary, g->count, now_s);
-        }
-    }
-    c->peer = p;
-    if (p == NULL)
+    lock(g);
+    i = pick(c, now_s);
+    if (i != PEERS_NONE)
+        peers_take(&g->view, i, now_s);
+    unlock(g);
+    c->peer = NULL;
+    if (i == PEERS_NONE)
         return -1;
-    if (g->count > 1) {
-        set_tried(c, (unsigned) (p - g->peers));
-        if (now_s - p->state->checked_s > p->fail_timeout_s)
-            p->state->checked_s = now_s;
-    }
-    p->state->conns++;
+    c->peer = c->last = &g->peers[i];
+    add_tried(c, i);
     return 0;
 }
 
-static void note_failure(struct choice *c, struct peer *p)
+/* What the end of an attempt says of the server. True: it is out for a while now. */
+static bool judge(struct peer_view *v, unsigned i, enum peer_outcome outcome, float time_ms)
 {
-    struct peer_state *s = p->state;
-    uint64_t now_s = clock_ms() / 1000;
+    if (time_ms >= 0)
+        peers_timed(v, i, time_ms);
+    if (v->set->count == 1)
+        return false;
+    if (outcome == PEER_FAILED)
+        return peers_failed(v, i, clock_ms() / 1000);
+    peers_fine(v, i, clock_ms() / 1000);
+    return false;
+}
 
-    s->fails++;
-    s->accessed_s = now_s;
-    s->checked_s = now_s;
-    if (p->max_fails == 0)
+void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
+{
+    struct upstream *g = c->group;
+    bool out = false;
+    unsigned i;
+
+    if (c->peer == NULL)
         return;
-    s->effective_weight = MAX(0, s->effective_weight - p->weight / p->max_fails);
-    if (s->fails >= p->max_fails)
+    i = c->peer->index;
+    c->peer = NULL;
+    lock(g);
+    peers_give_back(&g->view, i);
+    if (outcome != PEER_STALE)
+        out = judge(&g->view, i, outcome, time_ms);
+    unlock(g);
+    if (outcome == PEER_STALE)
+        c->tried_count--; /* it was the last one */
+    else if (c->tries > 0)
+        c->tries--;
+    if (unlikely(g->queue != NULL))
+        queue_wake(g->queue);
+    if (out)
         log_warn(&c->req->log, 0, "upstream server temporarily disabled");
 }
 
-static void put_back(struct choice *c, enum peer_outcome outcome)
-{
-    struct peer *p = c->peer;
+/* Methods ---------------------------------------------------------------------------------------- */
 
-    if (p == NULL)
-        return;
-    c->peer = NULL;
-    ASSERT(p->state->conns > 0);
-    p->state->conns--;
-    if (outcome == PEER_STALE) {
-        clear_tried(c, (unsigned) (p - c->group->peers));
-        return;
-    }
-    if (c->tries > 0)
-        c->tries--;
-    if (c->group->count == 1)
-        return;
-    if (outcome == PEER_FAILED)
-        note_failure(c, p);
-    else if (p->state->accessed_s < p->state->checked_s)
-        p->state->fails = 0; /* the look after fail_timeout found it well */
+static unsigned pick_smooth(struct choice *c)
+{
+    return c->tried_count == 0 ? peers_turn(&c->group->view) : peers_smooth(&c->group->view, 0);
 }
 
-const struct balancer balancer_round_robin = {
-    .name = "round_robin",
-    .start = start,
-    .get = get,
-    .free = put_back,
-};
+static unsigned pick_least(struct choice *c)
+{
+    return peers_least(&c->group->view, 0);
+}
+
+static unsigned pick_fastest(struct choice *c)
+{
+    return peers_fastest(&c->group->view, 0);
+}
+
+const struct balancer balancer_round_robin = { .name = "round robin", .pick = pick_smooth };
+const struct balancer balancer_least_conn = { .name = "least_conn", .pick = pick_least };
+const struct balancer balancer_least_time = { .name = "least_time", .pick = pick_fastest };

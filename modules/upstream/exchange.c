@@ -13,7 +13,6 @@
 #define READS_PER_EVENT 8 /* then others have their turn */
 #define BODY_ROOM 8192    /* less left in a block: a new one */
 
-static void next_peer(struct exchange *x);
 static void send_request(struct exchange *x);
 static void pump_body(struct exchange *x);
 
@@ -59,7 +58,11 @@ static void record_begin(struct exchange *x, struct str peer)
     }
     rec = &all->items[all->count];
     *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
-                                     .response_us = -1, .new_exchange = x->record == 0 };
+                                     .response_us = -1,
+                                     .queue_us = x->group->queue != NULL ? x->queue_us : -1,
+                                     .new_exchange = x->record == 0 };
+    if (x->choice.peer != NULL)
+        rec->server = x->choice.peer->server;
     x->record = ++all->count;
     x->started_us = clock_us();
 }
@@ -78,6 +81,17 @@ static void record_end(struct exchange *x)
 
 /* The end ------------------------------------------------------------------------------------ */
 
+/* What the group's method wants to know of a complete answer. Negative: nothing. */
+static float answer_time(struct exchange *x)
+{
+    const struct upstream_record *rec;
+
+    if (likely(x->group->method.time == TIME_NONE))
+        return -1;
+    rec = exchange_record(x);
+    return (float) (x->group->method.time == TIME_HEADER ? rec->header_us : rec->response_us) / 1000;
+}
+
 /* The connection of the attempt goes; complete: it may be kept. */
 void exchange_detach(struct exchange *x, bool complete)
 {
@@ -87,7 +101,9 @@ void exchange_detach(struct exchange *x, bool complete)
         return;
     x->up = NULL;
     record_end(x);
-    x->group->balancer->free(&x->choice, PEER_OK);
+    if (unlikely(x->group->sticky != NULL) && complete)
+        sticky_done(x);
+    choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
         && x->backend->reusable(x))
@@ -116,10 +132,11 @@ static void let_go(struct exchange *x)
         return;
     if (x->state == X_RESOLVE)
         resolve_cancel(&x->query);
+    if (x->state == X_QUEUE)
+        queue_leave(x);
     tunnel_free(x);
     exchange_detach(x, false);
-    if (x->choice.peer != NULL)
-        x->group->balancer->free(&x->choice, PEER_OK);
+    choice_end(&x->choice, PEER_OK, -1);
     record_end(x);
     x->state = X_OVER;
     chain_drop(&x->out);
@@ -204,8 +221,7 @@ static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool 
         outcome = PEER_STALE;
     else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
         outcome = PEER_NEXT;
-    if (x->choice.peer != NULL)
-        x->group->balancer->free(&x->choice, outcome);
+    choice_end(&x->choice, outcome, -1);
     if (x->record != 0) {
         record_end(x);
         exchange_record(x)->status = status;
@@ -228,7 +244,7 @@ void exchange_attempt_failed(struct exchange *x, unsigned why)
         why |= NEXT_NO_LIVE;
     end_attempt(x, why, status, stale);
     if (x->choice.tries > 0 && may_repeat(x, why)) {
-        next_peer(x);
+        exchange_next(x);
         return;
     }
     exchange_finish(x, req_status(x->req, status));
@@ -252,7 +268,7 @@ bool exchange_try_next(struct exchange *x, unsigned status)
     if (why == 0 || x->choice.tries < 2 || !may_repeat(x, why))
         return false;
     end_attempt(x, why, status, false);
-    next_peer(x);
+    exchange_next(x);
     return true;
 }
 
@@ -636,22 +652,26 @@ static int prepare(struct exchange *x)
     return x->backend->encode(x, &x->out);
 }
 
-static void no_live(struct exchange *x)
+void exchange_not_served(struct exchange *x, const char *why)
 {
     record_begin(x, x->group->name);
     x->req->log.action = "connecting to upstream";
-    log_error(&x->req->log, 0, "no live upstreams");
+    log_error(&x->req->log, 0, "%s", why);
     exchange_attempt_failed(x, NEXT_NO_LIVE);
 }
 
 /* Chooses a server and gets through to it. */
-static void next_peer(struct exchange *x)
+void exchange_next(struct exchange *x)
 {
     struct upstream *g = x->group;
     struct upconn *u;
 
-    if (g->balancer->get(&x->choice) != 0) {
-        no_live(x);
+    x->state = X_START;
+    if (choice_next(&x->choice) != 0) {
+        if (queue_enter(x))
+            x->state = X_QUEUE;
+        else
+            exchange_not_served(x, "no live upstreams");
         return;
     }
     record_begin(x, x->choice.peer->name);
@@ -690,14 +710,12 @@ static void next_peer(struct exchange *x)
 
 static void begin(struct exchange *x)
 {
-    x->choice.group = x->group;
-    x->choice.req = x->req;
-    x->group->balancer->start(&x->choice);
+    choice_start(&x->choice, x->group, x->req);
     if (x->conf->next_upstream_tries > 0)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
     if (x->conf->next_upstream_timeout_ms > 0)
         x->first_ms = clock_ms();
-    next_peer(x);
+    exchange_next(x);
 }
 
 /* Names at run time -------------------------------------------------------------------------- */
@@ -769,7 +787,7 @@ static void client_gone(struct req *main)
     struct exchange *x = exchange_of(main);
 
     main->on_hup = NULL;
-    if (x != NULL && x->ended && main->hup_watchers == 1)
+    if (x != NULL && x->ended && x->watches_hup && main->hup_watchers == 1)
         return; /* all that is left is to send what is here */
     log_info(&main->log, 0,
              "client prematurely closed connection, so upstream connection is closed too");

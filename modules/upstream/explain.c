@@ -18,14 +18,16 @@ static struct conf_pos where_server(const struct upstream *g, const struct peer 
 
 static void explain_peer(struct req *r, const struct upstream *g, const struct peer *p, bool chosen)
 {
-    char weight[32] = "";
+    int32_t weight = g->own.weight[p->index] / (int32_t) g->own.set->scale;
+    uint32_t state = g->own.state[p->index];
+    char weighs[32] = "";
     bool stand_in = addr_is_stand_in(&p->addr);
     struct str name = stand_in ? p->server : p->name;
 
-    if (p->weight != 1)
-        snprintf(weight, sizeof(weight), " weight=%lld", (long long) p->weight);
-    req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weight,
-              p->backup ? " backup" : "", p->down ? " down" : "",
+    if (weight != 1)
+        snprintf(weighs, sizeof(weighs), " weight=%d", weight);
+    req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weighs,
+              state & PEER_BACKUP ? " backup" : "", state & PEER_DOWN ? " down" : "",
               stand_in ? " (a name that is not looked up here)" : "",
               chosen && g->count > 1 ? ", asked first by a new worker" : "");
 }
@@ -41,7 +43,7 @@ static void explain_group(struct req *r, const struct exchange *x)
         return;
     }
     req_trace(r, g->pos, "upstream %.*s (%s%u server%s)", STR_ARG(g->name),
-              g->count > 1 ? "round robin, " : "", g->count, g->count == 1 ? "" : "s");
+              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count, g->count == 1 ? "" : "s");
     for (unsigned i = 0; i < g->count; i++)
         explain_peer(r, g, &g->peers[i], x->choice.peer == &g->peers[i]);
 }

@@ -7,7 +7,9 @@
  */
 #include "modules/upstream/internal.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always also=http_upstream_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
+
+#define ROUTE_MAX 32 /* bytes, as in nginx */
 
 unsigned upstream_slot;
 
@@ -24,11 +26,23 @@ struct upstream_main {
     bool ready;
 };
 
+/* What `server` says besides the address. */
+struct server_settings {
+    struct str server, route;
+    int32_t weight;
+    uint32_t state; /* PEER_DOWN, PEER_DRAIN, PEER_BACKUP */
+    struct peer_record record;
+};
+
+static const struct server_settings default_settings = {
+    .weight = 1, .record = { .max_fails = 1, .fail_timeout_s = 10 },
+};
+
 struct server_line {
     struct upstream_address address;
     struct str text;
     struct conf_pos pos;
-    struct peer settings;
+    struct server_settings settings;
 };
 
 struct server_lines {
@@ -83,22 +97,29 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
     return a->host.len == 0 ? "no host" : NULL;
 }
 
-static struct peer *add_peer(struct arena *arena, struct upstream *g, const struct peer *settings,
-                             const struct addr *addr)
-{
-    struct peer *p;
+/* An address found, not yet in the group. */
+struct found_peer {
+    struct addr addr;
+    const struct server_settings *settings;
+};
 
-    g->peers = arena_grow(arena, g->peers, g->count, &g->capacity, sizeof(*g->peers));
-    p = &g->peers[g->count++];
-    *p = *settings;
-    p->addr = *addr;
-    p->name = addr_dup_text(arena, addr, true);
-    return p;
+struct found_peers {
+    struct found_peer *items;
+    unsigned count, capacity;
+};
+
+static void add_found(struct arena *arena, struct found_peers *found,
+                      const struct server_settings *settings, const struct addr *addr)
+{
+    found->items = arena_grow(arena, found->items, found->count, &found->capacity,
+                              sizeof(*found->items));
+    found->items[found->count++] = (struct found_peer){ .addr = *addr, .settings = settings };
 }
 
 /* Adds the peers of one server. NULL or a sentence. */
-static const char *resolve_server(struct conf *cf, struct upstream *g, struct str host,
-                                  unsigned port, bool is_unix, const struct peer *settings)
+static const char *resolve_server(struct conf *cf, struct found_peers *found, struct str host,
+                                  unsigned port, bool is_unix,
+                                  const struct server_settings *settings)
 {
     struct addr one, *addrs = &one;
     const char *error = NULL;
@@ -113,41 +134,38 @@ static const char *resolve_server(struct conf *cf, struct upstream *g, struct st
             return error;
     }
     for (int i = 0; i < n; i++)
-        add_peer(cf->arena, g, settings, &addrs[i]);
+        add_found(cf->arena, found, settings, &addrs[i]);
     return NULL;
 }
 
-/* Primary servers first, states allotted, sums made. */
-static void complete_group(struct arena *arena, struct upstream *g)
+/* The group's servers, and the numbers that choices are made from. */
+static void complete_group(struct arena *arena, struct upstream *g, const struct found_peers *found)
 {
-    struct peer *sorted = ARENA_ARRAY(arena, struct peer, g->count);
-    unsigned n = 0;
+    bool slow = false;
 
-    for (int backup = 0; backup < 2; backup++) {
-        for (unsigned i = 0; i < g->count; i++) {
-            if (g->peers[i].backup == (backup == 1))
-                sorted[n++] = g->peers[i];
-        }
-        if (backup == 0)
-            g->primary = n;
-    }
-    g->peers = sorted;
-    g->states = ARENA_ARRAY(arena, struct peer_state, g->count);
+    g->count = found->count;
+    g->peers = ARENA_ARRAY(arena, struct peer, g->count);
+    for (unsigned i = 0; i < found->count; i++)
+        slow |= found->items[i].settings->record.slow_start_s > 0;
+    peers_init(&g->own, arena_zalloc(arena, peers_size(g->count)), g->count, slow);
     for (unsigned i = 0; i < g->count; i++) {
+        const struct found_peer *f = &found->items[i];
+        const struct server_settings *s = f->settings;
         struct peer *p = &g->peers[i];
 
-        p->state = &g->states[i];
-        p->state->effective_weight = p->weight;
+        p->addr = f->addr;
+        p->name = addr_dup_text(arena, &f->addr, true);
+        p->server = s->server;
+        p->route = s->route;
+        p->id = shared_peer_id(p);
+        p->index = peers_add(&g->own, s->weight, s->state, &s->record);
         list_init(&p->idle);
-        g->weighted |= p->weight != 1;
-        if (i < g->primary) {
-            g->live += !p->down;
-            g->weight += p->weight;
-        } else {
-            g->live_backup += !p->down;
-            g->weight_backup += p->weight;
-        }
     }
+    g->view = g->own;
+    if (g->balancer->build != NULL)
+        g->balancer->build(arena, g);
+    if (g->sticky != NULL)
+        sticky_build(arena, g);
 }
 
 /* Groups ------------------------------------------------------------------------------------- */
@@ -205,12 +223,14 @@ struct upstream *upstream_temporary(struct arena *arena, struct str name, const 
                                     unsigned count)
 {
     struct upstream *g = ARENA_NEW(arena, struct upstream);
-    struct peer settings = { .server = name, .weight = 1, .max_fails = 1, .fail_timeout_s = 10 };
+    struct server_settings settings = default_settings;
+    struct found_peers found = { NULL, 0, 0 };
 
+    settings.server = name;
     init_group(g, name);
     for (unsigned i = 0; i < count; i++)
-        add_peer(arena, g, &settings, &addrs[i]);
-    complete_group(arena, g);
+        add_found(arena, &found, &settings, &addrs[i]);
+    complete_group(arena, g, &found);
     return g;
 }
 
@@ -253,11 +273,11 @@ static const char *invalid_parameter(struct conf *cf, unsigned arg)
 }
 
 static const char *server_number(struct conf *cf, unsigned arg, struct str text, uint64_t min,
-                                 int64_t *out)
+                                 uint64_t max, int64_t *out)
 {
     uint64_t n;
 
-    if (str_to_u64(text, &n) != 0 || n < min || n > INT32_MAX)
+    if (str_to_u64(text, &n) != 0 || n < min || n > max)
         return invalid_parameter(cf, arg);
     *out = (int64_t) n;
     return NULL;
@@ -266,8 +286,7 @@ static const char *server_number(struct conf *cf, unsigned arg, struct str text,
 /* Parameters of `server` that are not there yet: an error that says so beats a silent loss. */
 static bool not_yet(struct str p)
 {
-    static const char *const names[] = { "resolve", "service=", "slow_start=", "route=", "drain",
-                                         "sid=" };
+    static const char *const names[] = { "resolve", "service=", "sid=" };
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         if (str_starts(p, str_cstr(names[i])))
@@ -276,33 +295,62 @@ static bool not_yet(struct str p)
     return false;
 }
 
-static const char *server_parameter(struct conf *cf, unsigned arg, struct peer *p)
+/* Methods that go by a number know neither backups nor weights that change. */
+static const char *unsupported(struct conf *cf, unsigned arg)
+{
+    const struct upstream *g = cf->level->object;
+
+    if (!g->balancer->fixed)
+        return NULL;
+    return conf_error_arg(cf, arg, "balancing method does not support parameter \"%s\"",
+                          cf->args[arg].ptr);
+}
+
+static const char *server_parameter(struct conf *cf, unsigned arg, struct server_settings *p)
 {
     struct str text = cf->args[arg];
     uint64_t ms;
     int64_t n = 0;
 
-    if (str_starts(text, STR("weight=")))
-        return server_number(cf, arg, str_skip(text, 7), 1, &p->weight);
-    if (str_starts(text, STR("max_fails=")))
-        return server_number(cf, arg, str_skip(text, 10), 0, &p->max_fails);
-    if (str_starts(text, STR("max_conns="))) {
-        const char *error = server_number(cf, arg, str_skip(text, 10), 0, &n);
+    if (str_starts(text, STR("weight="))) {
+        const char *error = server_number(cf, arg, str_skip(text, 7), 1, PEER_WEIGHT_MAX, &n);
 
         if (error == NULL)
-            p->max_conns = (uint32_t) n;
+            p->weight = (int32_t) n;
+        return error;
+    }
+    if (str_starts(text, STR("max_fails=")))
+        return server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX,
+                             &p->record.max_fails);
+    if (str_starts(text, STR("max_conns="))) {
+        const char *error = server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX, &n);
+
+        if (error == NULL)
+            p->record.max_conns = (uint32_t) n;
         return error;
     }
     if (str_starts(text, STR("fail_timeout="))) {
         if (str_to_ms(str_skip(text, 13), true, &ms) != 0)
             return invalid_parameter(cf, arg);
-        p->fail_timeout_s = ms / 1000;
+        p->record.fail_timeout_s = ms / 1000;
         return NULL;
     }
+    if (str_starts(text, STR("slow_start="))) {
+        if (str_to_ms(str_skip(text, 11), true, &ms) != 0)
+            return invalid_parameter(cf, arg);
+        p->record.slow_start_s = ms / 1000;
+        return unsupported(cf, arg);
+    }
+    if (str_eq(text, STR("backup")) && unsupported(cf, arg) != NULL)
+        return unsupported(cf, arg);
     if (str_eq(text, STR("backup")))
-        p->backup = true;
+        p->state |= PEER_BACKUP;
     else if (str_eq(text, STR("down")))
-        p->down = true;
+        p->state |= PEER_DOWN;
+    else if (str_eq(text, STR("drain")))
+        p->state |= PEER_DRAIN;
+    else if (str_starts(text, STR("route=")) && text.len > 6 && text.len <= 6 + ROUTE_MAX)
+        p->route = str_skip(text, 6);
     else if (not_yet(text))
         return conf_error_arg(cf, arg, "parameter \"%s\" is not supported yet", text.ptr);
     else
@@ -318,8 +366,8 @@ static const char *set_server(struct conf *cf, void *field)
     const char *error;
 
     (void) field;
-    line.settings = (struct peer){ .server = cf->args[1], .weight = 1, .max_fails = 1,
-                                   .fail_timeout_s = 10 };
+    line.settings = default_settings;
+    line.settings.server = cf->args[1];
     for (unsigned i = 2; i < cf->nargs; i++) {
         error = server_parameter(cf, i, &line.settings);
         if (error != NULL)
@@ -349,22 +397,16 @@ static const char *set_keepalive(struct conf *cf, void *field)
     return NULL;
 }
 
-static const char *set_zone(struct conf *cf, void *field)
-{
-    (void) field;
-    return conf_error(cf, "\"zone\" in upstream is not supported yet");
-}
-
 /* After the file is read --------------------------------------------------------------------- */
 
-static int resolve_block(struct conf *cf, struct upstream *g)
+static int resolve_block(struct conf *cf, struct upstream *g, struct found_peers *found)
 {
     struct block_object *b = container_of(g, struct block_object, group);
     int rc = 0;
 
     for (unsigned i = 0; i < b->lines.count; i++) {
         struct server_line *line = &b->lines.items[i];
-        const char *error = resolve_server(cf, g, line->address.host, line->address.port,
+        const char *error = resolve_server(cf, found, line->address.host, line->address.port,
                                            line->address.is_unix, &line->settings);
 
         if (error != NULL) {
@@ -375,9 +417,9 @@ static int resolve_block(struct conf *cf, struct upstream *g)
     return rc;
 }
 
-static int resolve_implicit(struct conf *cf, struct upstream *g)
+static int resolve_implicit(struct conf *cf, struct upstream *g, struct found_peers *found)
 {
-    struct peer settings = { .server = g->name, .weight = 1, .max_fails = 1, .fail_timeout_s = 10 };
+    struct server_settings *settings = ARENA_NEW(cf->arena, struct server_settings);
     struct upstream_address a;
     const char *error;
 
@@ -388,9 +430,35 @@ static int resolve_implicit(struct conf *cf, struct upstream *g)
                       a.port);
         return -1;
     }
-    error = resolve_server(cf, g, g->host, g->port, str_starts(g->host, STR("unix:")), &settings);
+    *settings = default_settings;
+    settings->server = g->name;
+    error = resolve_server(cf, found, g->host, g->port, str_starts(g->host, STR("unix:")), settings);
     if (error != NULL) {
         conf_error_at(cf, g->pos, "%s in upstream \"%.*s\"", error, STR_ARG(g->name));
+        return -1;
+    }
+    return 0;
+}
+
+/* Sums are kept in 32 bits, and a group of nothing but backups has nobody to back up. */
+static int check_group(struct conf *cf, const struct upstream *g, const struct found_peers *found)
+{
+    uint64_t weight = 0;
+    unsigned primary = 0;
+    bool slow = false;
+
+    for (unsigned i = 0; i < found->count; i++) {
+        weight += (uint64_t) found->items[i].settings->weight;
+        slow |= found->items[i].settings->record.slow_start_s > 0;
+        primary += !(found->items[i].settings->state & PEER_BACKUP);
+    }
+    if (found->count > 0 && primary == 0) {
+        conf_error_at(cf, g->pos, "no servers are inside upstream");
+        return -1;
+    }
+    if (weight * (slow ? PEERS_SCALE : 1) > PEERS_WEIGHT_MAX) {
+        conf_error_at(cf, g->pos, "the weights of the servers in upstream \"%.*s\" add up to more than %d",
+                      STR_ARG(g->name), PEERS_WEIGHT_MAX / (slow ? PEERS_SCALE : 1));
         return -1;
     }
     return 0;
@@ -410,46 +478,56 @@ static int upstream_post(struct conf *cf)
         const struct level *level = g->level != NULL ? g->level : http->level;
         const struct upstream_srv *s = level_conf(level, STORE_SRV, upstream_slot);
 
-        if ((g->level != NULL ? resolve_block(cf, g) : resolve_implicit(cf, g)) != 0) {
+        struct found_peers found = { NULL, 0, 0 };
+
+        if ((g->level != NULL ? resolve_block(cf, g, &found) : resolve_implicit(cf, g, &found)) != 0
+            || check_group(cf, g, &found) != 0) {
             rc = -1;
             continue;
         }
-        complete_group(cf->arena, g);
+        complete_group(cf->arena, g, &found);
         g->keepalive = s->keepalive;
         g->keepalive_requests = s->keepalive_requests;
         g->keepalive_time_ms = s->keepalive_time_ms;
         g->keepalive_timeout_ms = s->keepalive_timeout_ms;
-        if (g->count > 0 && g->primary == 0) {
-            conf_error_at(cf, g->pos, "no servers are inside upstream");
-            rc = -1;
-        }
     }
     return rc;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
 
-static void upstream_drain(const struct config *config)
+static void each_group(const struct config *config, void (*f)(struct upstream *g))
 {
     struct http_main *http = config->http;
-    struct upstream_main *m;
+    struct upstream_main *m = http ? level_conf(http->level, STORE_MAIN, upstream_slot) : NULL;
 
-    if (http == NULL)
-        return;
-    m = level_conf(http->level, STORE_MAIN, upstream_slot);
     if (m == NULL || !m->ready)
         return;
-    for (struct list *n = m->groups.next; n != &m->groups; n = n->next) {
-        struct upstream *g = container_of(n, struct upstream, link);
+    for (struct list *n = m->groups.next; n != &m->groups; n = n->next)
+        f(container_of(n, struct upstream, link));
+}
 
-        g->keepalive.connections = 0;
-        pool_drain(g);
-    }
+static void drain_group(struct upstream *g)
+{
+    g->keepalive.connections = 0;
+    pool_drain(g);
+}
+
+static int upstream_start(const struct config *config)
+{
+    each_group(config, shared_attach);
+    return 0;
+}
+
+static void upstream_drain(const struct config *config)
+{
+    each_group(config, drain_group);
 }
 
 static void upstream_stop(const struct config *config)
 {
     upstream_drain(config);
+    each_group(config, queue_stop);
     pool_trim();
 }
 
@@ -462,9 +540,34 @@ static const struct directive upstream_directives[] = {
              "name { ... }", "A group of servers.", ),
     ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, set_server, STORE_SRV,
              "address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-             "[backup] [down]", "A server of the group.", ),
-    ROW_CALL("zone", CTX_UPSTREAM, ARGS12, set_zone, STORE_SRV, "name [size]",
-             "Shares the group's state among workers.", ),
+             "[slow_start=time] [route=string] [backup] [down] [drain]", "A server of the group.", ),
+    ROW_CALL("zone", CTX_UPSTREAM, ARGS12, shared_set_zone, STORE_SRV, "name [size]",
+             "Keeps the group's connections and failures in memory that all workers share.", ),
+    ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
+             "Chooses the server with the fewest connections for its weight.",
+             .extra = &balancer_least_conn),
+    ROW_CALL("ip_hash", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
+             "Chooses by the client's address: IPv4 without its last number, IPv6 as a whole.",
+             .extra = &balancer_ip_hash),
+    ROW_CALL("hash", CTX_UPSTREAM, ARGS123, upstream_set_hash, STORE_SRV,
+             "key [consistent [bounded_load=factor]]",
+             "Chooses by a key; consistent: few keys move when servers come or go.", ),
+    ROW_CALL("maglev", CTX_UPSTREAM, ARGS1, upstream_set_hash, STORE_SRV, "key",
+             "Chooses by a key from a table in which each server has its share, and of which little "
+             "moves when servers come or go.", ),
+    ROW_CALL("random", CTX_UPSTREAM, ARGS0 | ARGS12, upstream_set_random, STORE_SRV,
+             "[two [least_conn | least_time=header | least_time=last_byte]]",
+             "Chooses at random by weight; two: the better of two so chosen.", ),
+    ROW_CALL("least_time", CTX_UPSTREAM, ARGS12, upstream_set_least_time, STORE_SRV,
+             "header | last_byte [inflight]",
+             "Chooses the server that answers soonest, by the average of its times and its connections.", ),
+    ROW_CALL("queue", CTX_UPSTREAM, ARGS12, queue_set, STORE_SRV, "number [timeout=time]",
+             "How many requests of a worker wait for a server with max_conns to come free.", ),
+    ROW_CALL("sticky", CTX_UPSTREAM, ARGS1_MORE, sticky_set, STORE_SRV,
+             "cookie name [expires=time] [domain=domain] [httponly] [samesite=strict | lax | none | $variable] "
+             "[secure] [path=path] | route $variable ... | learn create=$variable lookup=$variable "
+             "zone=name:size [timeout=time] [header]",
+             "Sends the requests of one client to one server.", ),
     SRV_ROW("keepalive", ARGS12, set_keepalive, keepalive, "32 local", "connections [local]",
             "Idle connections to servers that each worker keeps; local: each for one location."),
     SRV_ROW("keepalive_requests", ARGS1, conf_set_num, keepalive_requests, "1000", "number",
@@ -485,6 +588,7 @@ const struct module module_upstream = {
     .directives = upstream_directives,
     .http = &upstream_http,
     .post = upstream_post,
+    .worker_start = upstream_start,
     .worker_drain = upstream_drain,
     .worker_stop = upstream_stop,
 };

@@ -186,9 +186,8 @@ static void obey(struct exchange *x)
         r->main->limit_rate_after = 0;
     }
     v = fields_value(f, T_X_ACCEL_CHARSET);
-    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET)
-        && str_casefind(fields_value(f, T_CONTENT_TYPE), STR("charset=")) < 0)
-        r->charset = v;
+    if (unlikely(v.len > 0) && !(ignored & IGNORE_XA_CHARSET))
+        r->override_charset = v;
 }
 
 static int64_t length_for_client(const struct exchange *x)
@@ -302,22 +301,44 @@ void answer_fields(struct exchange *x)
     pass_absence(r, hidden, T_SERVER);
     pass_absence(r, hidden, T_DATE);
     if (x->conf->force_ranges && x->head->status == 200)
-        r->allow_ranges = true;
+        r->allow_ranges = r->single_range = true;
+    if (unlikely(x->group->sticky != NULL))
+        sticky_head(x);
 }
 
 /* Heads --------------------------------------------------------------------------------------- */
+
+/* Those that the answer itself would pass too: nothing that is hidden, and nothing of one hop. */
+static void copy_hints(struct exchange *x, struct msg *to)
+{
+    const struct fields *from = &x->head->fields;
+    const struct hidden_fields *hidden = x->conf->hidden;
+    struct str hops = fields_hop_names(from, x->req->arena);
+
+    msg_init(to, x->req->arena, from->count);
+    for (const struct field *f = from->items, *end = f + from->count; f < end; f++) {
+        if (f->deleted || (hidden->token[f->token] & (FIELD_HIDDEN | FIELD_HOP))
+            || f->token == T_CONTENT_LENGTH || f->token == T_UPGRADE
+            || (f->token == T_NONE && is_hidden_name(hidden, f))
+            || (hops.len > 0 && list_has(hops, f->name)))
+            continue;
+        fields_add_hashed(to, &to->fields, (enum token) f->token, f->hash, f->name, f->value)
+            ->in_order = true;
+    }
+}
 
 void answer_interim(struct exchange *x)
 {
     struct req *r = x->req;
     const struct core_loc *core = r->loc->core;
+    struct msg hints;
 
     /* 100 answers our own request; others are hints for the client. */
-    if (x->head->status == 103 && core->early_hints.count > 0
-        && expr_any_true(&r->eval, &core->early_hints)) {
-        fields_delete(&x->head->fields, T_CONNECTION);
-        answer_informational(r, 103, &x->head->fields);
-    }
+    if (x->head->status != 103 || r != r->main || core->early_hints.count == 0
+        || !expr_any_true(&r->eval, &core->early_hints))
+        return;
+    copy_hints(x, &hints);
+    answer_informational(r, 103, &hints.fields);
 }
 
 bool answer_head_received(struct exchange *x)

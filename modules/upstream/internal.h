@@ -14,6 +14,45 @@ static inline void chain_drop(struct chain *c)
         chain_clear(c);
 }
 
+/* balance.c, balance_hash.c */
+extern const struct balancer balancer_round_robin, balancer_least_conn, balancer_least_time;
+extern const struct balancer balancer_random, balancer_ip_hash, balancer_hash, balancer_consistent,
+    balancer_maglev;
+/* The rows of an upstream block that choose a method. */
+conf_setter upstream_set_method, upstream_set_hash, upstream_set_random, upstream_set_least_time;
+
+/* queue.c */
+conf_setter queue_set;
+/* Waits for a server, if the group has a queue with room and a server may come free: exchange_next will be called. */
+bool queue_enter(struct exchange *x);
+/* Before exchange_next, and when the exchange ends. */
+void queue_leave(struct exchange *x);
+/* A connection was given back in this worker. */
+void queue_wake(struct upstream_queue *q);
+/* The worker ends. */
+void queue_stop(struct upstream *g);
+
+/* sticky.c */
+conf_setter sticky_set;
+/* Once the group's servers are known. */
+void sticky_build(struct arena *arena, struct upstream *g);
+/* The server that the client is bound to, or PEERS_NONE. */
+unsigned sticky_find(const struct upstream *g, struct req *r);
+/* The answer's fields are in r->out; the answer is complete. */
+void sticky_head(struct exchange *x);
+void sticky_done(struct exchange *x);
+
+/* shared.c */
+/* The groups of a zone: data of its specification. */
+struct shared_groups {
+    struct upstream *first;
+};
+conf_setter shared_set_zone;
+/* Who a server is, by its address and how it was written. */
+uint64_t shared_peer_id(const struct peer *p);
+/* In a worker that starts: the group's numbers are those in its zone. */
+void shared_attach(struct upstream *g);
+
 /* pool.c: connections to servers. */
 struct upconn {
     struct conn *conn;
@@ -41,6 +80,10 @@ void pool_drain(struct upstream *group);
 void pool_trim(void);
 
 /* exchange.c */
+/* Asks the next server. */
+void exchange_next(struct exchange *x);
+/* There is none: an attempt without a server. */
+void exchange_not_served(struct exchange *x, const char *why);
 /* The attempt came to nothing: another one, or the end with a status. why: one NEXT_ bit. */
 void exchange_attempt_failed(struct exchange *x, unsigned why);
 /* Whether a status means that the next server is to be asked; if so it has been. */

@@ -11,31 +11,24 @@
 #include "core/event/conn.h"
 #include "core/http/answer.h"
 #include "core/http/req.h"
+#include "modules/upstream/peers.h"
 
 struct exchange;
+struct sticky;
 struct upstream;
 struct upconn;
 
 /* Groups ------------------------------------------------------------------------------------- */
 
-/* What changes about a server at run time: no pointers, so that it can stand in shared memory. */
-struct peer_state {
-    int64_t current_weight, effective_weight;
-    uint64_t accessed_s, checked_s; /* monotonic: of the last failure, and of the last look */
-    uint32_t conns, fails;
-};
-
-/* One address of a server. */
+/* One address of a server, as a worker knows it. What changes about it is in the group's peer_view, at `index`. */
 struct peer {
     struct addr addr;
     struct str name;         /* "127.0.0.1:80" */
     struct str server;       /* as `server` said */
-    struct peer_state *state;
+    struct str route;        /* `route`; empty: none */
+    uint64_t id;             /* of server and name: the same in all processes */
+    unsigned index;
     struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
-    int64_t weight, max_fails;
-    uint64_t fail_timeout_s;
-    uint32_t max_conns;      /* 0: no limit */
-    bool down, backup;
 };
 
 /* A request's way through a group. */
@@ -43,10 +36,15 @@ struct choice {
     struct upstream *group;
     struct req *req;
     struct peer *peer;       /* chosen; NULL between attempts */
+    struct peer *last;       /* the same, also when the attempt is over */
     unsigned tries;          /* left, this one included */
-    bool on_backup;          /* the primary servers are exhausted */
-    uint64_t tried[2];       /* by index; more servers than bits share them */
-    uint64_t *tried_more;    /* instead of tried, for large groups */
+    unsigned wanted;         /* sticky: the server that the client is bound to; PEERS_NONE: none */
+    uint32_t hash;           /* of a method that hashes: where it stands */
+    uint32_t rehashes;
+    struct str key;
+    uint32_t *tried;         /* servers asked already, by index */
+    unsigned tried_count, tried_capacity;
+    uint32_t tried_room[6];
 };
 
 enum peer_outcome {
@@ -59,18 +57,38 @@ enum peer_outcome {
 /* A way of choosing. */
 struct balancer {
     const char *name;
-    /* A new request. Sets c->tries. */
+    /* Once the servers are known, at load: tables, in the arena. NULL: none are needed. */
+    void (*build)(struct arena *arena, struct upstream *g);
+    /* A new request; may evaluate its key. NULL: nothing to prepare. */
     void (*start)(struct choice *c);
-    /* Sets c->peer and counts the connection. 0, or -1: none is live. */
-    int (*get)(struct choice *c);
-    /* The attempt at c->peer is over; clears it. */
-    void (*free)(struct choice *c, enum peer_outcome outcome);
+    /* The index of a server that is not a backup and whose state is 0; those asked already have PEER_TRIED. PEERS_NONE: none is live. */
+    unsigned (*pick)(struct choice *c);
+    bool fixed; /* goes by the weights as they are written: no slow starts, and no backups */
 };
-extern const struct balancer balancer_round_robin;
+
+/* A new request. Sets c->tries. */
+void choice_start(struct choice *c, struct upstream *g, struct req *r);
+/* Sets c->peer and counts the connection. 0, or -1: none is live. */
+int choice_next(struct choice *c);
+/*
+ * The attempt at c->peer, if there is one, is over; clears it. time_ms: how long the answer took, as far as the method
+ * asks; negative: not known.
+ */
+void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms);
 
 struct keepalive_conf {
     unsigned connections; /* idle ones kept per worker; 0: none */
     bool local;           /* each is used again only by the location that opened it */
+};
+
+/* least_time, random two: which time counts. */
+enum peer_time { TIME_NONE, TIME_HEADER, TIME_LAST_BYTE };
+
+struct balancer_conf {
+    struct expr *key;         /* hash, maglev */
+    double bound;             /* hash … consistent bounded_load=: so many times the average; 0: no bound */
+    enum peer_time time;
+    bool two;                 /* random two */
 };
 
 struct upstream {
@@ -78,12 +96,17 @@ struct upstream {
     struct level *level;      /* of the block; NULL: implicit */
     struct conf_pos pos;
     const struct balancer *balancer;
-    struct peer *peers;       /* primary ones first */
-    struct peer_state *states;
-    unsigned count, capacity, primary;
-    unsigned live, live_backup; /* not marked `down` */
-    int64_t weight, weight_backup;
-    bool weighted;
+    struct balancer_conf method; /* what its directive said */
+    void *table;              /* what the balancer built */
+    struct sticky *sticky;    /* NULL: clients are not bound to servers */
+    struct upstream_queue *queue; /* NULL: nobody waits for a server */
+    struct peer *peers;
+    struct peer_view view;    /* own, or in the zone */
+    struct peer_view own;     /* as the configuration says */
+    unsigned count;
+    struct res_zone *zone_spec; /* `zone`; NULL: each worker has numbers of its own */
+    struct zone *zone;        /* in a worker: where view lies; its lock is held while view is used */
+    struct upstream *next_shared; /* in the same zone */
     /* implicit: what is to be resolved */
     struct str host;
     unsigned port;
@@ -285,7 +308,7 @@ struct backend {
     void (*free)(struct exchange *x);
 };
 
-enum exchange_state { X_START, X_RESOLVE, X_CONNECT, X_HEAD, X_BODY, X_TUNNEL, X_OVER };
+enum exchange_state { X_START, X_RESOLVE, X_QUEUE, X_CONNECT, X_HEAD, X_BODY, X_TUNNEL, X_OVER };
 
 struct exchange {
     /* Set by the caller, before exchange_start. */
@@ -318,6 +341,9 @@ struct exchange {
     uint64_t received;             /* of the body */
     uint64_t started_us;           /* the attempt */
     uint64_t first_ms;             /* the first attempt, where next_upstream_timeout asks */
+    struct list queue_link;        /* X_QUEUE */
+    uint64_t queued_ms;            /* since when */
+    int64_t queue_us;              /* how long it has waited so far */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
     struct chain_file *file;       /* the spool */
     uint64_t file_written, file_sent;

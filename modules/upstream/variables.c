@@ -7,7 +7,7 @@
 
 enum {
     VALUE_ADDR, VALUE_STATUS, VALUE_CONNECT, VALUE_HEADER, VALUE_RESPONSE, VALUE_LENGTH,
-    VALUE_RECEIVED, VALUE_SENT,
+    VALUE_RECEIVED, VALUE_SENT, VALUE_QUEUE,
 };
 
 #define VALUE_MAX 32
@@ -29,6 +29,7 @@ static int print_one(char *buf, const struct upstream_record *rec, uintptr_t wha
     case VALUE_CONNECT: return print_time(buf, rec->connect_us);
     case VALUE_HEADER: return print_time(buf, rec->header_us);
     case VALUE_RESPONSE: return print_time(buf, rec->response_us);
+    case VALUE_QUEUE: return print_time(buf, rec->queue_us);
     case VALUE_LENGTH:
         return snprintf(buf, VALUE_MAX, "%llu", (unsigned long long) rec->response_length);
     case VALUE_RECEIVED:
@@ -85,47 +86,42 @@ static bool get_last_addr(struct eval *e, const struct var *v, struct str *out)
     return true;
 }
 
-/* "foo_bar" of $upstream_http_foo_bar against "Foo-Bar". */
-static bool name_matches(struct str name, struct str suffix)
+/* Of the server that was asked last, as the configuration calls it. */
+static bool get_last_server(struct eval *e, const struct var *v, struct str *out)
 {
-    if (name.len != suffix.len)
+    const struct upstream_records *all = &req_of(e)->upstream;
+
+    (void) v;
+    if (all->count == 0 || all->items[all->count - 1].server.len == 0)
         return false;
-    for (size_t i = 0; i < name.len; i++) {
-        unsigned char c = ascii_lower((unsigned char) name.ptr[i]);
-
-        if ((c == '-' ? '_' : c) != (unsigned char) suffix.ptr[i])
-            return false;
-    }
+    *out = all->items[all->count - 1].server;
     return true;
-}
-
-static bool get_field(const struct req *r, const struct fields *f, struct str suffix,
-                      struct str *out)
-{
-    for (unsigned i = 0; i < f->count; i++) {
-        if (f->items[i].deleted || !name_matches(f->items[i].name, suffix))
-            continue;
-        *out = fields_joined(f, f->items[i].name, STR(", "), r->arena);
-        return true;
-    }
-    return false;
 }
 
 static bool get_http(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
 
-    return r->upstream.head != NULL && get_field(r, &r->upstream.head->fields, v->suffix, out);
+    return r->upstream.head != NULL
+           && fields_variable(&r->upstream.head->fields, v->suffix, r->arena, out);
 }
 
 static bool get_trailer(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
 
-    return r->upstream.head != NULL && get_field(r, &r->upstream.head->trailers, v->suffix, out);
+    return r->upstream.head != NULL
+           && fields_variable(&r->upstream.head->trailers, v->suffix, r->arena, out);
 }
 
-/* The value of a Set-Cookie field: "name=value; …". */
+static struct str without_blanks(struct str s)
+{
+    while (s.len > 0 && s.ptr[0] == ' ')
+        s = str_skip(s, 1);
+    return s;
+}
+
+/* The value of a Set-Cookie field: "name=value; …". Blanks behind it belong to it, as in nginx. */
 static bool get_cookie(struct eval *e, const struct var *v, struct str *out)
 {
     const struct req *r = req_of(e);
@@ -135,16 +131,17 @@ static bool get_cookie(struct eval *e, const struct var *v, struct str *out)
         return false;
     for (f = fields_get(&r->upstream.head->fields, T_SET_COOKIE); f != NULL;
          f = fields_next(&r->upstream.head->fields, f)) {
-        ssize_t eq = str_chr(f->value, '='), end;
-        struct str value;
+        struct str rest;
+        ssize_t end;
 
-        if (eq < 0 || !str_caseeq(str_trim(str_from(f->value.ptr, (size_t) eq)), v->suffix))
+        if (!str_casestarts(f->value, v->suffix))
             continue;
-        value = str_skip(f->value, (size_t) eq + 1);
-        end = str_chr(value, ';');
-        if (end >= 0)
-            value.len = (size_t) end;
-        *out = str_trim(value);
+        rest = without_blanks(str_skip(f->value, v->suffix.len));
+        if (rest.len == 0 || rest.ptr[0] != '=')
+            continue;
+        rest = without_blanks(str_skip(rest, 1));
+        end = str_chr(rest, ';');
+        *out = end < 0 ? rest : str_from(rest.ptr, (size_t) end);
         return true;
     }
     return false;
@@ -161,6 +158,7 @@ static bool get_nothing(struct eval *e, const struct var *v, struct str *out)
 const struct var_row upstream_variables[] = {
     { "upstream_addr", get_joined, NULL, VALUE_ADDR, VAR_FRESH },
     { "upstream_last_addr", get_last_addr, NULL, 0, VAR_FRESH },
+    { "upstream_last_server_name", get_last_server, NULL, 0, VAR_FRESH },
     { "upstream_status", get_joined, NULL, VALUE_STATUS, VAR_FRESH },
     { "upstream_connect_time", get_joined, NULL, VALUE_CONNECT, VAR_FRESH },
     { "upstream_header_time", get_joined, NULL, VALUE_HEADER, VAR_FRESH },
@@ -168,7 +166,10 @@ const struct var_row upstream_variables[] = {
     { "upstream_response_length", get_joined, NULL, VALUE_LENGTH, VAR_FRESH },
     { "upstream_bytes_received", get_joined, NULL, VALUE_RECEIVED, VAR_FRESH },
     { "upstream_bytes_sent", get_joined, NULL, VALUE_SENT, VAR_FRESH },
+    { "upstream_queue_time", get_joined, NULL, VALUE_QUEUE, VAR_FRESH },
     { "upstream_cache_status", get_nothing, NULL, 0, VAR_FRESH },
+    { "upstream_cache_last_modified", get_nothing, NULL, 0, VAR_FRESH },
+    { "upstream_cache_etag", get_nothing, NULL, 0, VAR_FRESH },
     { "upstream_http_", get_http, NULL, 0, VAR_FRESH | VAR_PREFIX },
     { "upstream_trailer_", get_trailer, NULL, 0, VAR_FRESH | VAR_PREFIX },
     { "upstream_cookie_", get_cookie, NULL, 0, VAR_FRESH | VAR_PREFIX },

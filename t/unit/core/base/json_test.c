@@ -62,5 +62,6 @@ int main(void)
     json_str(&j, str_from(longer, sizeof(longer)));
     is_uint(json_text(&j).len, sizeof(longer) + 2, "a long one");
     arena_destroy(arena);
+    arena_trim();
     return done_testing();
 }

@@ -147,6 +147,7 @@ static void test_body(void)
 
 static void test_connection(void)
 {
+    struct addr realip;
     struct str out;
 
     fake_start(SERVER, "/", "");
@@ -162,15 +163,16 @@ static void test_connection(void)
     is_var("tcpinfo_rtt", NULL);
     is_var("proxy_protocol_addr", NULL);
     is_var("proxy_protocol_tlv_ssl", NULL);
-    client_extra(&fake_client)->have_realip = true;
-    ok(addr_parse(&fake_client.extra->realip, STR("[2001:db8::1]:99"), 0, false) == 0,
+    client_extra(&fake_client);
+    fake->realip = &realip;
+    ok(addr_parse(&realip, STR("[2001:db8::1]:99"), 0, false) == 0,
        "an address");
     is_var("remote_addr", "2001:db8::1");
     is_var("remote_port", "99");
     ok(var_by_name(&fake->eval, STR("binary_remote_addr"), &out) && out.len == 16 &&
            memcmp(out.ptr, "\x20\x01\x0d\xb8", 4) == 0,
        "$binary_remote_addr has 16 bytes of IPv6");
-    fake_client.extra->have_realip = false;
+    fake->realip = NULL;
     fake_conn.peer.sa.sa_family = AF_UNIX;
     fake_conn.peer_len = sizeof(sa_family_t);
     is_var("remote_addr", "unix:");

@@ -35,7 +35,7 @@ static inline void UNUSED log_quietly(void)
 }
 
 /* Is page p + 1 in the list, every link of which must be answered by its neighbour? */
-static inline bool list_has(const struct zone *zone, uint32_t head, uint32_t p, bool *sound)
+static inline bool page_listed(const struct zone *zone, uint32_t head, uint32_t p, bool *sound)
 {
     uint32_t at, prev = 0, hops = 0;
     bool found = false;
@@ -79,7 +79,7 @@ static inline const char *small_check(const struct zone *zone, uint32_t p, uint6
         return "taken differs from the bitmap";
     if (taken == 0)
         return "an empty page was kept";
-    listed = list_has(zone, zone->header->slab.partial[class_], p, &sound);
+    listed = page_listed(zone, zone->header->slab.partial[class_], p, &sound);
     if (!sound)
         return "the list of a class is broken";
     if (listed != (taken < class_objects(class_)))
@@ -96,7 +96,7 @@ static inline const char *free_run_check(const struct zone *zone, uint32_t p, ui
 
     if (zone->pages[p].run != n || zone->pages[p + n - 1].run != n)
         return "a free run's length is wrong: not joined, or not noted";
-    if (!list_has(zone, zone->header->slab.bins[log2_floor(n)], p, &sound) || !sound)
+    if (!page_listed(zone, zone->header->slab.bins[log2_floor(n)], p, &sound) || !sound)
         return "a free run is not in its bin";
     return NULL;
 }
@@ -160,7 +160,7 @@ static inline const char *UNUSED keyed_check(struct zone *zone, struct keyed *t)
             if (!node_is_sound(zone, t, ref) || ++chained > t->count)
                 return "a chain is broken";
             if (node_find(zone, t, keyed_key(zone, t, node_value(node)),
-                          keyed_hash(t, keyed_key(zone, t, node_value(node)))) != node)
+                          hash_with(t->seed, keyed_key(zone, t, node_value(node)))) != node)
                 return "an entry is not found by its key";
         }
     }

@@ -48,7 +48,7 @@ static void test_ranges(void)
         { "bytes=4-5,0-1", "P 4-5 0-1" }, { "bytes=0-1,20-30", "P 0-1" },
         { "bytes=10-", "U" },           { "bytes=10-20", "U" },
         { "bytes=5-2", "U" },           { "bytes=-0", "U" },
-        { "bytes=-", "U" },             { "bytes=", "U" },
+        { "bytes=-", "U" },             { "bytes=", "I" },
         { "bytes=a-b", "U" },           { "bytes=1", "U" },
         { "bytes=1-2x", "U" },          { "bytes=1-2,", "U" },
         { "bytes=--1", "U" },           { "bytes=0-99999999999999999999", "U" },
@@ -93,8 +93,8 @@ static void test_expires(void)
     is_expires("epoch", false, EXPIRES_FINE, EXPIRES_EPOCH, 0);
     is_expires("max", false, EXPIRES_FINE, EXPIRES_MAX, 0);
     is_expires("off", false, EXPIRES_FINE, EXPIRES_OFF, 0);
-    is_expires("@25h", false, EXPIRES_INVALID, 0, 0);
-    is_expires("@-1h", false, EXPIRES_NEGATIVE_DAILY, 0, 0);
+    is_expires("@25h", false, EXPIRES_LONG_DAILY, 0, 0);
+    is_expires("@-1h", false, EXPIRES_INVALID, 0, 0);
     is_expires("", false, EXPIRES_INVALID, 0, 0);
     is_expires("+", false, EXPIRES_INVALID, 0, 0);
     is_expires("sometime", false, EXPIRES_INVALID, 0, 0);

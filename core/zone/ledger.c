@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Ledgers: which worker holds which objects of a zone. They own chunks of entries in the slab and the
+ * head of each worker's slot. Who dies in the midst of a change has its own ledger dropped soon after;
+ * until then its list of free entries may lack one, which nobody will ask for. So the only rule for the
+ * order of stores is that an entry is never seen to hold what it does not.
+ */
+#include "core/zone/layout.h"
+#include "core/zone/ledger.h"
+
+/* A few chunks of one size first, since the slab gives each size a page of its own; then whole pages. */
+#define CHUNK_MIN 256
+#define CHUNK_MAX ZONE_PAGE
+#define CHUNKS_SMALL 16
+#define ENTRY_FREE 1u /* set in a free entry, beside the offset of the next free one */
+
+struct chunk {
+    zone_off_t older;
+    uint32_t size;   /* of the chunk, in bytes */
+    uint32_t number; /* counted from the oldest */
+    zone_off_t entries[];
+};
+
+static struct chunk *chunk_at(const struct zone *zone, zone_off_t off)
+{
+    return (struct chunk *) (void *) (zone->base + off);
+}
+
+static zone_off_t *entry_at(const struct zone *zone, zone_off_t off)
+{
+    return (zone_off_t *) (void *) (zone->base + off);
+}
+
+static size_t chunk_entries(const struct chunk *chunk)
+{
+    return (chunk->size - sizeof(*chunk)) / sizeof(chunk->entries[0]);
+}
+
+/* A new chunk, all of it free. False: the zone is full. */
+static bool grow(struct zone *zone, struct ledger *ledger)
+{
+    uint32_t number = ledger->chunks != 0 ? chunk_at(zone, ledger->chunks)->number + 1 : 0;
+    uint32_t size = number < CHUNKS_SMALL ? CHUNK_MIN : CHUNK_MAX;
+    struct chunk *chunk = zone_alloc(zone, size);
+    zone_off_t first;
+    size_t n;
+
+    if (chunk == NULL && size > CHUNK_MIN) {
+        size = CHUNK_MIN;
+        chunk = zone_alloc(zone, size);
+    }
+    if (chunk == NULL)
+        return false;
+    chunk->older = ledger->chunks;
+    chunk->size = size;
+    chunk->number = number;
+    n = chunk_entries(chunk);
+    first = zone_off(zone, chunk->entries);
+    for (size_t i = 0; i < n; i++)
+        chunk->entries[i] = (i + 1 < n ? first + (i + 1) * sizeof(first) : ledger->free) | ENTRY_FREE;
+    ZONE_SET(ledger->chunks, zone_off(zone, chunk));
+    ZONE_SET(ledger->free, first);
+    return true;
+}
+
+zone_off_t ledger_take(struct zone *zone, const void *object)
+{
+    struct ledger *ledger = zone_my_slot(zone);
+    zone_off_t entry;
+
+    if (unlikely(ledger->free == 0) && !grow(zone, ledger))
+        return 0;
+    entry = ledger->free;
+    ZONE_SET(ledger->free, *entry_at(zone, entry) & ~(zone_off_t) ENTRY_FREE);
+    ZONE_SET(*entry_at(zone, entry), zone_off(zone, object));
+    return entry;
+}
+
+void *ledger_held(const struct zone *zone, zone_off_t entry)
+{
+    zone_off_t object = *entry_at(zone, entry);
+
+    ASSERT((object & ENTRY_FREE) == 0);
+    return zone_at(zone, object);
+}
+
+void ledger_give(struct zone *zone, zone_off_t entry)
+{
+    struct ledger *ledger = zone_my_slot(zone);
+
+    ZONE_SET(*entry_at(zone, entry), ledger->free | ENTRY_FREE);
+    ZONE_SET(ledger->free, entry);
+}
+
+/* What a dead process left: a chunk that the slab knows, with a size that it has room for. */
+static bool chunk_is_sound(const struct zone *zone, zone_off_t off)
+{
+    uint32_t size;
+
+    if (!slab_is_object(zone, off, CHUNK_MIN))
+        return false;
+    size = chunk_at(zone, off)->size;
+    return size >= CHUNK_MIN && size <= CHUNK_MAX && slab_is_object(zone, off, size);
+}
+
+bool ledger_each(struct zone *zone, const struct ledger *ledger,
+                 bool (*each)(struct zone *zone, zone_off_t object))
+{
+    uint64_t most = (uint64_t) zone->page_count * (ZONE_PAGE / CHUNK_MIN);
+
+    for (zone_off_t off = ledger->chunks; off != 0; off = chunk_at(zone, off)->older) {
+        const struct chunk *chunk = chunk_at(zone, off);
+
+        if (most-- == 0 || !chunk_is_sound(zone, off))
+            return false;
+        for (size_t i = 0; i < chunk_entries(chunk); i++) {
+            if ((chunk->entries[i] & ENTRY_FREE) == 0 && !each(zone, chunk->entries[i]))
+                return false;
+        }
+    }
+    return true;
+}
+
+void ledger_drop(struct zone *zone, struct ledger *ledger)
+{
+    ZONE_SET(ledger->free, 0);
+    while (ledger->chunks != 0) {
+        struct chunk *chunk = chunk_at(zone, ledger->chunks);
+
+        ZONE_SET(ledger->chunks, chunk->older);
+        zone_free(zone, chunk);
+    }
+}
+
+void ledger_forget_all(struct zone *zone)
+{
+    for (unsigned worker = 0; worker < ZONE_WORKERS; worker++) {
+        struct ledger *ledger = zone_slot(zone, worker);
+
+        if (ledger->chunks == 0 && ledger->free == 0)
+            continue;
+        ZONE_SET(ledger->free, 0);
+        ZONE_SET(ledger->chunks, 0);
+    }
+}

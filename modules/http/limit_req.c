@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * limit_req: requests are let through at a rate, by the method of the leaky bucket. A key's bucket
+ * holds how many requests, in thousandths, came faster than the rate allows. It leaks at that rate;
+ * more than `burst` in it and a request is refused, more than `delay` and it waits until the bucket
+ * has leaked that far. Buckets lie in a shared zone; one that has leaked dry is forgotten.
+ */
+#include "core/base/clock.h"
+#include "modules/http/limit.h"
+
+/* configure: switch=http_limit_req_module default=on */
+
+#define KEY_MAX 65535
+#define REQUEST 1000 /* what one of them adds to a bucket */
+#define RATE_MAX (UINT64_C(1) << 31)
+#define BURST_MAX (UINT64_C(1) << 50)
+#define IDLE_MS 60000       /* a dry bucket is kept for that long */
+#define CLOCKS_MAY_DIFFER_MS 60000
+#define EXPIRE_DELETES 2    /* old buckets that go, at most, for a new one */
+#define EXPIRE_STEPS 6      /* and how many are looked at for that */
+#define EVICT_STEPS 16
+
+static unsigned req_slot;
+
+/* In the zone. All zero, as a new one is, is a bucket that ran dry long ago. */
+struct bucket {
+    uint64_t time;   /* the last request's, milliseconds; and USED */
+    uint64_t excess; /* at that time, in thousandths of a request */
+};
+
+/*
+ * A bucket that is asked for stays where it is in the table's order, since moving it would touch three more cache
+ * lines; it is only marked, and moves when it has become the oldest.
+ */
+#define USED UINT64_C(1)
+
+struct req_zone {
+    struct limit_zone zone; /* first */
+    uint64_t rate;          /* thousandths of a request per second */
+};
+
+struct req_limit {
+    struct res_zone *res;
+    uint64_t burst, delay; /* thousandths of a request */
+    struct conf_pos pos;
+};
+
+struct req_limits {
+    struct req_limit *items;
+    unsigned count, capacity;
+};
+
+struct req_conf {
+    struct limit_settings settings;
+    struct req_limits limits;
+};
+
+/* A request that waits. */
+struct delay {
+    struct wait wait;
+    struct timer timer;
+    bool watches_hup;
+};
+
+/* Buckets ------------------------------------------------------------------------------------ */
+
+static uint64_t bucket_time(const struct bucket *b)
+{
+    return b->time >> 1;
+}
+
+/* How long ago the last request was. Workers read their clocks at different times, so it may lie ahead. */
+static uint64_t bucket_age(const struct bucket *b, uint64_t now)
+{
+    uint64_t then = bucket_time(b);
+
+    if (likely(then <= now))
+        return now - then;
+    return then - now > CLOCKS_MAY_DIFFER_MS ? 1 : 0;
+}
+
+/* What leaks out in so many milliseconds. */
+static uint64_t leaked(uint64_t rate, uint64_t age_ms)
+{
+    uint64_t product;
+
+    return __builtin_mul_overflow(rate, age_ms, &product) ? UINT64_MAX : product / 1000;
+}
+
+/* What the bucket would hold with one more request. */
+static uint64_t bucket_with_one(const struct bucket *b, uint64_t rate, uint64_t now)
+{
+    uint64_t out = leaked(rate, bucket_age(b, now)), in = b->excess + REQUEST;
+
+    return in > out ? in - out : 0;
+}
+
+/* Time and excess stand for each other; who dies in between lets one request leak too early or too late. */
+static void bucket_put(struct bucket *b, uint64_t excess, uint64_t now)
+{
+    b->excess = excess;
+    b->time = (bucket_age(b, now) != 0 ? now : bucket_time(b)) << 1 | USED;
+}
+
+static bool bucket_is_wanted(const struct bucket *b, uint64_t rate, uint64_t now)
+{
+    uint64_t age = bucket_age(b, now);
+
+    return age < IDLE_MS || b->excess > leaked(rate, age);
+}
+
+/* Second chance: the oldest goes to the young end if it was asked for since it was put into the order. */
+static bool spared(struct zone *zone, struct keyed *t, struct bucket *b)
+{
+    if ((b->time & USED) == 0)
+        return false;
+    b->time &= ~USED;
+    keyed_touch(zone, t, b);
+    return true;
+}
+
+/* Makes room: what nobody wants any more goes, a little with each new bucket. */
+static void expire(struct zone *zone, struct keyed *t, uint64_t rate, uint64_t now)
+{
+    unsigned deleted = 0;
+
+    for (unsigned i = 0; i < EXPIRE_STEPS && deleted < EXPIRE_DELETES; i++) {
+        struct bucket *b = keyed_oldest(zone, t, NULL);
+
+        if (b == NULL)
+            return;
+        if (!bucket_is_wanted(b, rate, now)) {
+            keyed_delete(zone, t, b);
+            deleted++;
+        } else if (!spared(zone, t, b)) {
+            return;
+        }
+    }
+}
+
+/* A new bucket, at the cost of old ones when the zone is full; NULL: even so. */
+static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct keyed_key *key, uint64_t rate,
+                                 uint64_t now)
+{
+    bool created;
+    struct bucket *b;
+
+    expire(zone, t, rate, now);
+    b = keyed_put_prepared(zone, t, key, 0, &created);
+    if (b != NULL)
+        return b;
+    for (unsigned i = 0; i < EVICT_STEPS; i++) {
+        b = keyed_oldest(zone, t, NULL);
+        if (b == NULL || !spared(zone, t, b))
+            break;
+    }
+    return keyed_put_prepared(zone, t, key, EVICT_STEPS, &created);
+}
+
+/* The limits of a request -------------------------------------------------------------------- */
+
+enum outcome { FITS, TOO_MANY, NO_ROOM };
+
+/*
+ * Whether one more request fits under a limit, and what its bucket then holds. Of several limits only
+ * the last one is also `charged` at once: before, all must have agreed.
+ */
+static enum outcome judge(const struct req_limit *limit, struct keyed_key *key, bool charged, uint64_t *excess)
+{
+    const struct req_zone *z = limit->res->spec.data;
+    struct zone *zone = limit->res->zone;
+    uint64_t now = clock_ms();
+    enum outcome outcome = FITS;
+    struct keyed *t;
+    struct bucket *b;
+
+    *excess = 0;
+    zone_lock(zone);
+    t = limit_table(zone);
+    b = keyed_get_prepared(zone, t, key, false);
+    if (likely(b != NULL)) {
+        *excess = bucket_with_one(b, z->rate, now);
+        if (*excess > limit->burst)
+            outcome = TOO_MANY;
+        else if (charged)
+            bucket_put(b, *excess, now);
+        b->time |= USED;
+    } else {
+        b = bucket_new(zone, t, key, z->rate, now);
+        if (b == NULL)
+            outcome = NO_ROOM;
+        else if (charged)
+            b->time = now << 1;
+    }
+    zone_unlock(zone);
+    if (unlikely(outcome == NO_ROOM))
+        log_alert(log_main, 0, "could not allocate node in limit_req zone \"%.*s\"",
+                  STR_ARG(limit->res->spec.name));
+    return outcome;
+}
+
+/* Charges a bucket that was judged before; what it holds now. */
+static uint64_t charge(const struct req_limit *limit, struct keyed_key *key)
+{
+    const struct req_zone *z = limit->res->spec.data;
+    struct zone *zone = limit->res->zone;
+    uint64_t now = clock_ms(), excess = 0;
+    struct keyed *t;
+    struct bucket *b;
+
+    zone_lock(zone);
+    t = limit_table(zone);
+    b = keyed_get_prepared(zone, t, key, false);
+    if (b == NULL)
+        b = bucket_new(zone, t, key, z->rate, now);
+    if (likely(b != NULL)) {
+        excess = bucket_with_one(b, z->rate, now);
+        bucket_put(b, excess, now);
+    }
+    zone_unlock(zone);
+    return excess;
+}
+
+static uint64_t delay_of(const struct req_limit *limit, uint64_t excess)
+{
+    const struct req_zone *z = limit->res->spec.data;
+
+    return excess > limit->delay ? (excess - limit->delay) * 1000 / z->rate : 0;
+}
+
+/* Log lines ---------------------------------------------------------------------------------- */
+
+static void log_refused(struct req *r, const struct req_conf *conf, const struct req_limit *limit,
+                        uint64_t excess)
+{
+    const char *dry = conf->settings.dry_run ? ", dry run" : "";
+
+    LOG(&r->log, conf->settings.log_level, 0,
+        "limiting requests%s, excess: %llu.%03llu by zone \"%.*s\"", dry,
+        (unsigned long long) excess / 1000, (unsigned long long) excess % 1000,
+        STR_ARG(limit->res->spec.name));
+    if (!conf->settings.dry_run)
+        req_refused(r, limit->pos, "limited by \"limit_req zone=%.*s\"",
+                    STR_ARG(limit->res->spec.name));
+}
+
+static void log_delayed(struct req *r, const struct req_conf *conf, const struct req_limit *limit,
+                        uint64_t excess, uint64_t delay_ms)
+{
+    /* A delay matters less than a refusal by one level, but there is none below info. */
+    unsigned level = MIN(conf->settings.log_level + 1, (unsigned) LOG_INFO_LEVEL);
+    const char *dry = conf->settings.dry_run ? ", dry run" : "";
+
+    LOG(&r->log, level, 0, "delaying request%s, excess: %llu.%03llu, by zone \"%.*s\"", dry,
+        (unsigned long long) excess / 1000, (unsigned long long) excess % 1000,
+        STR_ARG(limit->res->spec.name));
+    req_trace(r, limit->pos, "delayed by %llu ms by \"limit_req zone=%.*s\"",
+              (unsigned long long) delay_ms, STR_ARG(limit->res->spec.name));
+}
+
+/* Waiting ------------------------------------------------------------------------------------ */
+
+static void delay_end(struct delay *d, struct req *r)
+{
+    timer_drop(&d->timer);
+    if (d->watches_hup)
+        r->main->on_hup = NULL;
+}
+
+static void delay_cancel(struct wait *w)
+{
+    /* The request ends: nobody asks for its client any more. */
+    timer_drop(&container_of(w, struct delay, wait)->timer);
+}
+
+static void delay_over(struct timer *timer)
+{
+    struct delay *d = container_of(timer, struct delay, timer);
+    struct req *r = d->wait.req;
+
+    wait_end(&d->wait);
+    delay_end(d, r);
+    req_deliver(r, V_NEXT);
+}
+
+static void client_gone(struct req *main)
+{
+    main->on_hup = NULL;
+    log_info(&main->log, 0, "client prematurely closed connection");
+    req_abort(main, 499);
+}
+
+static enum verdict delay_start(struct req *r, uint64_t ms)
+{
+    struct delay *d = ARENA_NEW(r->arena, struct delay);
+
+    d->timer = (struct timer){ .deadline_ms = TIMER_OFF, .fire = delay_over };
+    wait_begin(r, &d->wait, delay_cancel);
+    if (r->main->on_hup == NULL && !r->background) {
+        r->main->on_hup = client_gone;
+        d->watches_hup = true;
+    }
+    timer_set(&d->timer, ms);
+    return V_WAIT;
+}
+
+/* The hook ----------------------------------------------------------------------------------- */
+
+/* A request before one limit whose key it has. */
+struct judged {
+    const struct req_limit *limit;
+    struct keyed_key key;
+    uint64_t excess;
+    bool charged;
+};
+
+/* All limits agree: charges those that have not been, and waits for as long as the slowest one says. */
+static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct judged *judged,
+                             unsigned count)
+{
+    const struct judged *slowest = NULL;
+    uint64_t longest_ms = 0;
+
+    for (struct judged *j = judged + count; j-- > judged;) {
+        uint64_t ms;
+
+        if (!j->charged)
+            j->excess = charge(j->limit, &j->key);
+        ms = delay_of(j->limit, j->excess);
+        if (ms > longest_ms) {
+            longest_ms = ms;
+            slowest = j;
+        }
+    }
+    if (likely(slowest == NULL)) {
+        limit_set_result(r, req_slot, LIMIT_PASSED);
+        return V_NEXT;
+    }
+    log_delayed(r, conf, slowest->limit, slowest->excess, longest_ms);
+    if (conf->settings.dry_run) {
+        limit_set_result(r, req_slot, LIMIT_DELAYED_DRY_RUN);
+        return V_NEXT;
+    }
+    limit_set_result(r, req_slot, LIMIT_DELAYED);
+    return delay_start(r, longest_ms);
+}
+
+static enum verdict req_run(struct req *r)
+{
+    const struct req_conf *conf = req_loc_conf(r, req_slot);
+    unsigned limits = conf->limits.count, count = 0;
+    struct judged one, *judged = &one;
+
+    if (limit_result(r, req_slot) != LIMIT_NOT_JUDGED)
+        return V_NEXT;
+    if (unlikely(limits > 1))
+        judged = ARENA_ARRAY(r->arena, struct judged, limits);
+    for (unsigned i = 0; i < limits; i++) {
+        struct judged *j = &judged[count];
+        enum outcome outcome;
+
+        j->limit = &conf->limits.items[i];
+        if (!limit_key(r, j->limit->res->spec.data, KEY_MAX, &j->key))
+            continue;
+        j->charged = i + 1 == limits;
+        outcome = judge(j->limit, &j->key, j->charged, &j->excess);
+        if (unlikely(outcome != FITS)) {
+            if (outcome == TOO_MANY)
+                log_refused(r, conf, j->limit, j->excess);
+            return limit_refuse(r, req_slot, &conf->settings);
+        }
+        count++;
+    }
+    return count > 0 ? let_pass(r, conf, judged, count) : V_NEXT;
+}
+
+static bool req_wanted(const struct level *level)
+{
+    const struct req_conf *conf = level_conf(level, STORE_LOC, req_slot);
+
+    return conf->limits.count > 0;
+}
+
+/* Zones -------------------------------------------------------------------------------------- */
+
+static int zone_init(struct zone *zone, void *data)
+{
+    struct keyed *t = keyed_new(zone, sizeof(struct bucket), 0);
+
+    (void) data;
+    if (t == NULL) {
+        log_emerg(log_main, 0, "limit_req zone \"%.*s\" is too small", STR_ARG(zone_name(zone)));
+        return -1;
+    }
+    zone_set_root(zone, zone_off(zone, t));
+    return 0;
+}
+
+static bool zone_recover_table(struct zone *zone)
+{
+    return keyed_recover(zone, limit_table(zone));
+}
+
+static const struct zone_kind req_kind = {
+    .name = "limit_req",
+    .version = 1,
+    .init = zone_init,
+    .recover = zone_recover_table,
+};
+
+/* Configuration ------------------------------------------------------------------------------ */
+
+/* "rate=10r/s", "rate=30r/m"; a bare number is per second. */
+static const char *set_rate(struct conf *cf, unsigned n, struct req_zone *z)
+{
+    struct str text = str_skip(cf->args[n], sizeof("rate=") - 1);
+    uint64_t scale = 1, rate;
+
+    if (str_ends(text, STR("r/s"))) {
+        text.len -= 3;
+    } else if (str_ends(text, STR("r/m"))) {
+        text.len -= 3;
+        scale = 60;
+    }
+    if (limit_number(text, RATE_MAX, &rate) != 0)
+        return conf_error_arg(cf, n, "invalid rate \"%.*s\"", STR_ARG(cf->args[n]));
+    z->rate = rate * REQUEST / scale;
+    return NULL;
+}
+
+static const char *zone_parameter(struct conf *cf, unsigned n, struct limit_zone *zone)
+{
+    if (str_starts(cf->args[n], STR("rate=")))
+        return set_rate(cf, n, container_of(zone, struct req_zone, zone));
+    if (str_eq(cf->args[n], STR("sync")))
+        return conf_error_arg(cf, n, "\"sync\" is not supported: servers do not share the state of a zone");
+    return conf_error_arg(cf, n, "invalid parameter \"%.*s\"", STR_ARG(cf->args[n]));
+}
+
+static const char *set_zone(struct conf *cf, void *field)
+{
+    struct req_zone *z = ARENA_NEW(cf->arena, struct req_zone);
+
+    (void) field;
+    z->rate = REQUEST;
+    return limit_zone_set(cf, &z->zone, &req_kind, zone_parameter);
+}
+
+/* One parameter of limit_req. */
+static const char *limit_parameter(struct conf *cf, unsigned n, struct req_limit *limit)
+{
+    struct str text = cf->args[n];
+    const char *error = NULL;
+    uint64_t number;
+
+    if (str_starts(text, STR("zone="))) {
+        limit->res = res_zone(cf, str_skip(text, 5), 0, &req_kind, &error);
+        return error;
+    }
+    if (str_starts(text, STR("burst="))) {
+        if (limit_number(str_skip(text, 6), BURST_MAX, &number) != 0)
+            return conf_error_arg(cf, n, "invalid burst value \"%.*s\"", STR_ARG(text));
+        limit->burst = number * REQUEST;
+        return NULL;
+    }
+    if (str_starts(text, STR("delay="))) {
+        if (limit_number(str_skip(text, 6), BURST_MAX, &number) != 0)
+            return conf_error_arg(cf, n, "invalid delay value \"%.*s\"", STR_ARG(text));
+        limit->delay = number * REQUEST;
+        return NULL;
+    }
+    if (str_eq(text, STR("nodelay"))) {
+        limit->delay = BURST_MAX * REQUEST;
+        return NULL;
+    }
+    return conf_error_arg(cf, n, "invalid parameter \"%.*s\"", STR_ARG(text));
+}
+
+static const char *set_limit(struct conf *cf, void *field)
+{
+    struct req_limits *limits = field;
+    struct req_limit limit = { .pos = cf->pos };
+
+    for (unsigned i = 1; i < cf->nargs; i++) {
+        const char *error = limit_parameter(cf, i, &limit);
+
+        if (error != NULL)
+            return error;
+    }
+    if (limit.res == NULL)
+        return conf_error(cf, "\"limit_req\" must have \"zone\" parameter");
+    for (unsigned i = 0; i < limits->count; i++) {
+        if (limits->items[i].res == limit.res)
+            return conf_error(cf, "\"limit_req\" directive is duplicate");
+    }
+    limits->items = arena_grow(cf->arena, limits->items, limits->count, &limits->capacity,
+                               sizeof(*limits->items));
+    limits->items[limits->count++] = limit;
+    return NULL;
+}
+
+static bool get_status(struct eval *e, const struct var *v, struct str *out)
+{
+    (void) v;
+    return limit_result_text(req_of(e), req_slot, out);
+}
+
+static const struct var_row variables[] = {
+    { "limit_req_status", get_status, NULL, 0, VAR_FRESH },
+    { NULL, NULL, NULL, 0, 0 },
+};
+
+static const struct directive directives[] = {
+    ROW_CALL("limit_req_zone", CTX_HTTP, ARGS3 | ARGS4 | ARG_REPEAT, set_zone, STORE_LOC,
+             "key zone=name:size rate=rate [sync]",
+             "A shared memory zone in which requests are counted by a key, and their allowed rate."),
+    ROW("limit_req", CTX_HSL, ARGS123 | ARG_REPEAT, set_limit, STORE_LOC, struct req_conf, limits,
+        INHERIT_WHOLE, NULL, "zone=name [burst=number] [nodelay | delay=number]",
+        "Limits the rate of requests per key of a zone."),
+    LIMIT_ROWS("limit_req", struct req_conf),
+    ROW_END,
+};
+
+static const struct hook hooks[] = {
+    { PHASE_PREACCESS, HOOK_LIMIT_REQ, req_run, req_wanted },
+    HOOK_END,
+};
+
+static const struct http_module http_limit_req = { .variables = variables, .hooks = hooks };
+
+const struct module module_http_limit_req = {
+    .name = "http_limit_req",
+    .slot = &req_slot,
+    .conf_size = { [STORE_LOC] = sizeof(struct req_conf) },
+    .directives = directives,
+    .http = &http_limit_req,
+};

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * realip: behind a trusted proxy the client's address is the one that the proxy names, in a field
+ * or in a PROXY header. It belongs to the request: the next one on the connection begins with the
+ * socket's peer again. Runs when the head has been read, with the server's settings, and again
+ * with the location's; the first replacement stays.
+ */
+#include "core/http/client.h"
+
+/* configure: switch=http_realip_module default=on */
+
+static unsigned realip_slot;
+
+struct trusted {
+    bool is_unix;
+    struct cidr net;
+};
+
+struct trusted_list {
+    struct trusted *items;
+    unsigned count, capacity;
+};
+
+enum source { FROM_FIELD, FROM_FORWARDED, FROM_PROXY_PROTOCOL };
+
+struct realip_conf {
+    struct trusted_list from;
+    enum source source;
+    struct str field;
+    bool recursive;
+};
+
+static bool is_trusted(const struct trusted_list *from, const struct addr *a)
+{
+    for (unsigned i = 0; i < from->count; i++) {
+        const struct trusted *t = &from->items[i];
+
+        if (t->is_unix ? a->sa.sa_family == AF_UNIX
+                       : a->sa.sa_family != AF_UNIX && cidr_match(&t->net, &a->sa))
+            return true;
+    }
+    return false;
+}
+
+/* "1.2.3.4", "1.2.3.4:80", "::1", "[::1]", "[::1]:80". Without a port it is 0. */
+static bool parse(struct addr *a, struct str text)
+{
+    if (str_casestarts(text, STR("unix:")))
+        return false;
+    if (addr_parse(a, text, 0, false) == 0)
+        return true;
+    if (addr_parse(a, text, 1, false) != 0)
+        return false;
+    addr_set_port(a, 0);
+    return true;
+}
+
+/* Cuts the last member off a list separated by commas and blanks. False: nothing is left. */
+static bool take_last(struct str *list, struct str *member)
+{
+    size_t end = list->len, start;
+
+    while (end > 0 && (list->ptr[end - 1] == ' ' || list->ptr[end - 1] == ','))
+        end--;
+    for (start = end; start > 0; start--) {
+        if (list->ptr[start - 1] == ' ' || list->ptr[start - 1] == ',')
+            break;
+    }
+    *member = str_from(list->ptr + start, end - start);
+    list->len = start;
+    return end > start;
+}
+
+/*
+ * Walks a list from its end while the address found so far is trusted. True: it may go on in the
+ * list before this one. What is no address ends the search: nobody vouches for what stands before.
+ */
+static bool walk(const struct realip_conf *conf, struct str list, struct addr *a, bool *found)
+{
+    struct str member;
+    struct addr next;
+    bool taken = false;
+
+    while (is_trusted(&conf->from, a)) {
+        if (taken && (list.len == 0 || !conf->recursive))
+            return conf->recursive;
+        if (!take_last(&list, &member) || !parse(&next, member))
+            return false;
+        *a = next;
+        taken = *found = true;
+    }
+    return false;
+}
+
+/* The lines of X-Forwarded-For are one list. */
+static void walk_lines(struct req *r, const struct realip_conf *conf, struct addr *a, bool *found)
+{
+    const struct fields *f = &r->in->fields;
+    const struct field **lines, *line = fields_get(f, T_X_FORWARDED_FOR);
+    unsigned n = 0;
+
+    for (const struct field *at = line; at != NULL; at = fields_next(f, at))
+        n++;
+    lines = ARENA_ARRAY(r->arena, const struct field *, n);
+    for (n = 0; line != NULL; line = fields_next(f, line))
+        lines[n++] = line;
+    while (n > 0 && walk(conf, lines[n - 1]->value, a, found))
+        n--;
+}
+
+static bool search(struct req *r, const struct realip_conf *conf, struct addr *a)
+{
+    const struct client_extra *x = r->client->extra;
+    const struct field *field;
+    bool found = false;
+
+    switch (conf->source) {
+    case FROM_FORWARDED:
+        walk_lines(r, conf, a, &found);
+        return found;
+    case FROM_PROXY_PROTOCOL:
+        if (x == NULL || !x->have_proxy || x->proxy_source.sa.sa_family == AF_UNIX
+            || !is_trusted(&conf->from, a))
+            return false;
+        *a = x->proxy_source;
+        return true;
+    case FROM_FIELD:
+        break;
+    }
+    field = fields_find(&r->in->fields, conf->field);
+    if (field != NULL)
+        walk(conf, field->value, a, &found);
+    return found;
+}
+
+static enum verdict realip_run(struct req *r)
+{
+    const struct realip_conf *conf = req_loc_conf(r, realip_slot);
+    struct addr a, room, *keep;
+
+    if (conf->from.count == 0 || r->main->realip != NULL)
+        return V_NEXT;
+    a = *client_socket_peer(r->client, &room);
+    if (!search(r, conf, &a))
+        return V_NEXT;
+    keep = arena_alloc(r->arena, sizeof(*keep));
+    *keep = a;
+    r->main->realip = keep;
+    return V_NEXT;
+}
+
+/* Variables ----------------------------------------------------------------------------------- */
+
+static bool get_addr(struct eval *e, const struct var *v, struct str *out)
+{
+    struct addr room;
+
+    (void) v;
+    *out = addr_dup_text(e->arena, client_socket_peer(req_of(e)->client, &room), false);
+    return true;
+}
+
+static bool get_port(struct eval *e, const struct var *v, struct str *out)
+{
+    struct addr room;
+    unsigned port = addr_port(client_socket_peer(req_of(e)->client, &room));
+
+    (void) v;
+    *out = port > 0 ? str_printf(e->arena, "%u", port) : STR("");
+    return true;
+}
+
+static const struct var_row variables[] = {
+    { "realip_remote_addr", get_addr, NULL, 0, 0 },
+    { "realip_remote_port", get_port, NULL, 0, 0 },
+    { NULL, NULL, NULL, 0, 0 },
+};
+
+/* Configuration ------------------------------------------------------------------------------- */
+
+static struct trusted *add(struct conf *cf, struct trusted_list *from)
+{
+    from->items = arena_grow(cf->arena, from->items, from->count, &from->capacity,
+                             sizeof(*from->items));
+    memset(&from->items[from->count], 0, sizeof(*from->items));
+    return &from->items[from->count++];
+}
+
+/* A name stands for all its addresses at the time of loading. */
+static const char *add_host(struct conf *cf, struct trusted_list *from, struct str host)
+{
+    struct addr *addrs;
+    const char *error;
+    int n = addr_resolve(cf->arena, host, 0, &addrs, &error);
+
+    if (n < 0)
+        return conf_error_arg(cf, 1, "%s in set_real_ip_from \"%.*s\"", error, STR_ARG(host));
+    for (int i = 0; i < n; i++) {
+        if (cidr_parse(&add(cf, from)->net, addr_dup_text(cf->arena, &addrs[i], false)) < 0)
+            from->count--;
+    }
+    return NULL;
+}
+
+static const char *set_from(struct conf *cf, void *field)
+{
+    struct trusted_list *from = field;
+    struct str text = cf->args[1];
+    struct cidr net;
+    int rc;
+
+    if (str_eq(text, STR("unix:"))) {
+        add(cf, from)->is_unix = true;
+        return NULL;
+    }
+    rc = cidr_parse(&net, text);
+    if (rc < 0)
+        return add_host(cf, from, text);
+    if (rc > 0)
+        conf_warn_at(cf, cf->arg_pos[1], "low address bits of %.*s are meaningless",
+                     STR_ARG(text));
+    add(cf, from)->net = net;
+    return NULL;
+}
+
+static const char *set_header(struct conf *cf, void *field)
+{
+    struct realip_conf *conf = container_of(field, struct realip_conf, source);
+    struct str name = cf->args[1];
+
+    if (str_eq(name, STR("proxy_protocol")))
+        conf->source = FROM_PROXY_PROTOCOL;
+    else if (str_eq(name, STR("X-Forwarded-For")))
+        conf->source = FROM_FORWARDED;
+    else
+        conf->source = FROM_FIELD;
+    conf->field = name;
+    return NULL;
+}
+
+static bool realip_wanted(const struct level *level)
+{
+    const struct realip_conf *conf = level_conf(level, STORE_LOC, realip_slot);
+
+    return conf->from.count > 0;
+}
+
+enum { GROUP_HEADER = 1 };
+
+static const struct directive directives[] = {
+    ROW("set_real_ip_from", CTX_HSL, ARGS1 | ARG_REPEAT, set_from, STORE_LOC, struct realip_conf,
+        from, INHERIT_WHOLE, NULL, "address | CIDR | unix:",
+        "Addresses that are trusted to name the client's address."),
+    ROW("real_ip_header", CTX_HSL, ARGS1, set_header, STORE_LOC, struct realip_conf, source,
+        INHERIT_SCALAR, "X-Real-IP", "field | X-Real-IP | X-Forwarded-For | proxy_protocol",
+        "The field that holds the client's address.", .group = GROUP_HEADER),
+    { .name = ".field", .store = STORE_LOC, .offset = offsetof(struct realip_conf, field),
+      .size = sizeof(struct str), .inherit = INHERIT_SCALAR, .group = GROUP_HEADER },
+    ROW("real_ip_recursive", CTX_HSL, ARG_FLAG, conf_set_flag, STORE_LOC, struct realip_conf,
+        recursive, INHERIT_SCALAR, "off", "on | off",
+        "Whether trusted addresses in the field are passed over too."),
+    ROW_END,
+};
+
+static const struct hook hooks[] = {
+    { PHASE_POST_READ, HOOK_REALIP, realip_run, realip_wanted },
+    { PHASE_PREACCESS, HOOK_REALIP, realip_run, realip_wanted },
+    HOOK_END,
+};
+
+static const struct http_module http_realip = { .variables = variables, .hooks = hooks };
+
+const struct module module_http_realip = {
+    .name = "http_realip",
+    .slot = &realip_slot,
+    .conf_size = { [STORE_LOC] = sizeof(struct realip_conf) },
+    .directives = directives,
+    .http = &http_realip,
+};

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The passes over a group's servers, and what attempts do to the numbers that they look at. */
+#include "modules/upstream/peers.h"
+
+#include <float.h>
+
+/* How much of a new time goes into the average. */
+#define TIME_SHARE 0.125f
+
+/* The set ------------------------------------------------------------------------------------- */
+
+/* Each array begins on a cache line of its own. */
+static size_t array_size(unsigned capacity)
+{
+    return ((size_t) capacity * 4 + 63) & ~(size_t) 63;
+}
+
+static size_t header_size(void)
+{
+    return (sizeof(struct peer_set) + 63) & ~(size_t) 63;
+}
+
+size_t peers_size(unsigned capacity)
+{
+    return header_size() + 6 * array_size(capacity) + capacity * sizeof(struct peer_record);
+}
+
+void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow)
+{
+    struct peer_set *set = memory;
+
+    set->capacity = capacity;
+    set->scale = slow ? PEERS_SCALE : 1;
+    peers_map(v, memory);
+}
+
+void peers_map(struct peer_view *v, void *memory)
+{
+    char *p = memory;
+    size_t step;
+
+    v->set = memory;
+    v->held = NULL;
+    step = array_size(v->set->capacity);
+    p += header_size();
+    v->state = (uint32_t *) (void *) p;
+    v->current = (int32_t *) (void *) (p + step);
+    v->effective = (int32_t *) (void *) (p + 2 * step);
+    v->weight = (int32_t *) (void *) (p + 3 * step);
+    v->conns = (uint32_t *) (void *) (p + 4 * step);
+    v->time_ms = (float *) (void *) (p + 5 * step);
+    v->records = (struct peer_record *) (void *) (p + 6 * step);
+}
+
+unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
+                   const struct peer_record *record)
+{
+    struct peer_set *set = v->set;
+    unsigned i = set->count++;
+
+    ASSERT(i < set->capacity);
+    weight *= (int32_t) set->scale;
+    v->weight[i] = v->effective[i] = weight;
+    v->state[i] = state;
+    v->records[i] = *record;
+    if (state & PEER_BACKUP) {
+        set->backup_live += !(state & PEER_DOWN);
+    } else {
+        set->uniform = set->weight == 0 || (set->uniform && weight == v->weight[0]);
+        set->weight += weight;
+        set->primary_live += !(state & PEER_DOWN);
+        set->troubled += state != 0;
+    }
+    return i;
+}
+
+/* Attempts ------------------------------------------------------------------------------------ */
+
+/* Every change of a state but PEER_TRIED comes through here: primary servers with trouble are counted. */
+static void set_state(struct peer_view *v, unsigned i, uint32_t state)
+{
+    if (!(state & PEER_BACKUP))
+        v->set->troubled += (uint32_t) (state != 0) - (uint32_t) (v->state[i] != 0);
+    v->state[i] = state;
+}
+
+/* Its weight from now on, and how much of it. */
+static void set_weight(struct peer_view *v, unsigned i, int32_t weight)
+{
+    v->weight[i] = v->effective[i] = weight;
+}
+
+/* A server that is well again begins with little. full: what it weighs else. */
+static void slow_begin(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->slow_start_s == 0) || rec->slow_from_s != 0)
+        return;
+    rec->slow_from_s = MAX(now_s, 1);
+    rec->slow_weight = v->weight[i];
+    v->set->slowing++;
+    set_weight(v, i, 1);
+}
+
+static void slow_end(struct peer_view *v, unsigned i)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->slow_from_s == 0))
+        return;
+    rec->slow_from_s = 0;
+    v->set->slowing--;
+    set_weight(v, i, rec->slow_weight);
+}
+
+static void slow_grow(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+    uint64_t elapsed_s = now_s - rec->slow_from_s;
+
+    if (rec->slow_from_s == 0)
+        return;
+    if (elapsed_s >= rec->slow_start_s)
+        slow_end(v, i);
+    else
+        set_weight(v, i, MAX(1, (int32_t) ((uint64_t) rec->slow_weight * elapsed_s / rec->slow_start_s)));
+}
+
+static void mend(struct peer_view *v, unsigned i)
+{
+    if (v->state[i] & PEER_BROKEN) {
+        set_state(v, i, v->state[i] & ~(uint32_t) PEER_BROKEN);
+        v->set->broken--;
+    }
+}
+
+static bool breaks(struct peer_view *v, unsigned i)
+{
+    const struct peer_record *rec = &v->records[i];
+
+    if (rec->max_fails == 0 || rec->fails < rec->max_fails || (v->state[i] & PEER_BROKEN))
+        return false;
+    set_state(v, i, v->state[i] | PEER_BROKEN);
+    v->set->broken++;
+    slow_end(v, i);
+    return true;
+}
+
+void peers_look(struct peer_view *v, uint64_t now_s)
+{
+    struct peer_set *set = v->set;
+
+    if (likely(set->broken + set->slowing == 0) || set->looked_s == now_s)
+        return;
+    set->looked_s = now_s;
+    for (unsigned i = 0; i < set->count; i++) {
+        slow_grow(v, i, now_s);
+        if ((v->state[i] & PEER_BROKEN) && now_s - v->records[i].checked_s > v->records[i].fail_timeout_s)
+            mend(v, i);
+    }
+}
+
+void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (v->held != NULL)
+        v->held[i]++;
+    v->conns[i]++;
+    v->set->conns++;
+    if (unlikely(rec->max_conns > 0) && v->conns[i] >= rec->max_conns)
+        set_state(v, i, v->state[i] | PEER_FULL);
+    if (unlikely(rec->fails > 0) && now_s - rec->checked_s > rec->fail_timeout_s) {
+        /* One request looks whether it is well again; until that is known the others go elsewhere. */
+        rec->checked_s = now_s;
+        breaks(v, i);
+    }
+}
+
+void peers_give_back(struct peer_view *v, unsigned i)
+{
+    ASSERT(v->conns[i] > 0 && v->set->conns > 0);
+    if (v->held != NULL)
+        v->held[i]--;
+    peers_count(v, i, -1);
+}
+
+void peers_count(struct peer_view *v, unsigned i, int64_t n)
+{
+    uint32_t max = v->records[i].max_conns;
+
+    v->conns[i] += (uint32_t) n;
+    v->set->conns += (uint32_t) n;
+    if (unlikely(max > 0))
+        set_state(v, i, v->conns[i] >= max ? v->state[i] | PEER_FULL
+                                           : v->state[i] & ~(uint32_t) PEER_FULL);
+}
+
+void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k)
+{
+    v->records[i].fails = from->records[k].fails;
+    v->records[i].accessed_s = from->records[k].accessed_s;
+    v->records[i].checked_s = from->records[k].checked_s;
+    v->time_ms[i] = from->time_ms[k];
+    if (from->state[k] & PEER_BROKEN)
+        breaks(v, i);
+}
+
+void peers_reset(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+
+    set->conns = set->broken = set->troubled = 0;
+    set->turning = set->lowered = false;
+    for (unsigned i = 0; i < set->count; i++) {
+        v->conns[i] = 0;
+        v->current[i] = 0;
+        v->effective[i] = v->weight[i];
+        v->state[i] &= ~(uint32_t) (PEER_TRIED | PEER_FULL);
+        set->broken += (v->state[i] & PEER_BROKEN) != 0;
+        set->troubled += (v->state[i] & ~(uint32_t) PEER_BACKUP) != 0 && !(v->state[i] & PEER_BACKUP);
+    }
+}
+
+bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    rec->fails++;
+    rec->accessed_s = rec->checked_s = now_s;
+    if (rec->max_fails == 0)
+        return false;
+    v->effective[i] = MAX(0, v->effective[i] - (int32_t) (v->weight[i] / rec->max_fails));
+    v->set->lowered = true;
+    breaks(v, i);
+    return rec->fails >= rec->max_fails;
+}
+
+void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s)
+{
+    struct peer_record *rec = &v->records[i];
+
+    if (likely(rec->fails == 0) || rec->accessed_s >= rec->checked_s)
+        return;
+    rec->fails = 0;
+    if (v->state[i] & PEER_BROKEN)
+        slow_begin(v, i, now_s);
+    mend(v, i);
+}
+
+void peers_timed(struct peer_view *v, unsigned i, float ms)
+{
+    v->time_ms[i] = v->time_ms[i] > 0 ? v->time_ms[i] + (ms - v->time_ms[i]) * TIME_SHARE : ms;
+}
+
+/* Passes -------------------------------------------------------------------------------------- */
+
+/*
+ * What smooth round robin would have made of the numbers while servers simply took turns: those whose turn was have paid
+ * for all, all have gained. And whether failures are over that had lowered weights.
+ */
+static void settle(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+    int32_t primary = 0, before = 0;
+
+    if (likely(!set->turning && !set->lowered))
+        return;
+    set->lowered = false;
+    for (unsigned i = 0; i < set->count; i++) {
+        primary += !(v->state[i] & PEER_BACKUP);
+        before += !(v->state[i] & PEER_BACKUP) && i < set->turn;
+        set->lowered |= v->effective[i] < v->weight[i];
+    }
+    if (!set->turning)
+        return;
+    set->turning = false;
+    for (unsigned i = 0; i < set->count; i++) {
+        if (!(v->state[i] & PEER_BACKUP))
+            v->current[i] = (before - (i < set->turn ? primary : 0)) * v->weight[i];
+    }
+}
+
+/*
+ * What is compared. A quotient of two integers of this size is the same double for equal fractions and another
+ * one for others, so that equals are told exactly.
+ */
+enum score { SCORE_NONE, SCORE_CONNS, SCORE_CONNS_PER_WEIGHT, SCORE_TIME };
+
+static inline __attribute__((always_inline)) double score_of(const struct peer_view *v,
+                                                             enum score kind, unsigned i)
+{
+    switch (kind) {
+    case SCORE_CONNS:
+        return v->conns[i];
+    case SCORE_CONNS_PER_WEIGHT:
+        return (double) v->conns[i] / v->weight[i];
+    case SCORE_TIME:
+        return (double) v->time_ms[i] * (v->conns[i] + 1) / v->weight[i];
+    default:
+        return 0;
+    }
+}
+
+/* The least score of any server, and how many have it. */
+static inline __attribute__((always_inline)) double least_score(const struct peer_view *v,
+                                                                uint32_t want, enum score kind,
+                                                                unsigned *many)
+{
+    unsigned count = v->set->count, n = 0;
+    double least = DBL_MAX;
+
+    for (unsigned i = 0; i < count; i++) {
+        double all = score_of(v, kind, i), s = v->state[i] == want ? all : DBL_MAX;
+
+        least = s < least ? s : least;
+    }
+    for (unsigned i = 0; i < count; i++)
+        n += (v->state[i] == want) & (score_of(v, kind, i) == least);
+    *many = n;
+    return least;
+}
+
+/*
+ * Those that may be chosen and have the score gain their weight, without a branch. Returns what was gained in
+ * all; *most is what the richest has.
+ */
+static inline __attribute__((always_inline)) int32_t gain(const struct peer_view *v, uint32_t want,
+                                                          enum score kind, double least,
+                                                          int32_t *most)
+{
+    const uint32_t *restrict state = v->state;
+    int32_t *restrict current = v->current, *restrict effective = v->effective;
+    const int32_t *restrict weight = v->weight;
+    int32_t total = 0, best = INT32_MIN, scale = (int32_t) v->set->scale;
+
+    for (unsigned i = 0, n = v->set->count; i < n; i++) {
+        int32_t on = -(int32_t) ((state[i] == want)
+                                 & (kind == SCORE_NONE || score_of(v, kind, i) == least));
+        int32_t e = effective[i] & on, c = current[i] + e;
+
+        current[i] = c;
+        total += e;
+        effective[i] += MIN(weight[i] - effective[i], scale) & on;
+        c = on ? c : INT32_MIN;
+        best = c > best ? c : best;
+    }
+    *most = best;
+    return total;
+}
+
+/* The choice among those with the least score. */
+static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v, uint32_t want,
+                                                             enum score kind)
+{
+    unsigned many = 2;
+    double least = kind == SCORE_NONE ? 0 : least_score(v, want, kind, &many);
+    int32_t most = 0, total = many > 1 ? gain(v, want, kind, least, &most) : 0;
+
+    for (unsigned i = 0, n = v->set->count; i < n; i++) {
+        if ((many > 1 && v->current[i] != most) || v->state[i] != want
+            || (kind != SCORE_NONE && score_of(v, kind, i) != least))
+            continue;
+        v->current[i] -= total;
+        return i;
+    }
+    return PEERS_NONE;
+}
+
+unsigned peers_smooth(struct peer_view *v, uint32_t want)
+{
+    settle(v);
+    return choose(v, want, SCORE_NONE);
+}
+
+unsigned peers_least(struct peer_view *v, uint32_t want)
+{
+    settle(v);
+    return want == 0 && v->set->uniform && v->set->slowing == 0
+               ? choose(v, want, SCORE_CONNS)
+                                        : choose(v, want, SCORE_CONNS_PER_WEIGHT);
+}
+
+unsigned peers_fastest(struct peer_view *v, uint32_t want)
+{
+    settle(v);
+    return choose(v, want, SCORE_TIME);
+}
+
+/* Turns ------------------------------------------------------------------------------------------ */
+
+unsigned peers_turn(struct peer_view *v)
+{
+    struct peer_set *set = v->set;
+    unsigned i;
+
+    if (!set->uniform || set->troubled + set->slowing > 0 || set->lowered)
+        return peers_smooth(v, 0);
+    if (!set->turning) {
+        /* Whom a pass would choose begins. */
+        i = 0;
+        for (unsigned k = 0; k < set->count; k++) {
+            if (v->state[k] == 0 && (v->state[i] != 0 || v->current[k] > v->current[i]))
+                i = k;
+        }
+        set->turning = true;
+        set->turn = i;
+    }
+    for (unsigned n = 0; n < set->count; n++) {
+        i = set->turn;
+        set->turn = i + 1 == set->count ? 0 : i + 1;
+        if (likely(v->state[i] == 0))
+            return i;
+    }
+    return PEERS_NONE;
+}

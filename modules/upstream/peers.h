@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What is known of a group's servers while they serve: weights as they stand, connections, failures.
+ * Arrays by the server's index, one for each thing that a choice looks at, so that a pass over a
+ * thousand servers reads a few lines of memory in order. No pointers in it: a set can lie in a zone
+ * and be used by all workers, each through a view of its own. Used by the balancers and groups.c.
+ */
+#ifndef MODULES_UPSTREAM_PEERS_H
+#define MODULES_UPSTREAM_PEERS_H
+
+#include "core/base/arena.h"
+#include "core/base/base.h"
+
+/* Why a server is not chosen: a bit each. What is left, PEER_BACKUP, says when it is. */
+enum {
+    PEER_DOWN = 1,   /* the configuration says so */
+    PEER_BROKEN = 2, /* max_fails failures; asked again when fail_timeout has passed */
+    PEER_FULL = 4,   /* max_conns connections */
+    PEER_TRIED = 8,  /* by the request that is choosing now; never set between two choices */
+    PEER_DRAIN = 16, /* asked for clients that are bound to it, and nobody else */
+    PEER_BACKUP = 32, /* asked when no other server can be */
+};
+
+#define PEERS_NONE UINT32_MAX
+/* Of one server, and of a group in sum, so that no pass overflows. */
+#define PEER_WEIGHT_MAX 1000000
+#define PEERS_WEIGHT_MAX 2000000000
+#define PEERS_SCALE 100 /* of groups with slow starts */
+
+/* What `server` says of a server, and what is known of it besides. Times are seconds of the monotonic clock. */
+struct peer_record {
+    int64_t max_fails;
+    uint64_t fail_timeout_s;
+    uint64_t accessed_s;     /* of the last failure */
+    uint64_t checked_s;      /* of the last failure, or of the look after fail_timeout */
+    uint32_t fails;
+    uint32_t max_conns;      /* 0: no limit */
+    uint64_t slow_start_s;   /* 0: none */
+    uint64_t slow_from_s;    /* since when its weight grows; 0: it has its weight */
+    int32_t slow_weight;     /* to what, while it grows */
+};
+
+struct peer_set {
+    uint32_t capacity, count;
+    uint32_t primary_live, backup_live; /* without PEER_DOWN */
+    uint32_t broken;         /* with PEER_BROKEN */
+    uint32_t conns;          /* of all servers */
+    uint64_t looked_s;       /* when the broken ones were last looked at */
+    int64_t weight;          /* of all primary servers, PEER_DOWN or not */
+    uint32_t troubled;       /* primary servers whose state is not 0 */
+    uint32_t turn;           /* while turning: whose turn it is; `current` is then not kept */
+    uint32_t scale;          /* weights are kept so many times, for slow starts in small steps */
+    uint32_t slowing;        /* servers whose weight grows */
+    bool turning;
+    bool lowered;            /* some effective weight may be below the weight */
+    bool uniform;            /* all primary servers weigh the same */
+};
+
+/* Where the arrays of a set lie in this process. */
+struct peer_view {
+    struct peer_set *set;
+    uint32_t *state;
+    int32_t *current, *effective, *weight;
+    uint32_t *conns;
+    float *time_ms;          /* moving average of the time that the method asks for; 0: none yet */
+    struct peer_record *records;
+    uint32_t *held;          /* this worker's share of conns; NULL: nobody asks for it */
+};
+
+/* Bytes for `capacity` servers. */
+size_t peers_size(unsigned capacity);
+/* Makes an empty set of zeroed memory of that size, aligned to 16. slow: some servers will have slow_start_s. */
+void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow);
+/* A view of a set that is there. */
+void peers_map(struct peer_view *v, void *memory);
+/* Adds a server (count < capacity): its index. state: PEER_DOWN and PEER_BACKUP. */
+unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
+                   const struct peer_record *record);
+
+/* Whether a client that is bound to the server can be served by it. */
+static inline bool peers_serves(const struct peer_view *v, unsigned i)
+{
+    return (v->state[i] & ~(uint32_t) (PEER_DRAIN | PEER_BACKUP)) == 0;
+}
+
+/* Broken servers whose fail_timeout is over may be chosen again, slow ones grow. Once a second is enough. */
+void peers_look(struct peer_view *v, uint64_t now_s);
+/* Chosen: the connection is counted. */
+void peers_take(struct peer_view *v, unsigned i, uint64_t now_s);
+/* The connection is over. */
+void peers_give_back(struct peer_view *v, unsigned i);
+/* An attempt has failed. True: the server is out for a while now. */
+bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s);
+/* An attempt went well: if it was the look after fail_timeout, failures are forgotten. */
+void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s);
+/* What is known of server k of another set is known of server i. */
+void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k);
+/* n connections more or fewer, of another worker. */
+void peers_count(struct peer_view *v, unsigned i, int64_t n);
+/* After somebody died in the midst of a change: no connections, nobody's turn, sums made anew. */
+void peers_reset(struct peer_view *v);
+/* Into the moving average of an answer's time. */
+void peers_timed(struct peer_view *v, unsigned i, float ms);
+
+/*
+ * One step of smooth weighted round robin among the servers whose state is exactly `want` (0 or PEER_BACKUP): each gains its
+ * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none. The cost grows by a nanosecond
+ * with every few servers.
+ */
+unsigned peers_smooth(struct peer_view *v, uint32_t want);
+/* The same for want 0, in constant time while all servers weigh the same and none has trouble: they take turns. */
+unsigned peers_turn(struct peer_view *v);
+/* The one with the fewest connections for its weight; several take turns by weight. */
+unsigned peers_least(struct peer_view *v, uint32_t want);
+/* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
+unsigned peers_fastest(struct peer_view *v, uint32_t want);
+
+#endif
