@@ -96,6 +96,7 @@ http {
         location /checkup { proxy_pass http://backend/ok; }
         location /check { return 403; }
         location /mirror/ { add_header X-Loc mirror always; mirror /checkup; alias {{dir}}/html/; } #? mirror
+        location /dav/ { add_header X-Loc dav always; dav_methods PUT DELETE MKCOL COPY MOVE; alias {{dir}}/html/; } #? dav_methods
         location /ssi/ { add_header X-Loc ssi always; ssi on; alias {{dir}}/html/; } #? ssi
         location /loop/ { rewrite ^ /loop/x last; }
         location /spool/ {
@@ -225,7 +226,7 @@ my @table = (
     ['case and final dot', '/', ['server main.test (exact name)'], { host => 'MAIN.test.' }],
     ['upstream', '/up/x%20y/%2f?z=1', ['location /up/', 'proxy_pass http://backend/base/x%20y/?z=1 LINE{proxy_pass http://backend/base/}',
         'upstream backend (round robin, 3 servers) LINE{upstream backend}',
-        'peer 127.0.0.1:' . $p->port('up') . ' weight=3, asked first by a new worker LINE{weight=3}',
+        'peer 127.0.0.1:' . $p->port('up') . ' weight=3, asked first LINE{weight=3}',
         '127.0.0.1:' . $p->port('up2') . ' backup', '127.0.0.1:' . $p->port('up3') . ' down',
         'error_page 502, if no server answers: @fallback'], { headers => ['X-Kind' => 'Ax', 'User-Agent' => 'me'] }],
     ['upstream as it is', '/plain/%41?b', ['proxy_pass http://127.0.0.1:' . $p->port('up') . '/plain/%41?b',
@@ -236,6 +237,16 @@ my @table = (
         "file $dir/html/a.txt"], { needs => 'auth_request' }],
     ['mirror', '/mirror/a.txt', ['#1 subrequest GET /checkup (in the background)', '#1 proxy_pass http://backend/ok'], { needs => 'mirror' }],
     ['included', '/ssi/inc.html', ['#1 subrequest GET /static/a.txt', '#2 subrequest GET /checkup', "#1 file $dir/html/a.txt", '#2 status as the upstream answers'], { needs => 'ssi' }],
+    ['a file to be written', '/dav/new.txt', ['dav_methods would write "' . $dir . '/html/new.txt" LINE{location /dav/}'],
+        { method => 'PUT', body => 'x', needs => 'dav_methods', there => 'new.txt' }],
+    ['a file to be replaced', '/dav/new.txt', ['dav_methods would replace "' . $dir . '/html/new.txt"'], { method => 'PUT', body => 'y', needs => 'dav_methods' }],
+    ['a directory to be made', '/dav/made/', ['dav_methods would make "' . $dir . '/html/made"'], { method => 'MKCOL', needs => 'dav_methods', there => 'made' }],
+    ['one that is there', '/dav/made/', ['log [error] mkdir()'], { method => 'MKCOL', needs => 'dav_methods' }],
+    ['one in none', '/dav/none/made/', ['log [error] mkdir()'], { method => 'MKCOL', needs => 'dav_methods' }],
+    ['a file to be copied', '/dav/new.txt', ['dav_methods would copy "' . $dir . '/html/new.txt"'],
+        { method => 'COPY', headers => [Destination => '/dav/copied.txt'], needs => 'dav_methods', there => 'copied.txt' }],
+    ['a file to be removed', '/dav/new.txt', ['dav_methods would remove "' . $dir . '/html/new.txt"'], { method => 'DELETE', needs => 'dav_methods', gone => 'new.txt' }],
+    ['a file that is not there', '/dav/new.txt', [], { method => 'DELETE', needs => 'dav_methods' }],
     ['a body for the upstream', '/spool/', ['Content-Length: 5000'], { method => 'POST', body => 'x' x 5000 }],
 );
 
@@ -273,6 +284,8 @@ for (@table) {
     unlike $e->{out}, qr/^ +(?:#\d+ )?(?!location|limit_except)\w+ +location /m, "$name: locations are called that";
     like $e->{out}, qr/^  listen +127\.0\.0\.1:$port +proxyd\.conf:\d+$/m, "$name: the address";
     is $e->{answer}, $o->{status}, "$name: the status" if $o->{status};
+    ok !-e "$dir/html/$o->{there}", "$name: not done" if $o->{there};
+    ok -e "$dir/html/$o->{gone}", "$name: not done" if $o->{gone};
     next if $o->{unseen} || $o->{slow};
 
     # What the server does.

@@ -29,7 +29,7 @@ static void explain_peer(struct req *r, const struct upstream *g, const struct p
     req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weighs,
               state & PEER_BACKUP ? " backup" : "", state & PEER_DOWN ? " down" : "",
               stand_in ? " (a name that is not looked up here)" : "",
-              chosen && g->count > 1 ? ", asked first by a new worker" : "");
+              chosen && g->count > 1 ? ", asked first" : "");
 }
 
 static void explain_group(struct req *r, const struct exchange *x)
@@ -43,7 +43,8 @@ static void explain_group(struct req *r, const struct exchange *x)
         return;
     }
     req_trace(r, g->pos, "upstream %.*s (%s%u server%s)", STR_ARG(g->name),
-              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count, g->count == 1 ? "" : "s");
+              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count,
+              g->count == 1 ? "" : "s");
     for (unsigned i = 0; i < g->count; i++)
         explain_peer(r, g, &g->peers[i], x->choice.peer == &g->peers[i]);
 }
