@@ -12,7 +12,7 @@ use Test::More import => ['!explain'];
 use Proxyd;
 
 my %files = (
-    'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", 'html/big' => 'x' x 200_000,
+    'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", passwords => "u:{PLAIN}p\n", 'html/big' => 'x' x 200_000,
     'html/inc.html' => '<!--# include virtual="/static/a.txt" --><!--# include virtual="/checkup" -->',
 );
 my $p = Proxyd->new(files => \%files, conf => <<'EOT');
@@ -97,6 +97,11 @@ http {
         location /check { return 403; }
         location /mirror/ { add_header X-Loc mirror always; mirror /checkup; alias {{dir}}/html/; } #? mirror
         location /dav/ { add_header X-Loc dav always; dav_methods PUT DELETE MKCOL COPY MOVE; alias {{dir}}/html/; } #? dav_methods
+        location /list/ { add_header X-Loc list always; autoindex on; index none; alias {{dir}}/html/dir/; } #? autoindex
+        location = /stub { add_header X-Loc stub always; stub_status; } #? stub_status
+        location = /gif { add_header X-Loc gif always; empty_gif; } #? empty_gif
+        location /real/ { add_header X-Loc real always; set_real_ip_from 127.0.0.1; real_ip_header X-Real; deny 10.0.0.0/8; alias {{dir}}/html/; } #? set_real_ip_from
+        location /basic/ { add_header X-Loc basic always; auth_basic x; auth_basic_user_file {{dir}}/passwords; } #? auth_basic
         location /ssi/ { add_header X-Loc ssi always; ssi on; alias {{dir}}/html/; } #? ssi
         location /loop/ { rewrite ^ /loop/x last; }
         location /spool/ {
@@ -237,6 +242,12 @@ my @table = (
         "file $dir/html/a.txt"], { needs => 'auth_request' }],
     ['mirror', '/mirror/a.txt', ['#1 subrequest GET /checkup (in the background)', '#1 proxy_pass http://backend/ok'], { needs => 'mirror' }],
     ['included', '/ssi/inc.html', ['#1 subrequest GET /static/a.txt', '#2 subrequest GET /checkup', "#1 file $dir/html/a.txt", '#2 status as the upstream answers'], { needs => 'ssi' }],
+    ['a directory listed', '/list/', ['autoindex lists the directory LINE{location /list/}'], { needs => 'autoindex' }],
+    ['status', '/stub', ['stub_status answers LINE{location = /stub}'], { needs => 'stub_status' }],
+    ['a picture', '/gif', ['empty_gif answers LINE{location = /gif}'], { needs => 'empty_gif' }],
+    ['another client', '/real/a.txt', ['set_real_ip_from lets 10.1.2.3 be the client LINE{location /real/}', 'access forbidden by "deny 10.0.0.0/8" LINE{location /real/}'],
+        { headers => ['X-Real' => '10.1.2.3'], needs => 'set_real_ip_from' }],
+    ['no password', '/basic/', ['auth_basic no user or password came for "auth_basic" LINE{location /basic/}'], { needs => 'auth_basic' }],
     ['a file to be written', '/dav/new.txt', ['dav_methods would write "' . $dir . '/html/new.txt" LINE{location /dav/}'],
         { method => 'PUT', body => 'x', needs => 'dav_methods', there => 'new.txt' }],
     ['a file to be replaced', '/dav/new.txt', ['dav_methods would replace "' . $dir . '/html/new.txt"'], { method => 'PUT', body => 'y', needs => 'dav_methods' }],
