@@ -30,6 +30,8 @@ http {
         *.deep.example.com deep; mail.example.* mail; mail.* m; .x.example.com x; ~^re\. regex; . dot; .* dotstar; }
     map $arg_k $nested { default $plain; ~^n(\d) "n$1-$host_of"; u $uri$is_args; }
     map $arg_k $fresh { volatile; default $arg_j; }
+    map $uri $uri_kept { default "$uri"; }
+    map $uri $uri_fresh { volatile; default "$uri"; }
     map $fresh $cached { default "c$fresh"; }
     map $arg_k $re_only { "~^/api/v1/(\w+)" v1-$1; "~^/api/v?2" v2; "~^/a\.b" dot; "~^(/x|/y)" xy; "~^/q*z" qz;
         "~^/p{2}x" p2; ~/end$ end; }
@@ -75,6 +77,8 @@ http {
         location /named { proxy_pass http://127.0.0.1:{{port:closed}}; error_page 502 = @named; }
         location @named { proxy_pass http://127.0.0.1:{{port:app}}; proxy_http_version 1.1; }
         location /files/ { alias {{dir}}/html/; add_header Cache-Control a; add_header Cache-Control b; add_header Link "<x>"; }
+        location /sub/ { auth_request /subauth; alias {{dir}}/html/; add_header X-Map "$uri_kept|$uri_fresh|$uri|$upstream_status"; }
+        location = /subauth { set $t "$uri_kept$uri_fresh"; proxy_pass http://127.0.0.1:{{port:app}}; }
         location /slash { return 301 /to; }
         location /url { return 302 http://other.test/x; }
         location /empty { return 204; }
@@ -226,7 +230,7 @@ my ($tag, $lm) = ('"59682f00-2"', 'Fri, 14 Jul 2017 02:40:00 GMT');
 for my $m ('GET', 'HEAD') {
     add($m, $_) for '/app/plain', '/app/plain?x=1', '/app/cookies', '/app/chunked', '/app/none', '/app/404', '/app/tagged', '/app10/plain', '/closed',
         '/closed2?q=1', '/named?q', '/files/d/a.txt', '/files/index.html', '/files/missing', '/files/d', '/files/d/', '/slash', '/url', '/empty', '/errs', '/errs?x=y', '/errs/403',
-        '/errpage', '/close', '/kah', '/limited/index.html', '/missing', '/', '/d';
+        '/errpage', '/close', '/kah', '/limited/index.html', '/missing', '/', '/d', '/sub/d/a.txt', '/sub/missing';
     add($m, '/files/d/a.txt', 'If-None-Match', $tag);
     add($m, '/files/d/a.txt', 'If-Modified-Since', $lm);
     add($m, '/files/d/a.txt', 'If-Match', '"x"');

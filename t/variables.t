@@ -35,6 +35,8 @@ http {
     default_type text/plain;
     map $arg_k $kept { default "$arg_k"; }
     map $arg_k $fresh { volatile; default "$arg_k"; }
+    map $uri $uri_kept { default "$uri"; }
+    map $uri $uri_fresh { volatile; default "$uri"; }
     map $status $at_status { default "s$status"; }
     upstream app { server 127.0.0.1:{{port:dead}} max_fails=0; server 127.0.0.1:{{port:app}}; }
     upstream named { server localhost:{{port:app}}; }
@@ -63,6 +65,8 @@ http {
         location /keptagain { return 200 "$a|$kept,$fresh,$arg_k,$args,$uri,$document_uri,$query_string,$is_args|$request_uri"; }
         location /early { set $e $sent_http_x_h; add_header X-H h; access_log {{dir}}/early.log all; return 200 "$e"; }
         location /earlystatus { set $e $at_status; return 201 "$e|$at_status|$status"; }
+        location /sub/ { auth_request /subauth; alias {{dir}}/html/; add_header X-Map "$uri_kept|$uri_fresh|$uri"; }
+        location = /subauth { set $t "$uri_kept$uri_fresh"; return 204; }
         location /id { return 200 "$request_id $request_id"; }
         location /setargs { set $args "k=new&x"; return 200 "$args|$arg_k|$is_args|$query_string|$request_uri|$request"; }
         location /noargs { set $args ""; return 200 "[$args$is_args$arg_k]"; }
@@ -195,6 +199,7 @@ $r = $p->get('/early?id=early');
 is $r->header('X-H'), 'h', 'a field';
 like $p->wait_log(qr/^(early: .*)$/m, 'early.log'), qr/sent_http_x_sent=<>/, 'logged';
 is $p->get('/earlystatus')->body, 's000|s000|201', 'a map of $status is kept, $status is not';
+is $p->get('/sub/a.txt')->header('X-Map'), '/subauth|/sub/a.txt|/sub/a.txt', 'what a subrequest has asked for first is kept for the main request';
 my ($one, $two) = split / /, $p->get('/id')->body;
 is $one, $two, '$request_id is kept';
 isnt $one, (split / /, $p->get('/id')->body)[0], 'and another one for the next request';

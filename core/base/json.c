@@ -66,25 +66,6 @@ void json_end(struct json *j)
     j->more = true;
 }
 
-/* How many bytes the UTF-8 sequence at p has (RFC 3629: no surrogates, nothing overlong), 0: none. */
-static unsigned sequence(const unsigned char *p, size_t len)
-{
-    unsigned n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3
-               : p[0] < 0xf5 ? 4 : 0;
-
-    if (n == 0 || n > len)
-        return 0;
-    for (unsigned i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if (n == 3 && ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)))
-        return 0;
-    if (n == 4 && ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)))
-        return 0;
-    return n;
-}
-
 /* The letter behind the backslash for what has one; else 0. */
 static char short_escape(unsigned char c)
 {
@@ -121,7 +102,7 @@ static void add_string(struct json *j, struct str s)
     add_char(j, '"');
     while (i < s.len) {
         unsigned char c = (unsigned char) s.ptr[i];
-        unsigned n = sequence((const unsigned char *) s.ptr + i, s.len - i);
+        unsigned n = str_utf8_sequence((const unsigned char *) s.ptr + i, s.len - i);
 
         if (n && c >= 0x20 && c != 0x7f && short_escape(c) == 0) {
             i += n;

@@ -50,54 +50,7 @@ static enum json_token unexpected(struct json_reader *j)
     return bad(j, j->p == j->end ? "unexpected end" : "unexpected character");
 }
 
-/* UTF-8 ------------------------------------------------------------------------------------------ */
-
-/* Bytes of the sequence at p, 0: it is none. */
-static unsigned utf8_sequence(const unsigned char *p, size_t left)
-{
-    unsigned char low = 0x80, high = 0xbf;
-    unsigned len;
-
-    if (p[0] < 0x80)
-        return 1;
-    if (p[0] < 0xc2 || p[0] > 0xf4)
-        return 0;
-    len = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (left < len)
-        return 0;
-    /* The second byte tells overlong forms, surrogates and what lies above U+10FFFF. */
-    if (p[0] == 0xe0)
-        low = 0xa0;
-    else if (p[0] == 0xed)
-        high = 0x9f;
-    else if (p[0] == 0xf0)
-        low = 0x90;
-    else if (p[0] == 0xf4)
-        high = 0x8f;
-    if (p[1] < low || p[1] > high)
-        return 0;
-    for (unsigned i = 2; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    return len;
-}
-
-bool is_utf8(struct str s)
-{
-    const unsigned char *p = (const unsigned char *) s.ptr;
-    size_t left = s.len;
-
-    while (left > 0) {
-        unsigned n = utf8_sequence(p, left);
-
-        if (n == 0)
-            return false;
-        p += n;
-        left -= n;
-    }
-    return true;
-}
+/* Strings ---------------------------------------------------------------------------------------- */
 
 static char *put_utf8(char *p, uint32_t c)
 {
@@ -118,8 +71,6 @@ static char *put_utf8(char *p, uint32_t c)
     }
     return p;
 }
-
-/* Strings ---------------------------------------------------------------------------------------- */
 
 static bool take_hex4(struct json_reader *j, uint32_t *out)
 {
@@ -219,7 +170,7 @@ static bool take_string(struct json_reader *j)
             }
             continue;
         }
-        n = utf8_sequence((const unsigned char *) j->p, (size_t) (quote - j->p));
+        n = str_utf8_sequence((const unsigned char *) j->p, (size_t) (quote - j->p));
         if (n == 0) {
             bad(j, "invalid UTF-8");
             return false;

@@ -46,7 +46,4 @@ bool json_skip(struct json_reader *j, enum json_token first);
 /* The line, counted from 1, of the last token or of what is wrong. */
 unsigned json_line(const struct json_reader *j);
 
-/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
-bool is_utf8(struct str s);
-
 #endif

@@ -85,6 +85,13 @@ int str_to_size(struct str s, uint64_t *out);
  */
 int str_to_ms(struct str s, bool seconds, uint64_t *out);
 
+/*
+ * UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF. How many of the `left` (at least
+ * one) bytes at p make one character; 0: they are none.
+ */
+unsigned str_utf8_sequence(const unsigned char *p, size_t left);
+bool str_is_utf8(struct str s);
+
 /* A growable array of strings in an arena. */
 struct str_list {
     struct str *items;

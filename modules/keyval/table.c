@@ -233,7 +233,7 @@ enum keyval_result keyval_put(struct zone *zone, enum keyval_type type, struct s
     rc = key_make(type, text, &key);
     if (rc != KEYVAL_OK)
         return rc;
-    if (!is_utf8(text) || !is_utf8(value))
+    if (!str_is_utf8(text) || !str_is_utf8(value))
         return KEYVAL_BAD_TEXT;
     expire_some(zone, type, EXPIRE_STEPS);
     for (;;) {

@@ -17,7 +17,7 @@ static size_t read_all(struct json_reader *j, enum json_token *last)
         n++;
         if (j->depth > JSON_DEPTH_MAX)
             abort();
-        if ((*last == JSON_KEY || *last == JSON_STRING) && !is_utf8(j->str))
+        if ((*last == JSON_KEY || *last == JSON_STRING) && !str_is_utf8(j->str))
             abort();
     }
     return n;
@@ -43,6 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (whole ? json_next(&j) != last : last == JSON_END)
         abort();
     arena_destroy(arena);
+    arena_trim();
     free(copy);
     return 0;
 }

@@ -149,10 +149,10 @@ static void test_skip(void)
 
 static void test_utf8(void)
 {
-    ok(is_utf8(STR("")) && is_utf8(STR("a\0b")) && is_utf8(STR("\xf4\x8f\xbf\xbf")), "UTF-8");
-    ok(!is_utf8(STR("\xf4\x90\x80\x80")), "above U+10FFFF");
-    ok(!is_utf8(STR("\xe0\x80\x80")) && !is_utf8(STR("\xf0\x80\x80\x80")), "overlong");
-    ok(!is_utf8(STR("a\xff")) && !is_utf8(STR("\xe2\x82")), "foreign bytes, and cut");
+    ok(str_is_utf8(STR("")) && str_is_utf8(STR("a\0b")) && str_is_utf8(STR("\xf4\x8f\xbf\xbf")), "UTF-8");
+    ok(!str_is_utf8(STR("\xf4\x90\x80\x80")), "above U+10FFFF");
+    ok(!str_is_utf8(STR("\xe0\x80\x80")) && !str_is_utf8(STR("\xf0\x80\x80\x80")), "overlong");
+    ok(!str_is_utf8(STR("a\xff")) && !str_is_utf8(STR("\xe2\x82")), "foreign bytes, and cut");
 }
 
 int main(void)
