@@ -11,7 +11,11 @@ use JSON::PP ();
 use Test::More import => ['!explain'];
 use Proxyd;
 
-my $p = Proxyd->new(conf => <<'EOT', files => { 'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", 'html/big' => 'x' x 200_000 });
+my %files = (
+    'html/a.txt' => "a\n", 'html/dir/index.html' => "i\n", passwords => "u:{PLAIN}p\n", 'html/big' => 'x' x 200_000,
+    'html/inc.html' => '<!--# include virtual="/static/a.txt" --><!--# include virtual="/checkup" -->',
+);
+my $p = Proxyd->new(files => \%files, conf => <<'EOT');
 http {
     root {{dir}}/html;
     upstream backend {
@@ -87,6 +91,18 @@ http {
         location /rate/ { add_header X-Loc rate always; limit_rate 1k; alias {{dir}}/html/; }
         location /memory/ { add_header X-Loc memory always; sendfile off; alias {{dir}}/html/; }
         location /threads/ { add_header X-Loc threads always; sendfile off; aio threads; alias {{dir}}/html/; }
+        location /auth/ { add_header X-Loc auth always; auth_request /check; alias {{dir}}/html/; } #? auth_request
+        location /authup/ { add_header X-Loc authup always; auth_request /checkup; alias {{dir}}/html/; } #? auth_request
+        location /checkup { proxy_pass http://backend/ok; }
+        location /check { return 403; }
+        location /mirror/ { add_header X-Loc mirror always; mirror /checkup; alias {{dir}}/html/; } #? mirror
+        location /dav/ { add_header X-Loc dav always; dav_methods PUT DELETE MKCOL COPY MOVE; alias {{dir}}/html/; } #? dav_methods
+        location /list/ { add_header X-Loc list always; autoindex on; index none; alias {{dir}}/html/dir/; } #? autoindex
+        location = /stub { add_header X-Loc stub always; stub_status; } #? stub_status
+        location = /gif { add_header X-Loc gif always; empty_gif; } #? empty_gif
+        location /real/ { add_header X-Loc real always; set_real_ip_from 127.0.0.1; real_ip_header X-Real; deny 10.0.0.0/8; alias {{dir}}/html/; } #? set_real_ip_from
+        location /basic/ { add_header X-Loc basic always; auth_basic x; auth_basic_user_file {{dir}}/passwords; } #? auth_basic
+        location /ssi/ { add_header X-Loc ssi always; ssi on; alias {{dir}}/html/; } #? ssi
         location /loop/ { rewrite ^ /loop/x last; }
         location /spool/ {
             add_header X-Loc spool always;
@@ -125,7 +141,7 @@ sub explain {
     # Steps that follow each other under one word.
     my ($what, %fields) = ('');
     for (split /\n/, $r->{out}) {
-        $what = $1 if /^ +(\S.{0,10}?) +/ && !/^ {15}/;
+        $what = $1 if /^  (?:#\d+ )?(\w+) /;
         next unless $what eq 'header' && /^ +(?:header +)?(\S+?): (.*?)(?: {2,}\S+:\d+)?$/;
         push @{ $fields{ lc $1 } }, $2;
     }
@@ -215,11 +231,33 @@ my @table = (
     ['case and final dot', '/', ['server main.test (exact name)'], { host => 'MAIN.test.' }],
     ['upstream', '/up/x%20y/%2f?z=1', ['location /up/', 'proxy_pass http://backend/base/x%20y/?z=1 LINE{proxy_pass http://backend/base/}',
         'upstream backend (round robin, 3 servers) LINE{upstream backend}',
-        'peer 127.0.0.1:' . $p->port('up') . ' weight=3, asked first by a new worker LINE{weight=3}',
+        'peer 127.0.0.1:' . $p->port('up') . ' weight=3, asked first LINE{weight=3}',
         '127.0.0.1:' . $p->port('up2') . ' backup', '127.0.0.1:' . $p->port('up3') . ' down',
         'error_page 502, if no server answers: @fallback'], { headers => ['X-Kind' => 'Ax', 'User-Agent' => 'me'] }],
     ['upstream as it is', '/plain/%41?b', ['proxy_pass http://127.0.0.1:' . $p->port('up') . '/plain/%41?b',
         'upstream 127.0.0.1:' . $p->port('up') . ' (1 server)']],
+    ['a subrequest that refuses', '/auth/a.txt', ['#1 subrequest GET /check', '#1 location /check (longest prefix, no regex matches) LINE{location /check }',
+        '#1 status 403 Forbidden'], { needs => 'auth_request' }],
+    ['a subrequest to an upstream', '/authup/a.txt', ['#1 subrequest GET /checkup', '#1 proxy_pass http://backend/ok', '#1 status as the upstream answers (taken to be 200)',
+        "file $dir/html/a.txt"], { needs => 'auth_request' }],
+    ['mirror', '/mirror/a.txt', ['#1 subrequest GET /checkup (in the background)', '#1 proxy_pass http://backend/ok'], { needs => 'mirror' }],
+    ['included', '/ssi/inc.html', ['#1 subrequest GET /static/a.txt', '#2 subrequest GET /checkup', "#1 file $dir/html/a.txt", '#2 status as the upstream answers'], { needs => 'ssi' }],
+    ['a directory listed', '/list/', ['autoindex lists the directory LINE{location /list/}'], { needs => 'autoindex' }],
+    ['status', '/stub', ['stub_status answers LINE{location = /stub}'], { needs => 'stub_status' }],
+    ['a picture', '/gif', ['empty_gif answers LINE{location = /gif}'], { needs => 'empty_gif' }],
+    ['another client', '/real/a.txt', ['set_real_ip_from lets 10.1.2.3 be the client LINE{location /real/}', 'access forbidden by "deny 10.0.0.0/8" LINE{location /real/}'],
+        { headers => ['X-Real' => '10.1.2.3'], needs => 'set_real_ip_from' }],
+    ['no password', '/basic/', ['auth_basic no user or password came for "auth_basic" LINE{location /basic/}'], { needs => 'auth_basic' }],
+    ['a file to be written', '/dav/new.txt', ['dav_methods would write "' . $dir . '/html/new.txt" LINE{location /dav/}'],
+        { method => 'PUT', body => 'x', needs => 'dav_methods', there => 'new.txt' }],
+    ['a file to be replaced', '/dav/new.txt', ['dav_methods would replace "' . $dir . '/html/new.txt"'], { method => 'PUT', body => 'y', needs => 'dav_methods' }],
+    ['a directory to be made', '/dav/made/', ['dav_methods would make "' . $dir . '/html/made"'], { method => 'MKCOL', needs => 'dav_methods', there => 'made' }],
+    ['one that is there', '/dav/made/', ['log [error] mkdir()'], { method => 'MKCOL', needs => 'dav_methods' }],
+    ['one in none', '/dav/none/made/', ['log [error] mkdir()'], { method => 'MKCOL', needs => 'dav_methods' }],
+    ['a file to be copied', '/dav/new.txt', ['dav_methods would copy "' . $dir . '/html/new.txt"'],
+        { method => 'COPY', headers => [Destination => '/dav/copied.txt'], needs => 'dav_methods', there => 'copied.txt' }],
+    ['a file to be removed', '/dav/new.txt', ['dav_methods would remove "' . $dir . '/html/new.txt"'], { method => 'DELETE', needs => 'dav_methods', gone => 'new.txt' }],
+    ['a file that is not there', '/dav/new.txt', [], { method => 'DELETE', needs => 'dav_methods' }],
     ['a body for the upstream', '/spool/', ['Content-Length: 5000'], { method => 'POST', body => 'x' x 5000 }],
 );
 
@@ -233,13 +271,15 @@ sub step_re {
     my $at = '';
     if ($step =~ s/ LINE\{(.*)\}(?:-(\d+))?$//) { $at = '\s+proxyd\.conf:' . (line($1) - ($2 || 0)) . '$' }
     my $re = quotemeta $step;
-    $re =~ s/\\ /\\s+/; # behind the word at the beginning
-    return qr/(?:^|\s)$re.*$at/m;
+    $re =~ s/\\ /\\s+/g; # columns
+    # A step has its word in front, or stands below one that has the same.
+    return qr/^ +(?:\w+ +)?$re.*$at/m;
 }
 
 for (@table) {
     my ($name, $path, $steps, $o) = @$_;
     $o ||= {};
+    next if $o->{needs} && !$p->has($o->{needs});
     my $host   = $o->{host} // 'main.test';
     my $method = $o->{method} || 'GET';
     my @h      = @{ $o->{headers} || [] };
@@ -252,8 +292,11 @@ for (@table) {
     is $e->{status}, 0, "$name: explained" or diag $e->{err};
     is $e->{err}, '', "$name: nothing to complain about";
     like $e->{out}, step_re($_), "$name: $_" or diag $e->{out} for @$steps;
+    unlike $e->{out}, qr/^ +(?:#\d+ )?(?!location|limit_except)\w+ +location /m, "$name: locations are called that";
     like $e->{out}, qr/^  listen +127\.0\.0\.1:$port +proxyd\.conf:\d+$/m, "$name: the address";
     is $e->{answer}, $o->{status}, "$name: the status" if $o->{status};
+    ok !-e "$dir/html/$o->{there}", "$name: not done" if $o->{there};
+    ok -e "$dir/html/$o->{gone}", "$name: not done" if $o->{gone};
     next if $o->{unseen} || $o->{slow};
 
     # What the server does.

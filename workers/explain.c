@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * --explain. The configuration is read as for a start, and the request goes through the real engine over a
- * connection that ends in this file: what it writes is dropped, and each step that the engine and the modules
- * tell req_tracer is kept. Whatever would leave the process or be written is held back where it would happen
- * (req_explained). Called by main.
+ * --explain. The configuration is read as for a start, and the request goes through the real engine
+ * over a connection that ends in this file: what it writes is dropped, and each step that the
+ * engine and the modules tell req_tracer is kept. Whatever would leave the process or be written is
+ * held back where it would happen (req_explained). Called by main.
  */
 #include "workers/explain.h"
 
@@ -16,7 +16,8 @@
 #include "workers/explain_steps.h"
 #include "workers/internal.h"
 
-#define TURNS_MAX 200 /* of at most TURN_MS each: then the request waits for something that will not come */
+#define TURNS_MAX \
+    200 /* of at most TURN_MS each: then the request waits for something that will not come */
 #define TURN_MS 50
 
 /* A subrequest, or the request itself, and its number. */
@@ -30,8 +31,8 @@ static struct {
     struct explanation out;
     const struct options *o;
     struct explain_route route;
-    struct str unread;           /* of the request */
-    struct req *main;            /* NULL: its head has not been read */
+    struct str unread; /* of the request */
+    struct req *main;  /* NULL: its head has not been read */
     struct known_request *requests;
     unsigned request_count;
     bool ended;
@@ -159,9 +160,10 @@ static void add_end(struct req *r)
         self.out.upstream = upstream && r->head_sent;
     }
     if (!r->head_sent && !r->sub_head_only)
-        text = r->err_status ? str_printf(self.out.arena, "%u: the connection is closed without an answer",
-                                          r->err_status)
-                             : STR("the connection is closed without an answer");
+        text = r->err_status
+                   ? str_printf(self.out.arena, "%u: the connection is closed without an answer",
+                                r->err_status)
+                   : STR("the connection is closed without an answer");
     else if (upstream)
         text = str_printf(self.out.arena, "%.*s%s", STR_ARG(reason),
                           r == r->main ? "; with 200 it would have these:" : " (taken to be 200)");
@@ -188,8 +190,8 @@ static struct str directive_at(const struct req *r, struct conf_pos pos)
 /* Words that are no directive's name and still say what a step is about. */
 static bool is_subject(struct str word)
 {
-    static const char *const words[] = { "access", "file", "limit", "redirect", "peer", "send",
-                                         "upstream", "subrequest" };
+    static const char *const words[] = { "access", "file", "limit",    "location",  "redirect",
+                                         "peer",   "send", "upstream", "subrequest" };
 
     for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
         if (str_eq(word, str_cstr(words[i])))
@@ -198,7 +200,10 @@ static bool is_subject(struct str word)
     return false;
 }
 
-/* What a sentence is about: its first word, unless that is just any word and the directive says more. */
+/*
+ * What a sentence is about: its first word, unless that is just any word and the directive says
+ * more.
+ */
 static void split_sentence(const struct req *r, struct conf_pos pos, struct str sentence,
                            struct str *what, struct str *text)
 {
@@ -222,7 +227,10 @@ static void trace(struct req *r, struct conf_pos pos, const char *text)
     if (self.main == NULL) {
         self.main = r->main;
         number_of(r->main);
-        /* A body may be announced, but none comes: what reads it finds it complete, and holds nothing. */
+        /*
+         * A body may be announced, but none comes: what reads it finds it complete, and holds
+         * nothing.
+         */
         r->main->body.complete = true;
         r->main->body.received = (uint64_t) MAX(r->main->body.length, 0);
     }
@@ -255,9 +263,15 @@ static void keep_log_line(struct log_file *file UNUSED, enum log_level level, co
     at = str_find(text, STR(", client: "));
     if (at >= 0)
         text.len = (size_t) at;
-    explain_add(&self.out, self.out.last != NULL ? self.out.last->request : 0, STR("log"),
-                str_printf(self.out.arena, "[%s] %.*s", log_level_name(level), STR_ARG(str_trim(text))),
-                nowhere);
+    explain_add(
+        &self.out, self.out.last != NULL ? self.out.last->request : 0, STR("log"),
+        str_printf(self.out.arena, "[%s] %.*s", log_level_name(level), STR_ARG(str_trim(text))),
+        nowhere);
+    if (str_find(text, STR("(1: Operation not permitted)")) >= 0)
+        explain_add(
+            &self.out, self.out.last->request, STR("note"),
+            STR("nothing is changed for --explain: a real request may get further than this"),
+            nowhere);
 }
 
 static struct log_file kept_log = { .fd = -1, .write = keep_log_line };
@@ -291,31 +305,38 @@ static void connect_client(void)
     }
 }
 
-/* The head is out and nothing that could still be told is under way: how fast the rest would flow is of no interest. */
+/*
+ * The head is out and nothing that could still be told is under way: how fast the rest would flow
+ * is of no interest.
+ */
 static bool all_said(void)
 {
-    return self.ended || (self.main != NULL && self.main->head_sent && !self.main->filter_waits
-                          && list_empty(&self.main->children));
+    return self.ended || (self.main != NULL && self.main->head_sent && !self.main->filter_waits &&
+                          list_empty(&self.main->children));
 }
 
 static int run(struct config *config)
 {
-    /* Zones of our own, which nobody has counted anything in: limits are as at the first request. */
+    /*
+     * Zones of our own, which nobody has counted anything in: limits are as at the first request.
+     */
     if (zones_open(config, NULL) != 0)
         return explain_fail(&self.out, "no shared memory for the zones of the configuration");
     zone_set_worker(0);
     if (loop_init(16) != 0)
         return explain_fail(&self.out, "epoll_create1() failed");
     log_set_stderr(false, LOG_WARN_LEVEL);
-    /* Modules hold back by themselves what would leave the process; this is for what they forget. */
+    /*
+     * Modules hold back by themselves what would leave the process; this is for what they forget.
+     */
     process_renounce();
     req_tracer = trace;
     connect_client();
     for (unsigned i = 0; i < TURNS_MAX && !all_said(); i++)
         loop_turn(TURN_MS);
     if (!all_said())
-        explain_add(&self.out, 0, STR("note"), STR("the request still waits for something: no more can be said"),
-                    nowhere);
+        explain_add(&self.out, 0, STR("note"),
+                    STR("the request still waits for something: no more can be said"), nowhere);
     client_close_all();
     req_tracer = NULL;
     loop_free();

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The steps that --explain has collected, for people: what, how, and the line of the configuration. */
+/*
+ * The steps that --explain has collected, for people: what, how, and the line of the configuration.
+ */
 #include <stdio.h>
 
 #include "core/base/json.h"
 #include "workers/explain_steps.h"
 
+#define WHAT_WIDTH 13
 #define TEXT_WIDTH_MAX 64 /* places stand further to the right only behind longer texts */
 
 int explain_fail(struct explanation *e, const char *sentence)
@@ -69,11 +72,14 @@ static void print_step(const struct explanation *e, const struct explain_step *s
                        size_t width)
 {
     struct str text = readable(e->arena, s->text);
-    size_t indent = s->request > 0 ? 4 : 2;
+    char number[16] = "";
+    int n = 0;
 
+    /* Several subrequests may be under way at the same time. */
+    if (s->request > 0)
+        n = snprintf(number, sizeof(number), "#%u ", s->request);
     /* "what" once for steps of a kind that follow each other. */
-    printf("%*s%-*.*s ", (int) indent, "", (int) (14 - indent), same ? 0 : (int) s->what.len,
-           s->what.ptr);
+    printf("  %s%-*.*s ", number, WHAT_WIDTH - n, same ? 0 : (int) s->what.len, s->what.ptr);
     if (s->pos.file == NULL)
         printf("%.*s\n", STR_ARG(text));
     else

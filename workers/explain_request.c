@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The command line's side of --explain: the URL taken apart, and the request a client would make of it. */
+/*
+ * The command line's side of --explain: the URL taken apart, and the request a client would make of
+ * it.
+ */
 #include "core/http/msg.h"
 #include "workers/explain_steps.h"
 
@@ -62,14 +65,17 @@ const char *explain_parse_url(struct arena *arena, const char *text, struct expl
         unsigned char c = (unsigned char) rest.ptr[i];
 
         if (c <= ' ' || c == 0x7f)
-            return str_printf(arena, "the URL holds a byte that ends a request line: write %%%02X", c).ptr;
+            return str_printf(arena, "the URL holds a byte that ends a request line: write %%%02X",
+                              c)
+                .ptr;
     }
     memset(url, 0, sizeof(*url));
     if (str_casestarts(rest, STR("https://")))
         url->https = true;
     else if (scheme >= 0 && !str_casestarts(rest, STR("http://")))
-        return str_printf(arena, "the URL's scheme \"%.*s\" is neither http nor https", (int) scheme,
-                          rest.ptr).ptr;
+        return str_printf(arena, "the URL's scheme \"%.*s\" is neither http nor https",
+                          (int) scheme, rest.ptr)
+            .ptr;
     if (scheme >= 0)
         rest = str_skip(rest, (size_t) scheme + 3);
     while (n < rest.len && rest.ptr[n] != '/' && rest.ptr[n] != '?' && rest.ptr[n] != '#')
@@ -80,9 +86,8 @@ const char *explain_parse_url(struct arena *arena, const char *text, struct expl
     rest = str_skip(rest, n);
     if (str_chr(rest, '#') >= 0)
         rest.len = (size_t) str_chr(rest, '#'); /* a client keeps it to itself */
-    url->target = rest.len > 0 && rest.ptr[0] == '/'
-                      ? rest
-                      : str_printf(arena, "/%.*s", STR_ARG(rest));
+    url->target =
+        rest.len > 0 && rest.ptr[0] == '/' ? rest : str_printf(arena, "/%.*s", STR_ARG(rest));
     return NULL;
 }
 
@@ -96,9 +101,11 @@ static const char *check_header(struct arena *arena, struct str text, struct str
     *value = colon < 0 ? STR("") : str_trim(str_skip(text, (size_t) colon + 1));
     if (colon < 0 || !is_token(*name))
         return str_printf(arena, "\"%.*s\" is no header field: \"Name: value\" is needed",
-                          STR_ARG(text)).ptr;
+                          STR_ARG(text))
+            .ptr;
     if (!is_field_value(*value))
-        return str_printf(arena, "the value of the field \"%.*s\" holds a line end", STR_ARG(*name)).ptr;
+        return str_printf(arena, "the value of the field \"%.*s\" holds a line end", STR_ARG(*name))
+            .ptr;
     return NULL;
 }
 
@@ -119,13 +126,13 @@ struct str explain_request(struct arena *arena, const struct options *o,
 
         *error = check_header(arena, str_cstr(o->headers[i]), &name, &value);
         host_given |= str_caseeq(name, STR("Host"));
-        fields = str_printf(arena, "%.*s%.*s: %.*s\r\n", STR_ARG(fields), STR_ARG(name),
-                            STR_ARG(value));
+        fields =
+            str_printf(arena, "%.*s%.*s: %.*s\r\n", STR_ARG(fields), STR_ARG(name), STR_ARG(value));
     }
     if (*error != NULL)
         return STR_NULL;
     return str_printf(arena, "%.*s %.*s HTTP/1.1\r\n%s%.*s%s%.*s\r\n", STR_ARG(method),
-                      STR_ARG(url->target), host_given ? "" : "Host: ",
-                      host_given ? 0 : (int) url->authority.len, url->authority.ptr,
-                      host_given ? "" : "\r\n", STR_ARG(fields));
+                      STR_ARG(url->target),
+                      host_given ? "" : "Host: ", host_given ? 0 : (int) url->authority.len,
+                      url->authority.ptr, host_given ? "" : "\r\n", STR_ARG(fields));
 }

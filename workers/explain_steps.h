@@ -10,10 +10,10 @@
 /* The URL in its parts. */
 struct explain_url {
     bool https;
-    struct str host;     /* as it stands there, brackets included */
+    struct str host;      /* as it stands there, brackets included */
     struct str authority; /* host and port as Host has them */
     unsigned port;
-    struct str target;   /* path and arguments, as sent */
+    struct str target; /* path and arguments, as sent */
 };
 
 /* NULL, or what is wrong. */
@@ -25,8 +25,8 @@ struct str explain_request(struct arena *arena, const struct options *o,
 
 struct explain_step {
     struct explain_step *next;
-    unsigned request;    /* 0: the client's; 1 …: subrequests, as they began */
-    struct str what;     /* "location" */
+    unsigned request; /* 0: the client's; 1 …: subrequests, as they began */
+    struct str what;  /* "location" */
     struct str text;
     struct conf_pos pos; /* file NULL: no line of the configuration */
 };
@@ -37,9 +37,9 @@ struct explanation {
     struct str method;
     const char *url;
     struct explain_step *first, *last;
-    unsigned status;     /* of the answer; 0: none */
-    bool upstream;       /* the status is the upstream's to choose */
-    const char *error;   /* why nothing can be explained; NULL */
+    unsigned status;   /* of the answer; 0: none */
+    bool upstream;     /* the status is the upstream's to choose */
+    const char *error; /* why nothing can be explained; NULL */
 };
 
 /* Where it arrives, and from whom. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What --explain shows of the core's own decisions: which server and location were chosen and why, internal
- * redirects, error pages. Called by the engine and the protocol drivers after they have decided; decides nothing.
+ * What --explain shows of the core's own decisions: which server and location were chosen and why,
+ * internal redirects, error pages. Called by the engine and the protocol drivers after they have
+ * decided; decides nothing.
  */
 #include "core/http/trace.h"
 
@@ -78,7 +79,8 @@ void trace_location(struct req *r, bool redirect)
     req_trace(r, loc->pos, "location %s%.*s (%s%s)", modifier(loc), STR_ARG(loc->name),
               reason(loc, redirect), inside);
     if (r->loc != loc)
-        req_trace(r, r->loc->pos, "limit_except has other settings for %.*s", STR_ARG(r->method_name));
+        req_trace(r, r->loc->pos, "limit_except has other settings for %.*s",
+                  STR_ARG(r->method_name));
     if (loc->core->internal && !r->internal)
         req_trace(r, req_where(r, "internal"), "internal 404: not for requests from outside");
 }
@@ -88,12 +90,13 @@ void trace_body_size(struct req *r)
     uint64_t max = r->loc->core->client_max_body_size, n = (uint64_t) r->main->body.length;
 
     /* The default is worth a line only where it refuses. */
-    if (r->main->body.length <= 0
-        || (req_where(r, "client_max_body_size").file == NULL && (max == 0 || n <= max)))
+    if (r->main->body.length <= 0 ||
+        (req_where(r, "client_max_body_size").file == NULL && (max == 0 || n <= max)))
         return;
     req_trace(r, req_where(r, "client_max_body_size"),
-              "limit client_max_body_size %llu: a body of %llu bytes is %s", (unsigned long long) max,
-              (unsigned long long) n, max != 0 && n > max ? "too large" : "let in");
+              "limit client_max_body_size %llu: a body of %llu bytes is %s",
+              (unsigned long long) max, (unsigned long long) n,
+              max != 0 && n > max ? "too large" : "let in");
 }
 
 /* Redirects, pages and children --------------------------------------------------------------- */

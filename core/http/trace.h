@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The core's own decisions, said in words to req_tracer (--explain). Each is called only where somebody listens. */
+/*
+ * The core's own decisions, said in words to req_tracer (--explain). Each is called only where
+ * somebody listens.
+ */
 #ifndef CORE_HTTP_TRACE_H
 #define CORE_HTTP_TRACE_H
 

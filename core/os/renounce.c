@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Giving up for good what a process that only looks has no use for: the network, other processes and changes of
- * the file system. The kernel enforces it (seccomp), so that it holds for code that nobody has thought of.
+ * Giving up for good what a process that only looks has no use for: the network, other processes
+ * and changes of the file system. The kernel enforces it (seccomp), so that it holds for code that
+ * nobody has thought of.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,17 +18,21 @@
 #define WRITING (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)
 
 static const unsigned short denied[] = {
-    SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-    SYS_clone, SYS_clone3, SYS_execve, SYS_execveat, SYS_kill, SYS_ptrace,
-    SYS_unlinkat, SYS_renameat2, SYS_mkdirat, SYS_mknodat, SYS_linkat, SYS_symlinkat, SYS_truncate,
-    SYS_ftruncate, SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_setxattr,
-    SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr, SYS_openat2,
+    SYS_socket,      SYS_socketpair,   SYS_connect,      SYS_bind,      SYS_listen,
+    SYS_sendto,      SYS_sendmsg,      SYS_sendmmsg,     SYS_clone,     SYS_clone3,
+    SYS_execve,      SYS_execveat,     SYS_kill,         SYS_ptrace,    SYS_unlinkat,
+    SYS_renameat2,   SYS_mkdirat,      SYS_mknodat,      SYS_linkat,    SYS_symlinkat,
+    SYS_truncate,    SYS_ftruncate,    SYS_fchmod,       SYS_fchmodat,  SYS_fchown,
+    SYS_fchownat,    SYS_utimensat,    SYS_setxattr,     SYS_lsetxattr, SYS_fsetxattr,
+    SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr, SYS_openat2,
 #ifdef SYS_renameat
     SYS_renameat,
 #endif
 #ifdef SYS_open /* the older calls, on processors that have them */
-    SYS_fork, SYS_vfork, SYS_creat, SYS_unlink, SYS_rename, SYS_mkdir, SYS_rmdir, SYS_mknod, SYS_link,
-    SYS_symlink, SYS_chmod, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat,
+    SYS_fork,        SYS_vfork,        SYS_creat,        SYS_unlink,    SYS_rename,
+    SYS_mkdir,       SYS_rmdir,        SYS_mknod,        SYS_link,      SYS_symlink,
+    SYS_chmod,       SYS_chown,        SYS_lchown,       SYS_utime,     SYS_utimes,
+    SYS_futimesat,
 #endif
 };
 
@@ -82,6 +87,6 @@ bool process_renounce(void)
     }
     *p++ = statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     program.len = (unsigned short) (p - code);
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-           && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
 }

@@ -198,6 +198,7 @@ static enum verdict autoindex_run(struct req *r)
     if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/' ||
         (r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return V_NEXT;
+    req_trace(r, req_where(r, "autoindex"), "autoindex lists the directory");
     body_discard(r);
     list = ARENA_NEW(r->arena, struct autoindex_list);
     list->arena = r->arena;

@@ -27,6 +27,12 @@ enum verdict dav_answer(struct req *r, unsigned status, struct str created)
     return answer_text(r, status, STR_NULL, STR(""));
 }
 
+void dav_explain(struct req *r, const char *what, struct str path)
+{
+    req_trace(r, req_where(r, "dav_methods"), "dav_methods would %s \"%.*s\"", what,
+              STR_ARG(path));
+}
+
 enum verdict dav_failed(struct req *r, int err, unsigned missing, const char *call,
                         const char *path)
 {
@@ -200,6 +206,10 @@ static enum verdict begin_delete(struct req *r, struct str path, bool is_dir)
 {
     struct dav_tree *t = ARENA_NEW(r->arena, struct dav_tree);
 
+    if (req_explained()) {
+        dav_explain(r, "remove", path);
+        return dav_answer(r, 204, STR_NULL);
+    }
     if (is_dir)
         path = str_dup(r->arena, str_from(path.ptr, path.len - 1));
     dav_tree_init(t, r->arena, DAV_DELETE, path, STR_NULL);
@@ -258,6 +268,20 @@ static enum verdict dav_delete(struct req *r, const struct dav_conf *conf)
 
 /* MKCOL ---------------------------------------------------------------------------------------- */
 
+/* What mkdir would say. */
+static enum verdict explain_mkcol(struct req *r, struct str path)
+{
+    struct str parent = str_from(path.ptr, (size_t) str_rchr(path, '/') + 1);
+    struct stat st;
+
+    if (lstat(path.ptr, &st) == 0)
+        return dav_failed(r, EEXIST, 409, "mkdir()", path.ptr);
+    if (stat(str_dup(r->arena, parent).ptr, &st) != 0)
+        return dav_failed(r, errno, 409, "mkdir()", path.ptr);
+    dav_explain(r, "make", path);
+    return dav_answer(r, 201, r->uri);
+}
+
 static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
 {
     unsigned mode = dav_dir_access(conf->access);
@@ -281,6 +305,8 @@ static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
     while (path.len > 1 && path.ptr[path.len - 1] == '/')
         path.len--;
     path = str_dup(r->arena, path);
+    if (req_explained())
+        return explain_mkcol(r, path);
     if (mkdir(path.ptr, mode) != 0)
         return dav_failed(r, errno, 409, "mkdir()", path.ptr);
     (void) chmod(path.ptr, mode); /* whatever the umask is */

@@ -29,6 +29,8 @@ static inline unsigned dav_dir_access(unsigned access)
 
 /* An answer without content; 201 with a Location where `created` is given. */
 enum verdict dav_answer(struct req *r, unsigned status, struct str created);
+/* For a request that is only explained, once all that can be looked at beforehand is well: what would be done. */
+void dav_explain(struct req *r, const char *what, struct str path);
 /*
  * Logs what failed with errno err and says the status that stands for it; `missing` is that of
  * ENOENT.

@@ -452,6 +452,10 @@ enum verdict dav_copy_move(struct req *r, const struct dav_conf *conf)
     v = prepare(r, j);
     if (v != V_NEXT)
         return v;
+    if (req_explained()) {
+        dav_explain(r, j->move ? "move" : "copy", j->from);
+        return done(r, j);
+    }
     dav_tree_init(&j->tree, r->arena, DAV_COPY, STR_NULL, STR_NULL);
     arena_defer(r->arena, clean_up, j);
     req_ctx_set(r, dav_slot, j, CTX_PASS);

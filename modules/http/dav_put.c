@@ -246,6 +246,10 @@ static enum verdict begin(struct req *r, const struct dav_conf *conf)
 
     if (v != V_NEXT)
         return v;
+    if (req_explained()) {
+        dav_explain(r, p->exists ? "replace" : "write", p->path);
+        return placed(r, p);
+    }
     /* Somebody has it, or is at it, already: it is read as a whole. */
     if (r != r->main || r->body.started) {
         v = body_read(r);

@@ -23,6 +23,7 @@ static enum verdict empty_gif_run(struct req *r)
 {
     if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return req_status(r, 405);
+    req_trace(r, req_where(r, "empty_gif"), "empty_gif answers");
     r->last_modified = GIF_TIME;
     return answer_text(r, 200, STR("image/gif"), str_from(gif, sizeof(gif) - 1));
 }

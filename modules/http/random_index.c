@@ -91,6 +91,7 @@ static enum verdict random_index_run(struct req *r)
     if (!conf->on || r->uri.len == 0 || r->uri.ptr[r->uri.len - 1] != '/' ||
         (r->method & (METHOD_GET | METHOD_HEAD | METHOD_POST)) == 0)
         return V_NEXT;
+    req_trace(r, req_where(r, "random_index"), "random_index takes one of the directory's files");
     if (req_map_path(r, &path, &root, 0) != 0)
         return req_status(r, 500);
     dir = opendir(path.ptr);

@@ -146,6 +146,8 @@ static enum verdict realip_run(struct req *r)
     keep = arena_alloc(r->arena, sizeof(*keep));
     *keep = a;
     r->main->realip = keep;
+    req_trace(r, req_where(r, "set_real_ip_from"), "set_real_ip_from lets %.*s be the client",
+              STR_ARG(addr_dup_text(r->arena, keep, false)));
     return V_NEXT;
 }
 

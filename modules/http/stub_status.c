@@ -14,6 +14,7 @@ static enum verdict stub_run(struct req *r)
 
     if ((r->method & (METHOD_GET | METHOD_HEAD)) == 0)
         return req_status(r, 405);
+    req_trace(r, req_where(r, "stub_status"), "stub_status answers");
     client_counts_sum(&c);
     return answer_text(
         r, 200, STR("text/plain"),

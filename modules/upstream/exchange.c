@@ -668,7 +668,7 @@ void exchange_next(struct exchange *x)
 
     x->state = X_START;
     if (choice_next(&x->choice) != 0) {
-        if (queue_enter(x))
+        if (!req_explained() && queue_enter(x))
             x->state = X_QUEUE;
         else
             exchange_not_served(x, "no live upstreams");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What an exchange comes to for a request that is only explained: the group, the server that would be asked and the
- * request it would get are said; nothing is connected or sent. The request goes on as if the server had answered 200
- * without a field, so that what the configuration adds to an answer shows as well.
+ * What an exchange comes to for a request that is only explained: the group, the server that would
+ * be asked and the request it would get are said; nothing is connected or sent. The request goes on
+ * as if the server had answered 200 without a field, so that what the configuration adds to an
+ * answer shows as well.
  */
 #include "core/http/error_page.h"
 #include "modules/upstream/internal.h"
@@ -28,7 +29,7 @@ static void explain_peer(struct req *r, const struct upstream *g, const struct p
     req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weighs,
               state & PEER_BACKUP ? " backup" : "", state & PEER_DOWN ? " down" : "",
               stand_in ? " (a name that is not looked up here)" : "",
-              chosen && g->count > 1 ? ", asked first by a new worker" : "");
+              chosen && g->count > 1 ? ", asked first" : "");
 }
 
 static void explain_group(struct req *r, const struct exchange *x)
@@ -36,12 +37,14 @@ static void explain_group(struct req *r, const struct exchange *x)
     const struct upstream *g = x->group;
 
     if (g == NULL) {
-        req_trace(r, req_where(r, "resolver"), "upstream %.*s:%u, asked of the resolver for each request",
+        req_trace(r, req_where(r, "resolver"),
+                  "upstream %.*s:%u, asked of the resolver for each request",
                   STR_ARG(x->resolve_name), x->resolve_port);
         return;
     }
     req_trace(r, g->pos, "upstream %.*s (%s%u server%s)", STR_ARG(g->name),
-              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count, g->count == 1 ? "" : "s");
+              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count,
+              g->count == 1 ? "" : "s");
     for (unsigned i = 0; i < g->count; i++)
         explain_peer(r, g, &g->peers[i], x->choice.peer == &g->peers[i]);
 }

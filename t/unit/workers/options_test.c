@@ -96,6 +96,13 @@ int main(void)
     is_str(error, "option \"-X\" requires \"--explain\"", "-X alone");
     parse(&o, "-H", "a: b", NULL, NULL);
     is_str(error, "option \"-H\" requires \"--explain\"", "-H alone");
+    parse(&o, "--from", "10.0.0.1", NULL, NULL);
+    is_str(error, "option \"--from\" requires \"--explain\"", "--from alone");
+    parse(&o, "--to=10.0.0.1", NULL, NULL, NULL);
+    is_str(error, "option \"--to\" requires \"--explain\"", "--to alone");
+    is_int(parse(&o, "--explain=/", "--from=10.0.0.1", "--to", "::1"), 0, "--from and --to");
+    is_str(o.from, "10.0.0.1", "the client's address");
+    is_str(o.to, "::1", "the address it connects to");
     parse(&o, "--explain=/", "-H", "word", NULL);
     is_str(error, "invalid option: \"-H word\"", "a field without a colon");
     parse(&o, "--explain=/", "-X", NULL, NULL);

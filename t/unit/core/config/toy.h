@@ -73,10 +73,13 @@ static inline void toy_end(const char *const *names)
     arena_trim();
 }
 
+static bool toy_explaining TAP_UNUSED; /* read as for --explain */
+
 static inline struct config *toy_read_with(const char *globals)
 {
     static char prefix[64], file[64];
-    struct config_request req = { .prefix = prefix, .file = file, .globals = globals };
+    struct config_request req = { .prefix = prefix, .file = file, .globals = globals,
+                                  .explaining = toy_explaining };
     struct config *config;
 
     snprintf(prefix, sizeof(prefix), "%s", toy_dir);

@@ -360,6 +360,62 @@ static void test_long(void)
     done();
 }
 
+static void reason_is(const char *host, int number, const char *want)
+{
+    struct str name;
+    struct server *s = http_server_reason(listen_of(config), str_cstr(host), &name);
+
+    is_int(number_of(s), number, "%s: server", host);
+    if (want != NULL)
+        ok(str_eq(name, str_cstr(want)), "%s: for what reason", host);
+    else
+        ok(name.ptr == NULL, "%s: by default", host);
+}
+
+static unsigned line_of(const struct level *level, const char *name, const char *arg)
+{
+    return conf_where(level, name, arg != NULL ? str_cstr(arg) : STR_NULL).line;
+}
+
+/* What only --explain asks. */
+static void test_explaining(void)
+{
+    const struct level *level;
+
+    toy_explaining = true;
+    servers(LINES("a.test *.b.test", "c.* ~^d(.)$"));
+    reason_is("a.test", 0, "a.test");
+    reason_is("x.y.b.test", 0, ".b.test");
+    reason_is("c.org", 1, "c.");
+    reason_is("d1", 1, "~^d(.)$");
+    reason_is("nobody", 0, NULL);
+    reason_is("", 0, NULL);
+    done();
+    servers(LINES("alone.test"));
+    reason_is("alone.test", 0, "alone.test");
+    reason_is("other.test", 0, NULL);
+    done();
+
+    config = toy_read("http {\nroot /a;\nerror_page 404 /x;\nserver {\nlisten 80;\nerror_page 500 /y;\n"
+                      "error_page 502 /z;\n}\nserver { listen 81; }\n}\n");
+    ASSERT(config != NULL);
+    level = config_http(config)->servers[0]->level;
+    is_uint(line_of(level, "listen", NULL), 5, "a directive's line");
+    is_uint(line_of(level, "root", NULL), 2, "one of an outer block");
+    is_uint(line_of(level, "error_page", NULL), 6, "the nearest block's, the first there");
+    is_uint(line_of(level, "error_page", "502"), 7, "by its argument");
+    is_uint(line_of(level, "error_page", "404"), 3, "further out by its argument");
+    is_uint(line_of(level, "alias", NULL), 0, "none");
+    config_free(config);
+    toy_explaining = false;
+
+    config = toy_read("http { server { listen 80; } }");
+    ASSERT(config != NULL);
+    level = config_http(config)->servers[0]->level;
+    ok(conf_where(level, "listen", STR_NULL).file == NULL, "nothing is kept for servers");
+    config_free(config);
+}
+
 int main(void)
 {
     static const char *const files[] = { "t.conf", NULL };
@@ -373,6 +429,7 @@ int main(void)
     test_conflicts();
     test_random();
     test_long();
+    test_explaining();
     toy_end(files);
     return done_testing();
 }
