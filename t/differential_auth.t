@@ -267,7 +267,8 @@ for my $satisfy (qw(all any)) {
     for (@combo) {
         my $uri = "/c/$satisfy/$_->[0]/$_->[1]/a.txt";
         for my $up ($_->[0] =~ /request|both/ ? (200, 401, 403, 500) : (200)) {
-            push @rows, map { row('GET', $uri, 'X-Auth', $up, @$_) } [], [basic('plain:pw')], [basic('plain:no')];
+            push @rows, map { row('GET', $uri, 'X-Auth', $up, @$_) } [], [basic('plain:pw')], [basic('plain:no')],
+                [basic('bcrypt:pw')], [basic('bcrypt:no')];
         }
     }
 }
