@@ -365,5 +365,17 @@ for (
 is $p->request('GET', '/auth/x', headers => [basic('u:pw')], port => 'redirect')->body, 'named /auth/x? GET', 'behind the access rules';
 is $p->get('/a.txt', port => 'server')->body, 'all /a.txt', 'set for a server, it is inherited, and ends where it leads to';
 
-$p->stop;
+# --- a hash under way outlives a reload, and does not keep a worker from ending ---------------------------------
+users("slow:$slow");
+my $slowly = "GET /uncached/a.txt HTTP/1.1\r\nHost: x\r\n" . join(': ', basic('slow:pw')) . "\r\n\r\n";
+$c = $p->connect('main');
+$c->send("${slowly}GET / HTTP/1.1\r\n");
+is $p->get('/off/a.txt')->status, 200, 'the request before has been read';
+ok $p->reload, 'reloaded meanwhile';
+is $c->response(timeout => 60)->status, 200, 'answered by the old worker';
+$c->close;
+my @last = map { $p->connect('main') } 1 .. 8;
+$_->send($slowly) for @last;
+is $p->get('/off/a.txt')->status, 200, 'passwords are being checked';
+$p->stop(signal => 'TERM', timeout => 60);
 done_testing;

@@ -255,6 +255,11 @@ for my $code (200, 204, 299, 302, 400, 401, 403, 404, 500, 503) {
     push @rows, map { row('GET', "/ask/$_", 'X-Auth', $code) } qw(app/a.txt set/a.txt setpage/a.txt twice/ proxy/200);
     push @rows, row('HEAD', '/ask/app/a.txt', 'X-Auth', $code), row('POST', '/ask/proxy/200', 'X-Auth', $code, 'a body');
 }
+# what is meant for the content does not touch the decision
+for my $h (['Range', 'bytes=0-0'], ['If-Modified-Since', 'Fri, 14 Jul 2017 02:40:00 GMT'], ['If-None-Match', '"59682f00-2"'],
+    ['If-Match', '"x"'], ['If-Unmodified-Since', 'Fri, 14 Jul 2000 02:40:00 GMT'], ['Accept-Encoding', 'gzip']) {
+    push @rows, map { row('GET', "/ask/$_/a.txt", @$h) } qw(file page app 403);
+}
 push @rows, row('GET', '/auth'), row('GET', '/ask/outer/a.txt'), row('GET', '/ask/outer/in/a.txt'), row('GET', '/ask/return/'),
     row('POST', '/ask/proxy/200', 'X-Auth', 200, 'Transfer-Encoding', 'chunked', "3\r\nabc\r\n0\r\n\r\n");
 # satisfy
@@ -262,7 +267,8 @@ for my $satisfy (qw(all any)) {
     for (@combo) {
         my $uri = "/c/$satisfy/$_->[0]/$_->[1]/a.txt";
         for my $up ($_->[0] =~ /request|both/ ? (200, 401, 403, 500) : (200)) {
-            push @rows, map { row('GET', $uri, 'X-Auth', $up, @$_) } [], [basic('plain:pw')], [basic('plain:no')];
+            push @rows, map { row('GET', $uri, 'X-Auth', $up, @$_) } [], [basic('plain:pw')], [basic('plain:no')],
+                [basic('bcrypt:pw')], [basic('bcrypt:no')];
         }
     }
 }

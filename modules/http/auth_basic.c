@@ -25,6 +25,8 @@
 
 static unsigned auth_slot;
 static struct thread_pool *pool; /* of this worker, made at first use */
+static unsigned under_way;       /* checks that the pool has */
+static bool stopping;            /* shared with the threads, atomic */
 
 struct auth_conf {
     struct expr *realm;
@@ -95,7 +97,8 @@ static void check_work(struct thread_task *task)
 {
     struct check *c = container_of(task, struct check, task);
 
-    if (!__atomic_load_n(&c->abandoned, __ATOMIC_RELAXED))
+    if (!__atomic_load_n(&c->abandoned, __ATOMIC_RELAXED)
+        && !__atomic_load_n(&stopping, __ATOMIC_RELAXED))
         c->fits = password_matches(c->password, c->hash);
 }
 
@@ -106,6 +109,7 @@ static void check_done(struct thread_task *task)
     struct str user = c->user;
     bool fits = c->fits;
 
+    under_way--;
     if (fits && c->cache_ms > 0)
         auth_cache_put(&c->mac, clock_ms() + c->cache_ms);
     wait_end(&c->wait);
@@ -159,6 +163,7 @@ static enum verdict check_in_thread(struct req *r, const struct credentials *giv
         free(c);
         return req_status(r, 503);
     }
+    under_way++;
     wait_begin(r, &c->wait, check_cancel);
     req_watch_client(r, true);
     return V_WAIT;
@@ -286,9 +291,23 @@ static bool auth_basic_wanted(const struct level *level)
            && !(expr_is_literal(conf->realm, &text) && str_eq(text, STR("off")));
 }
 
+/* What a worker before this one in the same process has left to its threads is theirs. */
+static int auth_basic_start(const struct config *config)
+{
+    (void) config;
+    pool = NULL;
+    under_way = 0;
+    stopping = false;
+    return 0;
+}
+
 static void auth_basic_stop(const struct config *config)
 {
     (void) config;
+    __atomic_store_n(&stopping, true, __ATOMIC_RELAXED);
+    /* A hash that is being computed cannot be told to end, and the process has no time to wait for it. */
+    if (under_way > 0)
+        return;
     if (pool != NULL)
         thread_pool_free(pool);
     pool = NULL;
@@ -325,5 +344,6 @@ const struct module module_http_auth_basic = {
     .conf_size = { [STORE_LOC] = sizeof(struct auth_conf) },
     .directives = directives,
     .http = &http_auth_basic,
+    .worker_start = auth_basic_start,
     .worker_stop = auth_basic_stop,
 };

@@ -85,7 +85,7 @@ static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
     struct addr room;
 
     if (geo->source == NULL)
-        *a = *client_peer(r->client, &room);
+        *a = *req_peer(r, &room);
     else if (!var_value(e, geo->source, &text) || !parse_address(a, text, false))
         return false;
     if (geo->proxy_count > 0 && fields_get(&r->in->fields, T_X_FORWARDED_FOR) != NULL)

@@ -81,7 +81,7 @@ static void start_ip_hash(struct choice *c)
 static size_t address_bytes(struct choice *c, const unsigned char **bytes, struct addr *room)
 {
     static const unsigned char none[3];
-    const struct addr *a = client_peer(c->req->client, room);
+    const struct addr *a = req_peer(c->req, room);
 
     switch (a->sa.sa_family) {
     case AF_INET:
