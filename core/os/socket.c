@@ -554,15 +554,25 @@ static int bind_local(int fd, const struct addr *local, bool transparent)
     return bind(fd, &local->sa, local->len);
 }
 
-int socket_connect(const struct addr *a, const struct addr *local, bool transparent,
-                   bool *connected)
+static int connect_options(int fd, const struct connect_options *o)
+{
+    if (o->keepalive && set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) != 0)
+        return -1;
+    if (o->rcvbuf > 0 && set_option(fd, SOL_SOCKET, SO_RCVBUF, o->rcvbuf) != 0)
+        return -1;
+    if (o->sndbuf > 0 && set_option(fd, SOL_SOCKET, SO_SNDBUF, o->sndbuf) != 0)
+        return -1;
+    return o->local == NULL ? 0 : bind_local(fd, o->local, o->transparent);
+}
+
+int socket_connect(const struct addr *a, const struct connect_options *o, bool *connected)
 {
     int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     *connected = false;
     if (fd < 0)
         return -1;
-    if (local == NULL || bind_local(fd, local, transparent) == 0) {
+    if (o == NULL || connect_options(fd, o) == 0) {
         *connected = connect(fd, &a->sa, a->len) == 0;
         if (*connected || errno == EINPROGRESS)
             return fd;

@@ -87,7 +87,14 @@ int socket_nodelay(int fd, bool on);  /* TCP_NODELAY; no error on a unix socket 
 int socket_cork(int fd, bool on);     /* TCP_CORK */
 int socket_linger_reset(int fd);      /* SO_LINGER 0: close sends RST */
 int socket_error(int fd);             /* SO_ERROR */
-/* A non-blocking stream socket connecting to a, bound to `local` unless NULL. fd, *connected. -1 errno. */
-int socket_connect(const struct addr *a, const struct addr *local, bool transparent, bool *connected);
+/* What a socket that connects is to be. All zero: nothing special. */
+struct connect_options {
+    const struct addr *local; /* NULL: any */
+    bool transparent;         /* local need not be an address of this host */
+    bool keepalive;           /* SO_KEEPALIVE */
+    int rcvbuf, sndbuf;       /* bytes; 0: the system's */
+};
+/* A non-blocking stream socket connecting to a. o may be NULL. fd, *connected. -1 errno. */
+int socket_connect(const struct addr *a, const struct connect_options *o, bool *connected);
 
 #endif

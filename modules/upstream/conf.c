@@ -36,6 +36,22 @@ const struct conf_enum upstream_ignore_names[] = {
     { NULL, 0 },
 };
 
+const struct conf_enum upstream_buffering_names[] = {
+    { "on", BUFFERING_ON },
+    { "off", BUFFERING_OFF },
+    { "auto", BUFFERING_AUTO },
+    { NULL, 0 },
+};
+
+const char *upstream_set_socket_size(struct conf *cf, void *field)
+{
+    const char *error = conf_set_size(cf, field);
+
+    if (error == NULL && *(size_t *) field > INT32_MAX)
+        return conf_error_arg(cf, 1, "invalid value");
+    return error;
+}
+
 const char *upstream_set_bind(struct conf *cf, void *field)
 {
     struct upstream_bind *b = field;

@@ -809,7 +809,7 @@ enum verdict exchange_start(struct exchange *x)
 
     x->starting = true;
     x->verdict = V_WAIT;
-    x->buffering = x->conf->buffering;
+    x->buffering = x->conf->buffering != BUFFERING_OFF;
     req_ctx_set(r, upstream_slot, x, CTX_REQUEST);
     r->describe_upstream = describe;
     arena_defer(r->arena, free_blocks, x);

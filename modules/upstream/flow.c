@@ -98,13 +98,19 @@ static void take_waiting(struct exchange *x, struct chain *out)
     chain_append(out, &x->body);
 }
 
+/* proxy_buffering auto: the server says no more for now, and nobody knows for how long. */
+static bool is_silent(const struct exchange *x)
+{
+    return unlikely(x->flushes) && x->up != NULL && (x->up->conn->ready & CONN_READ) == 0;
+}
+
 /* Hands on what waits. False: the request has ended, or the exchange has. */
 static bool hand_on(struct exchange *x)
 {
     struct req *r = x->req;
     struct chain out = CHAIN_INIT;
     bool last = x->ended && !x->cut;
-    unsigned flags = !x->buffering || x->cut ? BODY_FLUSH : 0;
+    unsigned flags = !x->buffering || x->cut || is_silent(x) ? BODY_FLUSH : 0;
     enum verdict v;
 
     take_waiting(x, &out);

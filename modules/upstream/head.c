@@ -165,6 +165,32 @@ static bool steers(const struct fields *f)
            || fields_may_have(f, T_X_ACCEL_CHARSET);
 }
 
+/* Contents that make sense only as they come. */
+static bool is_stream(struct str type)
+{
+    static const struct str types[] = {
+        STR_INIT("text/event-stream"), STR_INIT("application/x-ndjson"), STR_INIT("application/ndjson"),
+        STR_INIT("application/stream+json"), STR_INIT("application/json-seq"),
+        STR_INIT("application/grpc"), STR_INIT("multipart/x-mixed-replace"),
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
+        if (str_casestarts(type, types[i]))
+            return true;
+    }
+    return false;
+}
+
+/* proxy_buffering auto. */
+static void choose_buffering(struct exchange *x)
+{
+    const struct msg *m = x->head;
+
+    if (is_stream(fields_value(&m->fields, T_CONTENT_TYPE)))
+        x->buffering = false;
+    x->flushes = m->content_length < 0;
+}
+
 static void obey(struct exchange *x)
 {
     struct req *r = x->req;
@@ -282,6 +308,8 @@ void answer_fields(struct exchange *x)
     r->out.reason = x->head->reason;
     r->out.content_length = length_for_client(x);
     r->location_as_is = true;
+    if (unlikely(x->conf->buffering == BUFFERING_AUTO))
+        choose_buffering(x);
     if (unlikely(steers(from)))
         obey(x);
     if (!x->buffering)

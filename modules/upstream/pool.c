@@ -143,20 +143,21 @@ static int local_address(struct exchange *x, struct addr *local)
 struct upconn *pool_connect(struct exchange *x, struct peer *peer)
 {
     struct addr local;
-    bool connected, has_local = local_address(x, &local) > 0;
-    int fd = socket_connect(&peer->addr, has_local ? &local : NULL, x->conf->bind.transparent,
-                            &connected);
+    const struct upstream_conf *conf = x->conf;
+    struct connect_options options = {
+        .local = local_address(x, &local) > 0 ? &local : NULL,
+        .transparent = conf->bind.transparent,
+        .keepalive = conf->socket_keepalive,
+        .rcvbuf = (int) conf->socket_rcvbuf,
+        .sndbuf = (int) conf->socket_sndbuf,
+    };
     struct upconn *u;
     struct conn *conn;
+    bool connected;
+    int fd = socket_connect(&peer->addr, &options, &connected);
 
     if (fd < 0)
         return NULL;
-    if (x->conf->socket_keepalive) {
-        int on = 1;
-
-        if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0)
-            log_alert(&x->req->log, errno, "setsockopt(SO_KEEPALIVE) failed");
-    }
     conn = conn_tcp(fd, &peer->addr.sa, peer->addr.len);
     if (conn == NULL) {
         int error = errno;

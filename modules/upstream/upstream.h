@@ -173,9 +173,13 @@ struct hidden_fields {
 
 /* What UPSTREAM_ROWS are the rows of. */
 struct upstream_conf {
-    bool buffering, request_buffering, ignore_client_abort, intercept_errors;
+    unsigned buffering;   /* BUFFERING_… */
+    bool request_buffering, ignore_client_abort, intercept_errors;
     bool pass_request_headers, pass_request_body, force_ranges, socket_keepalive;
+    bool bind_dynamic;
     size_t buffer_size, busy_buffers_size, temp_file_write_size;
+    size_t socket_rcvbuf, socket_sndbuf; /* 0: the system's */
+    size_t send_lowat;
     struct conf_bufs buffers;
     uint64_t max_temp_file_size;
     struct conf_path temp_path;
@@ -191,8 +195,9 @@ struct upstream_conf {
     size_t memory;           /* of the body, at most */
 };
 
-conf_setter upstream_set_bind;
-extern const struct conf_enum upstream_next_names[], upstream_ignore_names[];
+enum { BUFFERING_OFF, BUFFERING_ON, BUFFERING_AUTO };
+conf_setter upstream_set_bind, upstream_set_socket_size;
+extern const struct conf_enum upstream_next_names[], upstream_ignore_names[], upstream_buffering_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
  * the module's finish. `parent` is what was inherited from, NULL at the top: faults that it has are
@@ -212,8 +217,9 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     ROW(name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, type_, member_, INHERIT_WHOLE, NULL, \
         syntax_, doc_, )
 #define UPSTREAM_ROWS(p, t, m) \
-    UP_ROW(p "buffering", ARG_FLAG, conf_set_flag, t, m.buffering, "on", "on | off", \
-           "Takes the answer from the server as fast as it comes, into memory and a temporary file.", ), \
+    UP_ROW(p "buffering", ARGS1, conf_set_enum, t, m.buffering, "on", "on | off | auto", \
+           "Takes the answer from the server as fast as it comes, into memory and a temporary file; " \
+           "auto: but for streams, whose parts go on at once.", .extra = upstream_buffering_names), \
     UP_ROW(p "request_buffering", ARG_FLAG, conf_set_flag, t, m.request_buffering, "on", "on | off", \
            "Reads the whole request body before a server is asked.", ), \
     UP_ROW(p "ignore_client_abort", ARG_FLAG, conf_set_flag, t, m.ignore_client_abort, "off", \
@@ -228,6 +234,14 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "Serves byte ranges whatever the server's Accept-Ranges says.", ), \
     UP_ROW(p "socket_keepalive", ARG_FLAG, conf_set_flag, t, m.socket_keepalive, "off", "on | off", \
            "SO_KEEPALIVE on connections to servers.", ), \
+    UP_ROW(p "socket_rcvbuf", ARGS1, upstream_set_socket_size, t, m.socket_rcvbuf, NULL, "size", \
+           "SO_RCVBUF of connections to servers.", ), \
+    UP_ROW(p "socket_sndbuf", ARGS1, upstream_set_socket_size, t, m.socket_sndbuf, NULL, "size", \
+           "SO_SNDBUF of connections to servers.", ), \
+    UP_ROW(p "send_lowat", ARGS1, conf_set_size, t, m.send_lowat, "0", "size", \
+           "SO_SNDLOWAT of connections to servers; without effect, for Linux has no such thing.", ), \
+    UP_ROW(p "bind_dynamic", ARG_FLAG, conf_set_flag, t, m.bind_dynamic, "off", "on | off", \
+           "Evaluates " p "bind for each connection; without effect, for that is always so.", ), \
     UP_ROW(p "buffer_size", ARGS1, conf_set_size, t, m.buffer_size, "4k", "size", \
            "The largest head of an answer.", ), \
     UP_ROW(p "buffers", ARGS2, conf_set_bufs, t, m.buffers, "8 4k", "number size", \
@@ -352,6 +366,7 @@ struct exchange {
     bool request_sent, sent_all, body_end, pumping;
     bool decoding;                 /* backend->reset was called for this attempt */
     bool buffering;
+    bool flushes;                  /* what has come of a body whose end is not known goes out when no more is there */
     bool paused, delayed;          /* not reading: the client is slow; proxy_limit_rate */
     bool ended;                    /* the answer is complete */
     bool cut;                      /* the answer broke off: the client is to see that */

@@ -230,7 +230,7 @@ static void test_refused(void)
     ASSERT(bind(l, (struct sockaddr *) &a, len) == 0); /* bound, not listening: refuses */
     getsockname(l, (struct sockaddr *) &a, &len);
     to.in = a;
-    fd = socket_connect(&to, NULL, false, &connected);
+    fd = socket_connect(&to, NULL, &connected);
     if (fd < 0) {
         is_int(errno, ECONNREFUSED, "refused at once");
     } else {

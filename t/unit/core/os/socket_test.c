@@ -303,14 +303,14 @@ static void test_unix(void)
     is_int(st.st_mode & 0777, 0666, "that everybody may use");
     ok(socket_listen(&a, &o, false, &step) == -1 && errno == EADDRINUSE, "is never shared");
     ok(stat(path + 5, &st) == 0, "and survives the attempt");
-    client = socket_connect(&a, NULL, false, &connected);
+    client = socket_connect(&a, NULL, &connected);
     ok(client >= 0 && connected, "connects at once");
     is_int(socket_nodelay(client, true), 0, "TCP options are nothing to it");
     is_int(socket_cork(client, true), 0, "nor an error");
     close(client);
     close(fd);
     unlink(path + 5);
-    client = socket_connect(&a, NULL, false, &connected);
+    client = socket_connect(&a, NULL, &connected);
     ok(client == -1 && errno == ENOENT && !connected, "no socket, no connection");
     rmdir(dir);
 }
@@ -327,8 +327,15 @@ static void test_connect(void)
     a = name_of(listener);
     addr_parse(&local, STR("127.0.0.2:1"), 0, false);
     addr_set_port(&local, 0);
-    client = socket_connect(&a, &local, false, &connected);
+    client = socket_connect(&a,
+                            &(struct connect_options){ .local = &local, .keepalive = true,
+                                                       .rcvbuf = 65536, .sndbuf = 32768 },
+                            &connected);
     ok(client >= 0, "a connection from an address");
+    /* The kernel keeps twice as much as it was told, for its own needs. */
+    is_int(int_option(client, SOL_SOCKET, SO_RCVBUF), 2 * 65536, "with a receive buffer");
+    is_int(int_option(client, SOL_SOCKET, SO_SNDBUF), 2 * 32768, "and one to send");
+    is_int(int_option(client, SOL_SOCKET, SO_KEEPALIVE), 1, "that is kept alive");
     pfd = (struct pollfd){ client, POLLOUT, 0 };
     poll(&pfd, 1, 5000);
     is_int(socket_error(client), 0, "is made");
@@ -352,7 +359,7 @@ static void test_connect(void)
     is_int(socket_error(client), ECONNRESET, "the peer sees a reset");
     close(client);
     close(listener);
-    client = socket_connect(&a, NULL, false, &connected);
+    client = socket_connect(&a, NULL, &connected);
     if (client >= 0) {
         pfd = (struct pollfd){ client, POLLOUT, 0 };
         poll(&pfd, 1, 5000);
