@@ -30,6 +30,9 @@ my %files = (
     'guarded/x'        => "x\n",
     're/a.php'         => "php\n",
     'ro/x'             => "x\n",
+    'naked/x'          => "x\n",
+    'nake/x'           => "neighbour\n",
+    'loop/in/x'        => "x\n",
     'outside/x'        => "outside\n",
     '404.html'         => "page\n",
 );
@@ -68,6 +71,8 @@ http {
         location /page/ { alias {{dir}}/html/d/; dav_methods PUT; error_page 409 412 413 /404.html; }
         location /deep/ { alias {{dir}}/html/d/; dav_methods DELETE; min_delete_depth 4; }
         location /tiny/ { dav_methods PUT COPY; alias {{dir}}/tiny/; client_body_temp_path {{dir}}/tiny/; }
+        location /naked/ { dav_methods DELETE; alias {{dir}}/html/naked; }
+        location /loop/ { dav_methods COPY MOVE DELETE; }
         location /tiny2/ { dav_methods PUT; alias {{dir}}/tiny/; }
     }
 }
@@ -225,6 +230,9 @@ symlink '../../outside', "$html/d/many/1/out";
 is status('DELETE', '/d/many/'), 204, 'two thousand files';
 ok !-e "$html/d/many" && -e "$html/outside", 'are gone, nothing outside is';
 
+is status('DELETE', '/naked/'), 204, 'a directory whose alias lacks the slash';
+ok !-e "$html/naked" && -e "$html/nake/x", 'and not its neighbour';
+
 # --- COPY and MOVE --------------------------------------------------------------------------------
 is status('COPY', '/d/f', 'Destination', '/d/copy'), 204, 'COPY';
 is content('d/copy'), content('d/f'), 'the same';
@@ -290,6 +298,12 @@ SKIP: {
     is status('MOVE', '/d/tree/', 'Destination', '/d/shm/links/'), 201, 'links';
     is readlink "$shm/links/lnk", '../../outside/x', 'move along';
 }
+symlink 'in', "$html/loop/out" or die $!;
+is status($_, '/loop/in/', 'Destination', '/loop/out/in/'), 403, "$_ of a tree into itself by way of a link" for qw(COPY MOVE);
+mkdir "$html/loop/in/deep";
+is status($_, '/loop/out/deep/', 'Destination', '/loop/in/'), 403, "$_ of a tree onto the one it is in" for qw(COPY MOVE);
+is content('loop/in/x'), "x\n", 'leaves it alone';
+is status('MOVE', '/loop/out/x', 'Destination', '/loop/in/deep/x'), 204, 'a file may go there';
 no_leftovers('COPY and MOVE');
 
 # --- a real client ----------------------------------------------------------------------------------

@@ -68,6 +68,13 @@ enum verdict dav_check_links(struct req *r, struct str path)
     return req_status(r, file_failure(r, dir, &info));
 }
 
+struct str dav_without_slash(struct arena *arena, struct str path)
+{
+    while (path.len > 1 && path.ptr[path.len - 1] == '/')
+        path.len--;
+    return str_dup(arena, path);
+}
+
 int dav_make_path(struct arena *arena, struct str path, unsigned access)
 {
     char *copy = (char *) str_dup(arena, path).ptr;
@@ -201,7 +208,7 @@ static enum verdict begin_delete(struct req *r, struct str path, bool is_dir)
     struct dav_tree *t = ARENA_NEW(r->arena, struct dav_tree);
 
     if (is_dir)
-        path = str_dup(r->arena, str_from(path.ptr, path.len - 1));
+        path = dav_without_slash(r->arena, path);
     dav_tree_init(t, r->arena, DAV_DELETE, path, STR_NULL);
     arena_defer(r->arena, close_tree, t);
     req_ctx_set(r, dav_slot, t, CTX_PASS);
@@ -278,9 +285,7 @@ static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
     v = dav_check_links(r, path);
     if (v != V_NEXT)
         return v;
-    while (path.len > 1 && path.ptr[path.len - 1] == '/')
-        path.len--;
-    path = str_dup(r->arena, path);
+    path = dav_without_slash(r->arena, path);
     if (mkdir(path.ptr, mode) != 0)
         return dav_failed(r, errno, 409, "mkdir()", path.ptr);
     (void) chmod(path.ptr, mode); /* whatever the umask is */
