@@ -32,7 +32,7 @@ my %files = (
     'ro/x'             => "x\n",
     'naked/x'          => "x\n",
     'nake/x'           => "neighbour\n",
-    'loop/in/x'        => "x\n",
+    'circle/in/x'        => "x\n",
     'outside/x'        => "outside\n",
     '404.html'         => "page\n",
 );
@@ -72,7 +72,7 @@ http {
         location /deep/ { alias {{dir}}/html/d/; dav_methods DELETE; min_delete_depth 4; }
         location /tiny/ { dav_methods PUT COPY; alias {{dir}}/tiny/; client_body_temp_path {{dir}}/tiny/; }
         location /naked/ { dav_methods DELETE; alias {{dir}}/html/naked; }
-        location /loop/ { dav_methods COPY MOVE DELETE; }
+        location /circle/ { dav_methods COPY MOVE DELETE; }
         location /tiny2/ { dav_methods PUT; alias {{dir}}/tiny/; }
     }
 }
@@ -265,7 +265,7 @@ for my $dest ('/../etc/x', '/d/../../x', '/d/%2e%2e/%2e%2e/x', '/d/%2e%2e%2f%2e%
     my $s = status('COPY', '/d/f', 'Destination', $dest);
     like $s, $dest eq "/d/\\..\\x" ? qr/^204$/ : $dest eq '//' ? qr/^409$/ : qr/^40[039]$/, "destination $dest";
 }
-is_deeply [grep { !m{/(?:d|alias|closed|guarded|re|ro|outside|404\.html)$} } glob "$html/*"], [], 'nothing went elsewhere';
+is_deeply [grep { !m{/(?:d|alias|closed|guarded|re|ro|outside|naked|nake|circle|404\.html)$} } glob "$html/*"], [], 'nothing went elsewhere';
 
 # locations: the destination's own has a say, and its own root
 is status('COPY', '/d/f', 'Destination', '/closed/x'), 403, 'a location without dav_methods';
@@ -298,12 +298,12 @@ SKIP: {
     is status('MOVE', '/d/tree/', 'Destination', '/d/shm/links/'), 201, 'links';
     is readlink "$shm/links/lnk", '../../outside/x', 'move along';
 }
-symlink 'in', "$html/loop/out" or die $!;
-is status($_, '/loop/in/', 'Destination', '/loop/out/in/'), 403, "$_ of a tree into itself by way of a link" for qw(COPY MOVE);
-mkdir "$html/loop/in/deep";
-is status($_, '/loop/out/deep/', 'Destination', '/loop/in/'), 403, "$_ of a tree onto the one it is in" for qw(COPY MOVE);
-is content('loop/in/x'), "x\n", 'leaves it alone';
-is status('MOVE', '/loop/out/x', 'Destination', '/loop/in/deep/x'), 204, 'a file may go there';
+symlink 'in', "$html/circle/out" or die $!;
+is status($_, '/circle/in/', 'Destination', '/circle/out/in/'), 403, "$_ of a tree into itself by way of a link" for qw(COPY MOVE);
+mkdir "$html/circle/in/deep";
+is status($_, '/circle/out/deep/', 'Destination', '/circle/in/'), 403, "$_ of a tree onto the one it is in" for qw(COPY MOVE);
+is content('circle/in/x'), "x\n", 'leaves it alone';
+is status('MOVE', '/circle/out/x', 'Destination', '/circle/in/deep/x'), 204, 'a file may go there';
 no_leftovers('COPY and MOVE');
 
 # --- a real client ----------------------------------------------------------------------------------
