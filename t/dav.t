@@ -298,6 +298,8 @@ SKIP: {
     is status('MOVE', '/d/tree/', 'Destination', '/d/shm/links/'), 201, 'links';
     is readlink "$shm/links/lnk", '../../outside/x', 'move along';
 }
+chmod 04755, "$html/circle/in/x";
+is status('COPY', '/circle/in/x', 'Destination', '/circle/y') . mode('circle/y'), '204755', 'a copy is nobody\'s set-user-id program';
 symlink 'in', "$html/circle/out" or die $!;
 is status($_, '/circle/in/', 'Destination', '/circle/out/in/'), 403, "$_ of a tree into itself by way of a link" for qw(COPY MOVE);
 mkdir "$html/circle/in/deep";
