@@ -26,6 +26,9 @@ my $p = Proxyd->new(
         'html/bad.html'   => "a\xffb\xc3<i>\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\xc0\xafz\xd0",
         'html/big.html'   => $utf8 x 40_000,
         'html/empty.html' => '',
+        'html/cut.html'   => "\xd0\x9f\xd0",
+        'html/ssi.html'   => "$koi<" . join('|', map { "<!--#include virtual=\"$_\" -->" } qw(/sub/koi.txt /sub/win.html /sub/u.html
+            /sub/cut.html /app/win?slow /subapp/none /subapp/koi?slow /app/unknown)) . ">$koi",
     },
     conf => <<'EOT' =~ s/CONF/$conf_dir/gr);
 http {
@@ -62,6 +65,16 @@ http {
         location /plainapp/ { charset off; proxy_pass http://app/; }
         location /ignore/ { proxy_ignore_headers X-Accel-Charset; proxy_pass http://app/; }
         location /slow/ { charset koi8-r; source_charset utf-8; proxy_buffering off; proxy_pass http://app/; }
+        location /ssi/ { ssi on; charset utf-8; source_charset koi8-r; override_charset on; alias {{dir}}/html/; } #? ssi
+        location /ssi-koi/ { ssi on; charset koi8-r; source_charset koi8-r; alias {{dir}}/html/; } #? ssi
+        location /ssi-off/ { ssi on; charset off; alias {{dir}}/html/; } #? ssi
+        location /ssi-app/ { ssi on; charset off; proxy_pass http://app/; } #? ssi
+        location /add/ { charset utf-8; source_charset koi8-r; add_before_body /sub/win.html; add_after_body /app/none; alias {{dir}}/html/; }
+        location /sub/ { charset off; source_charset koi8-r; alias {{dir}}/html/; types { } default_type image/png; }
+        location /sub/win.html { charset off; source_charset windows-1251; alias {{dir}}/html/win.html; }
+        location /sub/u.html { charset off; source_charset utf-8; alias {{dir}}/html/u.html; }
+        location /sub/cut.html { charset off; source_charset utf-8; alias {{dir}}/html/cut.html; }
+        location /subapp/ { source_charset koi8-r; proxy_pass http://app/; }
         location /range/ { charset windows-1251; source_charset koi8-r; alias {{dir}}/html/; }
         location /etag/ { charset utf-8; source_charset koi8-r; alias {{dir}}/html/; }
     }
@@ -77,6 +90,8 @@ $p->origin('app', sub {
             koi     => ["text/html; charset=koi8-r",                          $koi],
             quoted  => ["text/html; foo=bar; charset=\"KOI8-R\"",             $koi],
             win     => ["text/html; charset=windows-1251",                    $win],
+            none    => [undef,                                                $koi],
+            ssi     => ["text/html; charset=koi8-r",                          "$koi<<!--#include virtual=\"/sub/u.html\" -->>"],
             unknown => ["text/html; charset=x-none",                          $koi],
             plain   => ['text/html',                                          $koi],
             accel   => ["text/html; charset=koi8-r\r\nX-Accel-Charset: utf-8", $koi],
@@ -85,7 +100,7 @@ $p->origin('app', sub {
             bytes   => ['text/html',                                          $utf8],
         );
         my ($type, $body) = @{ $types{$name} };
-        my $head = "HTTP/1.1 200 OK\r\nContent-Type: $type\r\nETag: \"e\"\r\n";
+        my $head = "HTTP/1.1 200 OK\r\n" . (defined $type ? "Content-Type: $type\r\n" : "") . "ETag: \"e\"\r\n";
         if ($q->{uri} =~ /slow/) {
             $c->write("${head}Transfer-Encoding: chunked\r\n\r\n");
             for (split //, $body) {
@@ -164,6 +179,20 @@ is_answer('/ignore/accel', 'text/html; charset=koi8-r', $koi, 'ignored');
 is_answer('/app/accelx', 'text/html', $koi, 'X-Accel-Charset with an unknown one');
 like $p->wait_log(qr/(unknown charset "x-none" to override)/), qr/unknown/, 'is logged';
 is_answer('/slow/bytes?slow', 'text/html; charset=koi8-r', $koi, 'a byte at a time');
+
+# --- subrequests: into what the main answer says it is in, whatever they are -------------------------
+SKIP: {
+    skip 'no ssi', 8 unless $p->has('ssi');
+    my @parts = ($utf8, $utf8, $utf8, substr($utf8, 0, 2) . '?', $utf8, $utf8, $utf8, $koi);
+    is_answer('/ssi/ssi.html', 'text/html; charset=utf-8', "$utf8<" . join('|', @parts[0 .. 2], substr($utf8, 0, 2) . "\xd0",
+        @parts[4 .. 7]) . ">$utf8", 'included text of any charset');
+    @parts = ($koi, $koi, $koi, substr($koi, 0, 1) . '?', $koi, $koi, $koi, $koi);
+    is_answer('/ssi-koi/ssi.html', 'text/html; charset=koi8-r', "$koi<" . join('|', @parts) . ">$koi", 'the other way');
+    is_answer('/ssi-off/ssi.html', 'text/html', "$koi<" . join('|', $koi, $win, $utf8, "\xd0\x9f\xd0", $win, $koi, $koi, $koi) . ">$koi",
+        'a main answer that says nothing');
+    is_answer('/ssi-app/ssi', 'text/html; charset=koi8-r', "$koi<$koi>", 'what an upstream says it is in');
+}
+is_answer('/add/koi.html', 'text/html; charset=utf-8', "$utf8$utf8$koi", 'addition');
 
 # --- ranges -----------------------------------------------------------------------------------------
 $r = $p->get('/range/koi.html', headers => ['Range', 'bytes=1-3']);

@@ -30,6 +30,9 @@ my %files = (
     'guarded/x'        => "x\n",
     're/a.php'         => "php\n",
     'ro/x'             => "x\n",
+    'naked/x'          => "x\n",
+    'nake/x'           => "neighbour\n",
+    'circle/in/x'        => "x\n",
     'outside/x'        => "outside\n",
     '404.html'         => "page\n",
 );
@@ -68,6 +71,8 @@ http {
         location /page/ { alias {{dir}}/html/d/; dav_methods PUT; error_page 409 412 413 /404.html; }
         location /deep/ { alias {{dir}}/html/d/; dav_methods DELETE; min_delete_depth 4; }
         location /tiny/ { dav_methods PUT COPY; alias {{dir}}/tiny/; client_body_temp_path {{dir}}/tiny/; }
+        location /naked/ { dav_methods DELETE; alias {{dir}}/html/naked; }
+        location /circle/ { dav_methods COPY MOVE DELETE; }
         location /tiny2/ { dav_methods PUT; alias {{dir}}/tiny/; }
     }
 }
@@ -227,6 +232,9 @@ symlink '../../outside', "$html/d/many/1/out";
 is status('DELETE', '/d/many/'), 204, 'two thousand files';
 ok !-e "$html/d/many" && -e "$html/outside", 'are gone, nothing outside is';
 
+is status('DELETE', '/naked/'), 204, 'a directory whose alias lacks the slash';
+ok !-e "$html/naked" && -e "$html/nake/x", 'and not its neighbour';
+
 # --- COPY and MOVE --------------------------------------------------------------------------------
 is status('COPY', '/d/f', 'Destination', '/d/copy'), 204, 'COPY';
 is content('d/copy'), content('d/f'), 'the same';
@@ -259,7 +267,7 @@ for my $dest ('/../etc/x', '/d/../../x', '/d/%2e%2e/%2e%2e/x', '/d/%2e%2e%2f%2e%
     my $s = status('COPY', '/d/f', 'Destination', $dest);
     like $s, $dest eq "/d/\\..\\x" ? qr/^204$/ : $dest eq '//' ? qr/^409$/ : qr/^40[039]$/, "destination $dest";
 }
-is_deeply [grep { !m{/(?:d|alias|closed|guarded|re|ro|outside|404\.html)$} } glob "$html/*"], [], 'nothing went elsewhere';
+is_deeply [grep { !m{/(?:d|alias|closed|guarded|re|ro|outside|naked|nake|circle|404\.html)$} } glob "$html/*"], [], 'nothing went elsewhere';
 
 # locations: the destination's own has a say, and its own root
 is status('COPY', '/d/f', 'Destination', '/closed/x'), 403, 'a location without dav_methods';
@@ -292,6 +300,14 @@ SKIP: {
     is status('MOVE', '/d/tree/', 'Destination', '/d/shm/links/'), 201, 'links';
     is readlink "$shm/links/lnk", '../../outside/x', 'move along';
 }
+chmod 04755, "$html/circle/in/x";
+is status('COPY', '/circle/in/x', 'Destination', '/circle/y') . mode('circle/y'), '204755', 'a copy is nobody\'s set-user-id program';
+symlink 'in', "$html/circle/out" or die $!;
+is status($_, '/circle/in/', 'Destination', '/circle/out/in/'), 403, "$_ of a tree into itself by way of a link" for qw(COPY MOVE);
+mkdir "$html/circle/in/deep";
+is status($_, '/circle/out/deep/', 'Destination', '/circle/in/'), 403, "$_ of a tree onto the one it is in" for qw(COPY MOVE);
+is content('circle/in/x'), "x\n", 'leaves it alone';
+is status('MOVE', '/circle/out/x', 'Destination', '/circle/in/deep/x'), 204, 'a file may go there';
 no_leftovers('COPY and MOVE');
 
 # --- a real client ----------------------------------------------------------------------------------

@@ -297,6 +297,14 @@ for my $m (qw(GET HEAD)) {
 add('GET', '/a.txt', 'If-Match', $_) for $tag, '*', '"x"', "W/$tag";
 add('GET', '/a.txt', 'If-Unmodified-Since', $_)
     for $lm, 'Fri, 14 Jul 2017 02:39:59 GMT', 'nonsense';
+for my $time ($lm, 'Fri, 14 Jul 2017 02:39:59 GMT', 'Fri, 14 Jul 2017 02:40:01 GMT', 'nonsense') {
+    for my $t ($tag, '*', '"x"') {
+        add('GET', '/a.txt', 'If-None-Match', $t, 'If-Modified-Since', $time);
+        add('GET', '/a.txt', 'If-Match', $t, 'If-Unmodified-Since', $time);
+        add('GET', '/a.txt', 'If-Match', $t, 'If-Modified-Since', $time);
+        add('GET', '/a.txt', 'If-None-Match', $t, 'If-Unmodified-Since', $time);
+    }
+}
 add('GET', '/hdr/a.txt',    'If-None-Match',     $tag);
 add('GET', '/assets/b.css', 'If-Modified-Since', $lm);
 add('GET', '/app/tagged',   'If-None-Match',     '"tag"');

@@ -89,6 +89,8 @@ http {
         location /inlines/ { more_set_input_headers "X-Uri: $uri"; proxy_pass http://app/echo/; }
         location /inenc/ { more_clear_input_headers Accept-Encoding Range; alias {{dir}}/html/; }
 
+        location /addloc { add_header Location /rel; add_trailer X-Seen $sent_http_location; return 201 made; }
+        location /addloc2 { add_header Location /rel; return 302 /own; }
         # proxy_set_header_inherit
         location /ph/ { proxy_pass http://app/echo;
             location /ph/own { proxy_set_header X-Own o; proxy_pass http://app/echo; }
@@ -297,6 +299,12 @@ is sent($r, 'X-A') . sent($r, 'X-B'), '12', 'outer ones first';
 $r = $p->get('/inlines/a%0d%0aX-Evil:1');
 is sent($r, 'X-Uri') . '|' . sent($r, 'X-Evil'), '/inlines/a  X-Evil:1|', 'no line ends go to the upstream';
 is $p->get('/inenc/a.txt', headers => ['Range', 'bytes=0-1'])->status, 200, 'a Range that is cleared';
+
+# --- a Location that is only added --------------------------------------------------------------------
+$r = $p->get('/addloc');
+is fields($r, qr/^Location/), 'Location=/rel', 'stays as it is';
+like $r->raw, qr/X-Seen: \/rel\r\n/, 'and has its variable';
+like fields($p->get('/addloc2'), qr/^Location/), qr{^Location=http://\S+/own Location=/rel$}, 'beside one of a redirect';
 
 # --- proxy_set_header_inherit -----------------------------------------------------------------------
 my %ph = (

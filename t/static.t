@@ -390,7 +390,12 @@ is cond('/a.txt', 'If-None-Match',     "\"a\", $etag, \"b\""),            304, '
 is cond('/a.txt', 'If-None-Match',     '*'),                              304, 'a star';
 is cond('/a.txt', 'If-None-Match',     '"x"'),                            200, 'another';
 is cond('/a.txt', 'If-None-Match',     '"x"', 'If-Modified-Since', $lm), 200,
-    'the tag decides where both are given';
+    'another tag, the same time';
+is cond('/a.txt', 'If-None-Match', $etag, 'If-Modified-Since', $lm), 304, 'both the same';
+is cond('/a.txt', 'If-None-Match', $etag, 'If-Modified-Since', $_), 200, "the same tag, but not the time: $_" for $older, 'yesterday';
+is cond('/a.txt', 'If-Match', $etag, 'If-Unmodified-Since', $older), 412, 'If-Match holds, If-Unmodified-Since does not';
+is cond('/a.txt', 'If-Match', '"x"', 'If-Unmodified-Since', $lm), 412, 'the other way round';
+is cond('/a.txt', 'If-Match', $etag, 'If-Unmodified-Since', $lm), 200, 'both hold';
 is cond('/a.txt',         'If-Match',            $etag),     200, 'If-Match';
 is cond('/a.txt',         'If-Match',            '*'),       200, 'If-Match star';
 is cond('/a.txt',         'If-Match',            '"x"'),     412, 'If-Match, another';

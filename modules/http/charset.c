@@ -128,13 +128,13 @@ static struct named resolve(struct req *r, const struct charset_ref *ref)
 /* What the answer is to be in. False: it is left alone. */
 static bool destination(struct req *r, const struct charset_conf *conf, struct named *to)
 {
-    if (fields_value(&r->out.fields, T_CONTENT_TYPE).len == 0)
-        return false;
-    if (r != r->main) {
+    if (r != r->main) { /* of whatever type, or none: it becomes a part of the main answer's text */
         to->name = declared(r->main);
         to->charset = find(charset_main(r->loc->level), to->name);
         return to->name.len > 0;
     }
+    if (fields_value(&r->out.fields, T_CONTENT_TYPE).len == 0)
+        return false;
     if (r->override_charset.len > 0) {
         to->name = r->override_charset;
         to->charset = find(charset_main(r->loc->level), to->name);
@@ -157,8 +157,11 @@ static bool destination(struct req *r, const struct charset_conf *conf, struct n
 static void announce(struct req *r, struct str name)
 {
     struct field *type = fields_get(&r->out.fields, T_CONTENT_TYPE);
-    ssize_t at = str_casefind(type->value, STR("charset="));
+    ssize_t at;
 
+    if (r != r->main)
+        return;
+    at = str_casefind(type->value, STR("charset="));
     if (at > 0 && declared(r).len > 0) {
         struct str rest = str_from(type->value.ptr, (size_t) at);
 

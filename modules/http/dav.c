@@ -74,6 +74,13 @@ enum verdict dav_check_links(struct req *r, struct str path)
     return req_status(r, file_failure(r, dir, &info));
 }
 
+struct str dav_without_slash(struct arena *arena, struct str path)
+{
+    while (path.len > 1 && path.ptr[path.len - 1] == '/')
+        path.len--;
+    return str_dup(arena, path);
+}
+
 int dav_make_path(struct arena *arena, struct str path, unsigned access)
 {
     char *copy = (char *) str_dup(arena, path).ptr;
@@ -211,7 +218,7 @@ static enum verdict begin_delete(struct req *r, struct str path, bool is_dir)
         return dav_answer(r, 204, STR_NULL);
     }
     if (is_dir)
-        path = str_dup(r->arena, str_from(path.ptr, path.len - 1));
+        path = dav_without_slash(r->arena, path);
     dav_tree_init(t, r->arena, DAV_DELETE, path, STR_NULL);
     arena_defer(r->arena, close_tree, t);
     req_ctx_set(r, dav_slot, t, CTX_PASS);
@@ -302,9 +309,7 @@ static enum verdict dav_mkcol(struct req *r, const struct dav_conf *conf)
     v = dav_check_links(r, path);
     if (v != V_NEXT)
         return v;
-    while (path.len > 1 && path.ptr[path.len - 1] == '/')
-        path.len--;
-    path = str_dup(r->arena, path);
+    path = dav_without_slash(r->arena, path);
     if (req_explained())
         return explain_mkcol(r, path);
     if (mkdir(path.ptr, mode) != 0)

@@ -39,6 +39,8 @@ enum verdict dav_failed(struct req *r, int err, unsigned missing, const char *ca
                         const char *path);
 /* The directories above `path` under disable_symlinks. V_NEXT: they may be used. */
 enum verdict dav_check_links(struct req *r, struct str path);
+/* The same directory, NUL-terminated: an alias need not end in a slash where the URI does. */
+struct str dav_without_slash(struct arena *arena, struct str path);
 /* Makes the missing directories above path. 0 or -1 with errno. */
 int dav_make_path(struct arena *arena, struct str path, unsigned access);
 /* Whether a body comes along with a method that takes none. */

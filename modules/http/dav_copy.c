@@ -243,16 +243,28 @@ static enum verdict read_overwrite(struct req *r, struct copy_job *j)
 
 /* The files ------------------------------------------------------------------------------------ */
 
-static struct str without_slash(struct req *r, struct str path)
+/* Whether a path leads through that directory, by whatever name: links may lead back into it. */
+static bool leads_through(struct req *r, struct str path, const struct stat *dir)
 {
-    while (path.len > 1 && path.ptr[path.len - 1] == '/')
-        path.len--;
-    return str_dup(r->arena, path);
-}
+    char *copy = (char *) str_dup(r->arena, path).ptr;
+    struct stat st;
 
-static bool contains(struct str dir, struct str path)
-{
-    return path.len > dir.len && path.ptr[dir.len] == '/' && str_starts(path, dir);
+    if (!S_ISDIR(dir->st_mode))
+        return false;
+    for (size_t i = 1; i < path.len; i++) {
+        int rc;
+
+        if (copy[i] != '/')
+            continue;
+        copy[i] = '\0';
+        rc = stat(copy, &st);
+        copy[i] = '/';
+        if (rc != 0)
+            return false; /* it is not there as a whole: whoever uses it will say so */
+        if (st.st_dev == dir->st_dev && st.st_ino == dir->st_ino)
+            return true;
+    }
+    return false;
 }
 
 static enum verdict look_at_destination(struct req *r, struct copy_job *j, bool slash)
@@ -277,7 +289,7 @@ static enum verdict look_at_both(struct req *r, struct copy_job *j)
     struct str from = j->from;
     enum verdict v;
 
-    j->to = without_slash(r, j->to);
+    j->to = dav_without_slash(r->arena, j->to);
     v = look_at_destination(r, j, slash);
     if (v != V_NEXT)
         return v;
@@ -288,9 +300,10 @@ static enum verdict look_at_both(struct req *r, struct copy_job *j)
         log_error(&r->log, EISDIR, "\"%.*s\" is collection", STR_ARG(r->uri));
         return req_status(r, 400);
     }
-    j->from = without_slash(r, from);
+    j->from = dav_without_slash(r->arena, from);
     if ((j->exists && j->source.st_dev == j->old.st_dev && j->source.st_ino == j->old.st_ino) ||
-        contains(j->from, j->to) || contains(j->to, j->from)) {
+        leads_through(r, j->to, &j->source) ||
+        (j->exists && leads_through(r, j->from, &j->old))) {
         log_error(&r->log, 0, "\"%s\" and \"%s\" are the same, or one is in the other", j->from.ptr,
                   j->to.ptr);
         return req_status(r, 403);

@@ -169,7 +169,8 @@ static int open_copy(struct dav_tree *t, const char *name, const char *to_name,
     t->out = openat(to_dir(t), to_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (t->out < 0)
         return fail_to(t, "open()", shown);
-    if (fchmod(t->out, st->st_mode & 07777) != 0)
+    /* Not set-user-id and its like: the copy has another owner. */
+    if (fchmod(t->out, st->st_mode & 0777) != 0)
         return fail_to(t, "fchmod()", shown);
     t->times[0] = st->st_atim;
     t->times[1] = st->st_mtim;

@@ -159,12 +159,13 @@ static bool is_usual_status(unsigned status)
 
 /*
  * Behind those that are there already, also where the head's writer has a place for such a field, or makes
- * one itself. Framing is the writer's business alone.
+ * one itself, and as it is: a Location is not made absolute. Framing is the writer's business alone.
  */
 static void append_field(struct req *r, const struct header *h, struct str value)
 {
     struct fields *f = &r->out.fields;
-    bool apart = h->token == T_SERVER || h->token == T_DATE || h->token == T_ACCEPT_RANGES;
+    bool apart = h->token == T_SERVER || h->token == T_DATE || h->token == T_ACCEPT_RANGES
+                 || h->token == T_LOCATION;
     enum token token = apart ? T_NONE : h->token;
 
     fields_add_hashed(&r->out, f, token, h->hash, h->name, value)->in_order =
