@@ -4,7 +4,7 @@
 #
 # Known differences:
 #   1. Where a later part fails, what came before it reaches the client here, and in nginx only if it was much.
-#   2. A 416 has no fields of the content that it refuses; in nginx it has, and those that add_header adds twice.
+#   2. A 416 has the fields that add_header adds once, and none of the origin's; in nginx it has all, and those with "always" twice.
 #      The page that error_page has for it is not cut by the Range again.
 #   3. With max_ranges 0 nginx ignores the client's Range, but begins with the part that it names.
 use strict;

@@ -61,7 +61,7 @@ http {
         "$sent_http_x_a|$sent_http_set_cookie|$sent_http_accept_ranges|$sent_http_content_range|$sent_http_server|$sent_http_date|"
         "$sent_http_vary|$sent_http_www_authenticate|$sent_trailer_x|"
         "$upstream_addr|$upstream_status|$upstream_response_length|$upstream_http_x_up|$upstream_http_content_type|"
-        "$upstream_http_set_cookie|$upstream_cookie_a|$upstream_cookie_b|$upstream_http_server|$upstream_trailer_x|$upstream_cache_status";
+        "$upstream_http_set_cookie|$upstream_cookie_a|$upstream_cookie_b|$upstream_http_server|$upstream_trailer_x|$upstream_cache_status|$uid_reset";
 
     server {
         listen 127.0.0.1:{{port}} default_server;

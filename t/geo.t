@@ -151,6 +151,7 @@ my @forwarded = (
 );
 is body('/proxied', headers => ['X-Forwarded-For' => $_->[0]]), $_->[1], 'X-Forwarded-For: ' . substr $_->[0], 0, 50 for @forwarded;
 is body('/proxied', headers => ['X-Forwarded-For' => '1.0.0.1', 'X-Forwarded-For' => '127.0.0.2']), 'ZZ|one', 'two lines are one list';
+is body('/proxied', headers => ['X-Forwarded-For' => '1.0.0.1', 'X-Forwarded-For' => '']), 'me|me', 'and an empty last line names nobody';
 is body('/proxied'), 'me|me', 'none';
 is body('/untrusted?ip=9.9.9.9', headers => ['X-Forwarded-For' => '1.1.1.1']), 'nine', 'only proxies are believed';
 is body('/untrusted?ip=1.1.1.1', headers => ['X-Forwarded-For' => '9.9.9.9']), 'nine', 'and one that a variable names is';

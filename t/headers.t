@@ -42,6 +42,11 @@ http {
         EXPIRES
         location /bytype/ { alias {{dir}}/html/; expires $by_type; }
 
+        # ranges
+        location /refused/ { alias {{dir}}/html/; add_header X-A a; add_header X-B b always; expires 1h;
+            location /refused/page/ { alias {{dir}}/html/; error_page 416 /page416; } }
+        location /page416 { add_header X-A page; add_header X-B page always; return 416; }
+
         # inheritance
         location /on/ { return 200 x; }
         location /on/own { add_header X-Own o; add_trailer X-Town o; return 200 x; }
@@ -273,6 +278,12 @@ is fields($p->get("/statustype/a.$_"), qr/^X-Both/), $_ eq 'html' ? 'X-Both=b' :
 is fields($p->get('/statustype/missing.html'), qr/^X-Both/), '', '-s with another status';
 is fields($p->get('/moreif/a.txt'), qr/^X-If/), 'X-If=no', 'outside of if';
 is fields($p->get('/moreif/a.txt?i=1'), qr/^X-If/), 'X-If=yes', 'inside';
+my $refused = $p->get('/refused/a.txt', headers => ['Range', 'bytes=99-']);
+is $refused->status, 416, 'a range that is not there';
+is fields($refused, qr/^(?:X-[AB]|Cache-Control|Content-Range)$/), 'Cache-Control=max-age=3600 X-A=a X-B=b Content-Range=bytes */11',
+    'has the fields of the content';
+$refused = $p->get('/refused/page/a.txt', headers => ['Range', 'bytes=99-']);
+is fields($refused, qr/^(?:X-[AB]|Cache-Control)$/), 'X-B=page', 'a page for it has those of an error';
 is fields($p->get('/moreadd/a.txt'), qr/^X-Http/), 'X-Http=mine X-Http=add', 'add_header comes later';
 is fields($p->get('/morelm/a.txt'), qr/^(?:Last-Modified|ETag)/), 'Last-Modified=never ETag=own', 'typed fields';
 is $p->get('/moreranges/a.txt', headers => ['Range', 'bytes=0-1'])->status, 200, 'no Accept-Ranges, no ranges';

@@ -212,6 +212,26 @@ ok($p->wait_log(qr{\[crit\] .*writing keyval state file ".*/state/one.json" fail
 is(body($p, '/one?k=disk'), '[1]', 'the pair is there all the same');
 rename $p->dir . '/away', $p->dir . '/state';
 ok(in_file($p, 'one', 'disk', '1'), 'later it is written');
+
+# Nor does it end where a file may grow no further, and the old file stays whole.
+SKIP: {
+    skip 'no prlimit', 7 unless -x '/usr/bin/prlimit';
+    my @limited = $p->workers;
+    my $size = sub { my ($n) = @_; system('prlimit', "--fsize=$n", '--pid', $_) for @limited };
+    body($p, "/set/one?k=long$_&v=" . 'x' x 3000) for 1 .. 20;
+    ok(in_file($p, 'one', 'long20', 'x' x 3000), 'a file of more than 60,000 bytes');
+    my $before = $p->read_file('state/one.json');
+    $p->expect_log(qr{write\(\) to ".*/access.log" failed \(27: File too large\)});
+    $size->('61000:unlimited');
+    body($p, "/set/one?k=more$_&v=" . 'y' x 3000) for 1 .. 3;
+    ok($p->wait_log(qr{\[crit\] .*writing keyval state file ".*/state/one.json" failed \(27: File too large}), 'cannot grow');
+    is($p->read_file('state/one.json'), $before, 'the old file is there');
+    ok($p->wait_for(sub { !-e $p->dir . '/state/one.json.tmp' }), 'and only that');
+    is(body($p, '/one?k=more3'), '[' . 'y' x 3000 . ']', 'pairs are served');
+    is_deeply([$p->workers], \@limited, 'by the same workers');
+    $size->('unlimited:unlimited');
+    ok(in_file($p, 'one', 'more3', 'y' x 3000), 'without the limit it is written');
+}
 $p->stop;
 
 # --- many workers -----------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ http {
         location /dead { access_log {{dir}}/all.log all; proxy_pass http://127.0.0.1:{{port:dead}}; error_page 502 = /app/again; }
         location /bodyfile { access_log {{dir}}/all.log all; client_body_in_file_only clean; proxy_pass http://127.0.0.1:{{port:app}};
             proxy_set_header X-File $request_body_file; proxy_set_header X-Body $request_body; }
+        # Asked for before it is known: a chunked body has a length when it has been read.
+        location /lengths { set $early "[$content_length]"; proxy_pass http://127.0.0.1:{{port:app}}; proxy_set_header X-Length $content_length;
+            add_header X-Length "$early$content_length"; }
         location /body { access_log {{dir}}/all.log all; proxy_pass http://127.0.0.1:{{port:app}}; proxy_set_header X-Body $request_body;
             proxy_set_header X-File $request_body_file; }
         location /defaults { access_log {{dir}}/defaults.log defaults; return 204; }
@@ -168,6 +171,8 @@ like $p->post('/bodyfile?id=bodyfile', 'in a file')->body, qr{^-\|$dir/tmp/body/
 check('a body in a file, logged', logged('bodyfile'), request_body => '', request_body_file => qr{\Q$dir\E/tmp/body/\d+});
 $p->http("POST /body?id=chunked HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
 check('a chunked body, logged', logged('chunked'), request_body => 'abcde', content_length => '5');
+my $early = $p->http("POST /lengths HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+is $early->header('X-Length'), '[]3', 'the length of a chunked body, before and after it was read';
 
 # --- upstreams ---------------------------------------------------------------------------------------
 my ($app, $dead) = ('127.0.0.1:' . $p->port('app'), '127.0.0.1:' . $p->port('dead'));

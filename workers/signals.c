@@ -57,6 +57,8 @@ int signals_init(void)
     /* A starter may have left it ignored, and then children are never reported. */
     signal(SIGCHLD, SIG_DFL);
     signal(SIGPIPE, SIG_IGN);
+    /* A file that has reached its limit is an error of one write, not the end of the server. */
+    signal(SIGXFSZ, SIG_IGN);
     /* A child's would still be tied to the parent's epoll. */
     if (signal_fd >= 0)
         close(signal_fd);
@@ -97,6 +99,7 @@ void signals_restore(void)
 
     sigemptyset(&none);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 

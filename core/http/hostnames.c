@@ -58,37 +58,40 @@ enum hostnames_error hostnames_add(struct hostnames *h, struct str name, void *v
     return stars > 0 ? HOSTNAMES_INVALID : put(&h->exact, name, value);
 }
 
-/* The longest ".example.com" that the name ends with, or is. */
-static void *find_head(const struct hostnames *h, struct str name)
+/* The longest ".example.com" that the name ends with, or is; *key is that. */
+static void *find_head(const struct hostnames *h, struct str name, struct str *key)
 {
     size_t i = name.len > h->head_max ? name.len - h->head_max : 0;
     void *value;
 
     for (; h->head_max > 0 && i < name.len; i++) {
-        if (name.ptr[i] == '.' && (value = table_get(&h->head, str_skip(name, i))) != NULL)
+        *key = str_skip(name, i);
+        if (name.ptr[i] == '.' && (value = table_get(&h->head, *key)) != NULL)
             return value;
     }
     return NULL;
 }
 
-/* The longest "www.example." that the name begins with, something behind it. */
-static void *find_tail(const struct hostnames *h, struct str name)
+/* The longest "www.example." that the name begins with, something behind it; *key is that. */
+static void *find_tail(const struct hostnames *h, struct str name, struct str *key)
 {
     size_t i = MIN(name.len, h->tail_max + 1);
     void *value;
 
     while (h->tail_max > 0 && i-- > 1) {
-        if (name.ptr[i - 1] == '.' && (value = table_get(&h->tail, str_from(name.ptr, i))) != NULL)
+        *key = str_from(name.ptr, i);
+        if (name.ptr[i - 1] == '.' && (value = table_get(&h->tail, *key)) != NULL)
             return value;
     }
     return NULL;
 }
 
-void *hostnames_find(const struct hostnames *h, struct str name)
+void *hostnames_find(const struct hostnames *h, struct str name, struct str *key)
 {
     void *value = table_get(&h->exact, name);
 
+    *key = name;
     if (value == NULL)
-        value = find_head(h, name);
-    return value != NULL ? value : find_tail(h, name);
+        value = find_head(h, name, key);
+    return value != NULL ? value : find_tail(h, name, key);
 }

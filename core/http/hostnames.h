@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Host names with wildcards: "example.com", "*.example.com", ".example.com" (both), "www.example.*",
- * each with a value of its owner's. What is looked up costs the same however many there are. For map,
- * valid_referers and whoever else has lists of hosts.
+ * each with a value of its owner's. What is looked up costs the same however many there are. For
+ * server_name, map, valid_referers and whoever else has lists of hosts.
  */
 #ifndef CORE_HTTP_HOSTNAMES_H
 #define CORE_HTTP_HOSTNAMES_H
@@ -30,8 +30,8 @@ static inline bool hostnames_empty(const struct hostnames *h)
 enum hostnames_error hostnames_add(struct hostnames *h, struct str name, void *value);
 /*
  * In lower case; the exact name, else the longest wildcard in front, else the longest one behind.
- * NULL: none.
+ * *key: the part of it that was found ("example.com" or ".example.com"). NULL: none.
  */
-void *hostnames_find(const struct hostnames *h, struct str name);
+void *hostnames_find(const struct hostnames *h, struct str name, struct str *key);
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include <unistd.h>
 
+#include "core/http/hostnames.h"
 #include "core/http/http_config.h"
 
 #define HOSTNAME_ROOM 256
@@ -16,14 +17,8 @@ struct regex_name {
     struct server *server;
 };
 
-/*
- * exact: "example.com". head: "*.example.com" under ".example.com". tail: "www.example.*" under
- * "www.example.". A host is only looked for as far as the longest key of a table goes: a peer
- * cannot make us hash a long host once for each of its dots.
- */
 struct name_table {
-    struct table exact, head, tail;
-    size_t head_max, tail_max;
+    struct hostnames names; /* -> struct server * */
     struct regex_name *regexes;
     unsigned regex_count;
 };
@@ -90,79 +85,28 @@ const char *set_server_name(struct conf *cf, void *field)
 
 /* The table ---------------------------------------------------------------------------------- */
 
-enum name_kind { NAME_EXACT, NAME_HEAD, NAME_BOTH /* ".example.com" */, NAME_TAIL, NAME_INVALID };
-
-/* One wildcard, as the first or the last label; no empty label inside. */
-static enum name_kind classify(struct str name)
-{
-    unsigned stars = 0;
-
-    for (size_t i = 0; i < name.len; i++) {
-        if (name.ptr[i] == '\0' || (name.ptr[i] == '*' && ++stars > 1) ||
-            (name.ptr[i] == '.' && i + 1 < name.len && name.ptr[i + 1] == '.'))
-            return NAME_INVALID;
-    }
-    if (name.len > 1 && name.ptr[0] == '.')
-        return NAME_BOTH;
-    if (stars == 0)
-        return NAME_EXACT;
-    if (name.len > 2 && name.ptr[0] == '*' && name.ptr[1] == '.')
-        return NAME_HEAD;
-    if (name.len > 2 && str_ends(name, STR(".*")))
-        return NAME_TAIL;
-    return NAME_INVALID;
-}
-
-/* False: the name is another's already (or the server's own, given twice). */
-static bool put_new(struct table *table, struct str key, struct server *server)
-{
-    if (table_get(table, key) != NULL)
-        return false;
-    table_put(table, key, server);
-    return true;
-}
-
-static bool put_name(struct name_table *t, struct str name, enum name_kind kind, struct server *s)
-{
-    switch (kind) {
-    case NAME_EXACT: return put_new(&t->exact, name, s);
-    case NAME_HEAD:
-        name = str_skip(name, 1);
-        t->head_max = MAX(t->head_max, name.len);
-        return put_new(&t->head, name, s);
-    case NAME_TAIL:
-        name.len--;
-        t->tail_max = MAX(t->tail_max, name.len);
-        return put_new(&t->tail, name, s);
-    case NAME_BOTH:
-        if (table_get(&t->exact, str_skip(name, 1)) != NULL || table_get(&t->head, name) != NULL)
-            return false;
-        t->head_max = MAX(t->head_max, name.len);
-        return put_new(&t->exact, str_skip(name, 1), s) && put_new(&t->head, name, s);
-    case NAME_INVALID: break;
-    }
-    return true;
-}
-
 static void add_to_table(struct conf *cf, struct http_listen *l, struct name_table *t,
                          struct server *server, const struct server_name *n, unsigned *capacity)
 {
-    enum name_kind kind;
-
     if (n->regex != NULL) {
         t->regexes =
             arena_grow(cf->arena, t->regexes, t->regex_count, capacity, sizeof(*t->regexes));
         t->regexes[t->regex_count++] = (struct regex_name){ n, server };
         return;
     }
-    kind = classify(n->name);
-    if (kind == NAME_INVALID) {
+    switch (hostnames_add(&t->names, n->name, server)) {
+    case HOSTNAMES_INVALID:
         conf_error_at(cf, server->pos, "invalid server name or wildcard \"%.*s\" on %.*s",
                       STR_ARG(n->name), STR_ARG(l->text));
-    } else if (!put_name(t, n->name, kind, server)) {
+        break;
+    case HOSTNAMES_CONFLICT:
+        /* Another's already, or the server's own, given twice. */
         cf->config->warnings++;
         log_warn(cf->log, 0, "conflicting server name \"%.*s\" on %.*s, ignored", STR_ARG(n->name),
                  STR_ARG(l->text));
+        break;
+    case HOSTNAMES_FINE:
+        break;
     }
 }
 
@@ -190,9 +134,7 @@ struct name_table *name_table_build(struct conf *cf, struct http_listen *l)
     if (!is_needed(l) && !cf->config->explaining)
         return NULL;
     t = ARENA_NEW(cf->arena, struct name_table);
-    table_init(&t->exact, cf->arena);
-    table_init(&t->head, cf->arena);
-    table_init(&t->tail, cf->arena);
+    hostnames_init(&t->names, cf->arena);
     for (unsigned i = 0; i < l->server_count; i++) {
         struct server *s = l->servers[i];
 
@@ -205,38 +147,6 @@ struct name_table *name_table_build(struct conf *cf, struct http_listen *l)
 }
 
 /* The choice --------------------------------------------------------------------------------- */
-
-/* The longest ".example.com" that the host ends with, some label before it; *name is that. */
-static struct server *find_head(const struct name_table *t, struct str host, struct str *name)
-{
-    size_t i = host.len > t->head_max ? host.len - t->head_max : 1;
-
-    for (; t->head_max > 0 && i < host.len; i++) {
-        struct server *s;
-
-        if (host.ptr[i] == '.' && (s = table_get(&t->head, str_skip(host, i))) != NULL) {
-            *name = str_skip(host, i);
-            return s;
-        }
-    }
-    return NULL;
-}
-
-/* The longest "www.example." that the host begins with, something behind it; *name is that. */
-static struct server *find_tail(const struct name_table *t, struct str host, struct str *name)
-{
-    size_t i = MIN(host.len, t->tail_max + 1);
-
-    while (t->tail_max > 0 && i-- > 1) {
-        struct server *s;
-
-        if (host.ptr[i - 1] == '.' && (s = table_get(&t->tail, str_from(host.ptr, i))) != NULL) {
-            *name = str_from(host.ptr, i);
-            return s;
-        }
-    }
-    return NULL;
-}
 
 static struct server *find_regex(const struct name_table *t, struct str host, struct eval *e,
                                  struct regex_match *match, struct str *name)
@@ -266,13 +176,9 @@ static struct server *find_regex(const struct name_table *t, struct str host, st
 static struct server *find(const struct name_table *t, struct str host, struct eval *e,
                            struct regex_match *match, struct str *name)
 {
-    struct server *s;
+    struct server *s = hostnames_find(&t->names, host, name);
 
-    *name = host;
-    if ((s = table_get(&t->exact, host)) != NULL || host.len == 0 ||
-        (s = find_head(t, host, name)) != NULL || (s = find_tail(t, host, name)) != NULL)
-        return s;
-    return find_regex(t, host, e, match, name);
+    return s != NULL || host.len == 0 ? s : find_regex(t, host, e, match, name);
 }
 
 struct server *http_server_find(struct http_listen *l, struct str host, struct eval *e,

@@ -519,6 +519,7 @@ static enum verdict restart(struct req *r)
     r->uri_changed = false;
     r->hook = 0;
     r->refused = 0;
+    r->range_refused = false;
     if (r->restart == RESTART_URI) {
         r->valid_unparsed_uri = false;
         r->valid_location = true;

@@ -99,6 +99,7 @@ struct req {
     struct str override_charset; /* what the upstream wants the answer to be in (X-Accel-Charset) */
     bool allow_ranges;           /* the content may be cut by the range filter */
     bool single_range;           /* into one part only: it passes by and is kept nowhere (an upstream's) */
+    bool range_refused;          /* a 416 is about this location's content: fields that go with that go with it too */
     bool expect_trailers;        /* fields may follow the body: HTTP/1.1 needs chunks for them */
     bool ranges_of_main;         /* subrequest: its content is a part of the main request's, and cut by that one's ranges */
     uint64_t content_offset;     /* where what follows as body begins in the content that content_length is of */

@@ -329,7 +329,7 @@ const struct var_row http_core_variables[] = {
     VAR("host", var_host),
     VALUED("request_port", var_request_port, false, 0),
     VALUED("is_request_port", var_request_port, true, 0),
-    VAR("content_length", var_content_length),
+    FRESH("content_length", var_content_length), /* a chunked body has one once it is read */
     VAR("content_type", var_content_type),
     VAR("remote_user", var_remote_user),
     VAR("server_protocol", var_server_protocol),

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "core/base/arena.h"
@@ -167,18 +168,33 @@ static void sync_dir(const char *path)
     free(dir);
 }
 
-/* Writes, syncs and closes fd. 0 or -1 with errno. */
+/* 0 or -1 with errno. */
 static int fill(int fd, struct str content)
 {
-    int rc = file_write(fd, content.ptr, content.len);
+    return file_write(fd, content.ptr, content.len) == 0 && fsync(fd) == 0 ? 0 : -1;
+}
 
-    if (rc == 0)
-        rc = fsync(fd);
-    if (rc != 0) {
-        close_quietly(fd);
-        return -1;
+/*
+ * The new file, ours alone until it is closed: another process that replaces the same path, an older
+ * or a newer one of the server, waits or takes its turn first. -1 with errno.
+ */
+static int open_alone(const char *path, mode_t mode)
+{
+    for (;;) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
+        struct stat ours, now;
+
+        if (fd < 0)
+            return -1;
+        if (flock(fd, LOCK_EX) != 0 || fstat(fd, &ours) != 0) {
+            close_quietly(fd);
+            return -1;
+        }
+        /* Not if it has been renamed or removed meanwhile. */
+        if (lstat(path, &now) == 0 && now.st_dev == ours.st_dev && now.st_ino == ours.st_ino)
+            return fd;
+        close(fd);
     }
-    return close(fd);
 }
 
 int file_replace(const char *path, struct str content, mode_t mode)
@@ -189,9 +205,11 @@ int file_replace(const char *path, struct str content, mode_t mode)
 
     memcpy(tmp, path, len);
     memcpy(tmp + len, ".tmp", 5);
-    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    fd = open_alone(tmp, mode);
     if (fd >= 0) {
-        rc = fill(fd, content);
+        rc = ftruncate(fd, 0);
+        if (rc == 0)
+            rc = fill(fd, content);
         if (rc == 0)
             rc = rename(tmp, path);
         if (rc != 0) {
@@ -200,6 +218,7 @@ int file_replace(const char *path, struct str content, mode_t mode)
             unlink(tmp);
             errno = saved;
         }
+        close_quietly(fd);
     }
     if (rc == 0)
         sync_dir(path);

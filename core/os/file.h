@@ -17,7 +17,10 @@ int file_pwrite(int fd, const void *ptr, size_t len, off_t offset);
 int file_pwritev(int fd, struct iovec *iov, int n, off_t offset);
 /* Opens for appending, created with mode; O_CLOEXEC. fd or -1. */
 int file_open_append(const char *path, mode_t mode);
-/* Writes to path.tmp, syncs and renames: readers, and who comes after a crash, see the old or the new whole. 0 or -1. */
+/*
+ * Writes to path.tmp, syncs and renames: readers, and who comes after a crash, see the old or the new whole, also
+ * where several processes do so at a time. 0 or -1.
+ */
 int file_replace(const char *path, struct str content, mode_t mode);
 /* mkdir -p for the directory `path`. 0 or -1. */
 int file_mkdirs(const char *path, mode_t mode);

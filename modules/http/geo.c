@@ -5,6 +5,7 @@
  * 255.255.255.255.
  */
 #include "core/http/client.h"
+#include "core/http/forwarded.h"
 #include "modules/http/geo_table.h"
 
 /* configure: switch=http_geo_module default=on */
@@ -25,8 +26,10 @@ struct geo {
 
 /* The address ------------------------------------------------------------------------------------ */
 
-static bool is_trusted(const struct geo *geo, const struct addr *a)
+static bool is_trusted(const void *owner, const struct addr *a)
 {
+    const struct geo *geo = owner;
+
     for (unsigned i = 0; i < geo->proxy_count; i++) {
         if (cidr_match(&geo->proxies[i], &a->sa))
             return true;
@@ -34,48 +37,16 @@ static bool is_trusted(const struct geo *geo, const struct addr *a)
     return false;
 }
 
-/* An IP address; with_port: perhaps with a port, which does not matter. */
-static bool parse_address(struct addr *a, struct str text, bool with_port)
+/* An IP address without a port. */
+static bool parse_address(struct addr *a, struct str text)
 {
-    bool has_port;
-
-    if (text.len == 0 || str_casestarts(text, STR("unix:")))
+    if (text.len == 0 || text.ptr[0] == '[' || str_casestarts(text, STR("unix:")))
         return false;
-    has_port = text.ptr[0] == '[' || (str_chr(text, ':') >= 0 && str_chr(text, '.') >= 0
-                                      && str_rchr(text, ':') == str_chr(text, ':'));
-    return (with_port || !has_port) && addr_parse(a, text, 1, false) == 0;
-}
-
-/* Cuts the last member off a list separated by commas and blanks. */
-static struct str take_last(struct str *list)
-{
-    size_t end = list->len, start;
-
-    while (end > 0 && (list->ptr[end - 1] == ' ' || list->ptr[end - 1] == ','))
-        end--;
-    for (start = end; start > 0; start--) {
-        if (list->ptr[start - 1] == ' ' || list->ptr[start - 1] == ',')
-            break;
-    }
-    list->len = start;
-    return str_from(list->ptr + start, end - start);
-}
-
-/*
- * From the end of the list, as long as the address so far is a trusted proxy's; without proxy_recursive one step. Where
- * something stands that is no address, nobody vouches for what is before it.
- */
-static void go_back(const struct geo *geo, struct str list, struct addr *a)
-{
-    struct addr next;
-
-    while (list.len > 0 && is_trusted(geo, a)) {
-        if (!parse_address(&next, take_last(&list), true))
-            return;
-        *a = next;
-        if (!geo->recursive)
-            return;
-    }
+    /* "1.2.3.4:80" */
+    if (str_chr(text, '.') >= 0 && str_chr(text, ':') >= 0
+        && str_rchr(text, ':') == str_chr(text, ':'))
+        return false;
+    return addr_parse(a, text, 1, false) == 0;
 }
 
 static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
@@ -86,11 +57,10 @@ static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
 
     if (geo->source == NULL)
         *a = *req_peer(r, &room);
-    else if (!var_value(e, geo->source, &text) || !parse_address(a, text, false))
+    else if (!var_value(e, geo->source, &text) || !parse_address(a, text))
         return false;
-    if (geo->proxy_count > 0 && fields_get(&r->in->fields, T_X_FORWARDED_FOR) != NULL)
-        go_back(geo,
-                fields_joined(&r->in->fields, STR("X-Forwarded-For"), STR(", "), r->arena), a);
+    if (geo->proxy_count > 0)
+        forwarded_for(&(struct forwarded){ is_trusted, geo, geo->recursive }, &r->in->fields, a);
     return true;
 }
 

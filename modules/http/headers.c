@@ -138,9 +138,9 @@ static void add_expires(struct req *r, const struct headers_conf *conf)
 
 /* add_header ------------------------------------------------------------------------------------- */
 
-static bool is_usual_status(unsigned status)
+static bool is_usual(const struct req *r)
 {
-    switch (status) {
+    switch (r->out.status) {
     case 200:
     case 201:
     case 204:
@@ -152,6 +152,8 @@ static bool is_usual_status(unsigned status)
     case 307:
     case 308:
         return true;
+    case 416:
+        return r->range_refused; /* the content was there, and judged usual */
     default:
         return false;
     }
@@ -196,7 +198,7 @@ static void add_header(struct req *r, const struct header *h)
 /* Whether there may be one: what it says is asked at the end, when more is known. */
 static bool wants_trailers(struct req *r, const struct headers_conf *conf)
 {
-    bool usual = is_usual_status(r->out.status);
+    bool usual = is_usual(r);
 
     if (r->header_only || r->in->version < HTTP_11)
         return false;
@@ -212,7 +214,7 @@ static bool wants_trailers(struct req *r, const struct headers_conf *conf)
 static enum head_verdict headers_head(struct req *r, void **ctx)
 {
     const struct headers_conf *conf = req_loc_conf(r, headers_slot);
-    bool usual = is_usual_status(r->out.status);
+    bool usual = is_usual(r);
 
     if (r != r->main)
         return HEAD_PASS;
@@ -232,7 +234,7 @@ static enum head_verdict headers_head(struct req *r, void **ctx)
 static enum verdict headers_body(struct req *r, void *ctx, struct chain *chain, unsigned *flags)
 {
     const struct headers_conf *conf = ctx;
-    bool usual = is_usual_status(r->out.status);
+    bool usual = is_usual(r);
 
     (void) chain;
     if ((*flags & BODY_END) == 0)

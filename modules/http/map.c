@@ -36,13 +36,14 @@ struct map {
 static const struct expr *find_name(struct eval *e, const struct map *m, struct str key)
 {
     char room[KEY_ON_STACK], *lower = room;
+    struct str found;
 
     if (key.len > sizeof(room))
         lower = arena_bytes(e->arena, key.len);
     for (size_t i = 0; i < key.len; i++)
         lower[i] = (char) ascii_lower((unsigned char) key.ptr[i]);
     key.ptr = lower;
-    return m->hostnames ? hostnames_find(&m->names, key) : table_get(&m->names.exact, key);
+    return m->hostnames ? hostnames_find(&m->names, key, &found) : table_get(&m->names.exact, key);
 }
 
 static const struct expr *find_regex(struct eval *e, const struct map *m, struct str key)

@@ -230,7 +230,7 @@ static enum head_verdict range_head(struct req *r, void **ctx)
         break;
     case RANGE_UNSATISFIABLE:
         r->status_wanted = 416;
-        s->refused = true;
+        s->refused = r->range_refused = true;
         req_ctx_set(r, range_slot, s, CTX_REQUEST);
         return HEAD_REPLACE;
     }

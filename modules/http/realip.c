@@ -6,6 +6,7 @@
  * with the location's; the first replacement stays.
  */
 #include "core/http/client.h"
+#include "core/http/forwarded.h"
 
 /* configure: switch=http_realip_module default=on */
 
@@ -30,8 +31,10 @@ struct realip_conf {
     bool recursive;
 };
 
-static bool is_trusted(const struct trusted_list *from, const struct addr *a)
+static bool is_trusted(const void *owner, const struct addr *a)
 {
+    const struct trusted_list *from = owner;
+
     for (unsigned i = 0; i < from->count; i++) {
         const struct trusted *t = &from->items[i];
 
@@ -42,82 +45,15 @@ static bool is_trusted(const struct trusted_list *from, const struct addr *a)
     return false;
 }
 
-/* "1.2.3.4", "1.2.3.4:80", "::1", "[::1]", "[::1]:80". Without a port it is 0. */
-static bool parse(struct addr *a, struct str text)
-{
-    if (str_casestarts(text, STR("unix:")))
-        return false;
-    if (addr_parse(a, text, 0, false) == 0)
-        return true;
-    if (addr_parse(a, text, 1, false) != 0)
-        return false;
-    addr_set_port(a, 0);
-    return true;
-}
-
-/* Cuts the last member off a list separated by commas and blanks. False: nothing is left. */
-static bool take_last(struct str *list, struct str *member)
-{
-    size_t end = list->len, start;
-
-    while (end > 0 && (list->ptr[end - 1] == ' ' || list->ptr[end - 1] == ','))
-        end--;
-    for (start = end; start > 0; start--) {
-        if (list->ptr[start - 1] == ' ' || list->ptr[start - 1] == ',')
-            break;
-    }
-    *member = str_from(list->ptr + start, end - start);
-    list->len = start;
-    return end > start;
-}
-
-/*
- * Walks a list from its end while the address found so far is trusted. True: it may go on in the
- * list before this one. What is no address ends the search: nobody vouches for what stands before.
- */
-static bool walk(const struct realip_conf *conf, struct str list, struct addr *a, bool *found)
-{
-    struct str member;
-    struct addr next;
-    bool taken = false;
-
-    while (is_trusted(&conf->from, a)) {
-        if (taken && (list.len == 0 || !conf->recursive))
-            return conf->recursive;
-        if (!take_last(&list, &member) || !parse(&next, member))
-            return false;
-        *a = next;
-        taken = *found = true;
-    }
-    return false;
-}
-
-/* The lines of X-Forwarded-For are one list. */
-static void walk_lines(struct req *r, const struct realip_conf *conf, struct addr *a, bool *found)
-{
-    const struct fields *f = &r->in->fields;
-    const struct field **lines, *line = fields_get(f, T_X_FORWARDED_FOR);
-    unsigned n = 0;
-
-    for (const struct field *at = line; at != NULL; at = fields_next(f, at))
-        n++;
-    lines = ARENA_ARRAY(r->arena, const struct field *, n);
-    for (n = 0; line != NULL; line = fields_next(f, line))
-        lines[n++] = line;
-    while (n > 0 && walk(conf, lines[n - 1]->value, a, found))
-        n--;
-}
-
 static bool search(struct req *r, const struct realip_conf *conf, struct addr *a)
 {
     const struct client_extra *x = r->client->extra;
+    struct forwarded how = { is_trusted, &conf->from, conf->recursive };
     const struct field *field;
-    bool found = false;
 
     switch (conf->source) {
     case FROM_FORWARDED:
-        walk_lines(r, conf, a, &found);
-        return found;
+        return forwarded_for(&how, &r->in->fields, a);
     case FROM_PROXY_PROTOCOL:
         if (x == NULL || !x->have_proxy || x->proxy_source.sa.sa_family == AF_UNIX
             || !is_trusted(&conf->from, a))
@@ -128,9 +64,7 @@ static bool search(struct req *r, const struct realip_conf *conf, struct addr *a
         break;
     }
     field = fields_find(&r->in->fields, conf->field);
-    if (field != NULL)
-        walk(conf, field->value, a, &found);
-    return found;
+    return field != NULL && forwarded_in(&how, field->value, a);
 }
 
 static enum verdict realip_run(struct req *r)

@@ -56,7 +56,7 @@ static bool is_valid_url(struct eval *e, const struct referers *refs, struct str
 {
     char lower[HOST_MAX];
     size_t n = 0;
-    struct str host;
+    struct str host, found;
     const struct str *path;
 
     while (n < rest.len && rest.ptr[n] != '/' && rest.ptr[n] != ':') {
@@ -66,7 +66,7 @@ static bool is_valid_url(struct eval *e, const struct referers *refs, struct str
         n++;
     }
     host = str_from(lower, n);
-    path = hostnames_find(&refs->hosts, host);
+    path = hostnames_find(&refs->hosts, host, &found);
     if (path != NULL) {
         while (n < rest.len && rest.ptr[n] != '/')
             n++;

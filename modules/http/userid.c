@@ -288,13 +288,13 @@ static bool get_set(struct eval *e, const struct var *v, struct str *out)
     return is_uid(r, out, conf->name, uid->set);
 }
 
-/* Nothing, until `set` or a map says something. */
+/* Empty, until `set` or a map says something. */
 static bool get_reset(struct eval *e, const struct var *v, struct str *out)
 {
     (void) e;
     (void) v;
-    (void) out;
-    return false;
+    *out = STR("");
+    return true;
 }
 
 static const struct var_row variables[] = {

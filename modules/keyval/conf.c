@@ -16,6 +16,8 @@ static const char *take_zone(struct conf *cf, unsigned arg, struct str text, str
 
     if (colon <= 0 || str_to_size(str_skip(text, (size_t) colon + 1), &size) != 0)
         return conf_error_arg(cf, arg, "invalid zone size \"%.*s\"", STR_ARG(cf->args[arg]));
+    if (kz->res != NULL)
+        return conf_error_arg(cf, arg, "duplicate parameter \"%.*s\"", STR_ARG(cf->args[arg]));
     text.len = (size_t) colon;
     if (size < ZONE_MIN)
         return conf_error_arg(cf, arg, "zone \"%.*s\" is too small", STR_ARG(text));

@@ -424,10 +424,12 @@ int keyval_workers_start(const struct config *config)
     return 0;
 }
 
-/* What is still due is written before the worker goes. */
+/* What is still due is written before the worker goes, unless that has just failed. */
 static void finish(struct keyval_saver *s)
 {
-    if (s->busy) {
+    if (!s->busy) {
+        s->err = 0;
+    } else {
         loop_later_cancel(&s->later);
         while (keyval_walk(s->kz, &s->walk, SAVE_STEPS, collect, s))
             ;

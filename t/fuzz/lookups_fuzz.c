@@ -81,7 +81,7 @@ static size_t rate(struct str pattern, struct str name)
 
 static void check_hostnames(struct arena *arena, struct str text)
 {
-    struct str names[NAMES_MAX], name = take_line(&text);
+    struct str names[NAMES_MAX], name = take_line(&text), key;
     const struct str *want = NULL;
     struct hostnames h;
     unsigned count = 0;
@@ -96,7 +96,7 @@ static void check_hostnames(struct arena *arena, struct str text)
         if (rate(names[i], name) > (want != NULL ? rate(*want, name) : 0))
             want = &names[i];
     }
-    check(hostnames_find(&h, name) == want, "another host name");
+    check(hostnames_find(&h, name, &key) == want, "another host name");
 }
 
 /* Networks ---------------------------------------------------------------------------------------- */

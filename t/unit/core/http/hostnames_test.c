@@ -35,16 +35,24 @@ static void test_find(void)
     };
     struct arena *arena = arena_new();
     struct hostnames h;
+    struct str key;
 
     hostnames_init(&h, arena);
     ok(hostnames_empty(&h), "empty");
-    ok(hostnames_find(&h, STR("a.b")) == NULL, "nothing is found");
+    ok(hostnames_find(&h, STR("a.b"), &key) == NULL, "nothing is found");
     for (unsigned i = 0; i < ARRAY_LEN(names); i++)
         is_int(hostnames_add(&h, str_cstr(names[i]), (void *) names[i]), HOSTNAMES_FINE, "%s",
                names[i]);
     ok(!hostnames_empty(&h), "no more");
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++)
-        is_str(hostnames_find(&h, str_cstr(rows[i].name)), rows[i].want, "%s finds", rows[i].name);
+        is_str(hostnames_find(&h, str_cstr(rows[i].name), &key), rows[i].want, "%s finds",
+               rows[i].name);
+    hostnames_find(&h, STR("a.b.example.com"), &key);
+    ok(str_eq(key, STR(".example.com")), "by what it ends with");
+    hostnames_find(&h, STR("www.example.a.b"), &key);
+    ok(str_eq(key, STR("www.example.")), "by what it begins with");
+    hostnames_find(&h, STR("example.com"), &key);
+    ok(str_eq(key, STR("example.com")), "by itself");
     arena_destroy(arena);
 }
 

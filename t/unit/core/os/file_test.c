@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/base/arena.h"
@@ -97,6 +98,55 @@ static void test_replace(void)
     ok(access(in_dir("d.tmp"), F_OK) != 0, "and nothing is left of the attempt");
 }
 
+#define WRITERS 4
+#define TIMES 100
+
+/* Texts of one letter and of different lengths: a mixture would show. */
+static void replace_often(const char *path, unsigned n)
+{
+    static char text[60000];
+
+    memset(text, 'a' + (int) n, sizeof(text));
+    for (unsigned i = 0; i < TIMES; i++) {
+        if (file_replace(path, str_from(text, sizeof(text) / (n + 1)), 0644) != 0)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+static void test_replace_at_once(void)
+{
+    const char *path = in_dir("many");
+    unsigned mixed = 0, failed = 0, running = WRITERS;
+    int status;
+
+    is_int(file_replace(path, STR("a"), 0644), 0, "a file");
+    for (unsigned i = 0; i < WRITERS; i++) {
+        pid_t pid = fork();
+
+        ASSERT(pid >= 0);
+        if (pid == 0)
+            replace_often(path, i);
+    }
+    while (running > 0) {
+        struct str s;
+        struct arena *room = arena_new();
+
+        ASSERT(file_read(room, path, 100000, &s) == 0);
+        for (size_t i = 1; i < s.len; i++)
+            mixed += s.ptr[i] != s.ptr[0];
+        mixed += s.len != 1 && s.len * (unsigned) (s.ptr[0] - 'a' + 1) != 60000;
+        arena_destroy(room);
+        while (running > 0 && waitpid(-1, &status, WNOHANG) > 0) {
+            running--;
+            failed += status != 0;
+        }
+    }
+    is_int(failed, 0, "all who replace a file at once succeed");
+    is_int(mixed, 0, "and each text is one's own");
+    ok(access(in_dir("many.tmp"), F_OK) != 0, "nothing is left behind");
+}
+
 static void test_dirs(void)
 {
     struct stat st;
@@ -151,6 +201,7 @@ int main(void)
     test_read();
     test_write();
     test_replace();
+    test_replace_at_once();
     test_dirs();
     test_temp();
     snprintf(command, sizeof(command), "rm -r %s", dir);
