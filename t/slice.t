@@ -21,6 +21,8 @@ http {
     log_format full '$uri|$status|$body_bytes_sent|$slice_range';
     access_log {{dir}}/access.log full;
     upstream o { server 127.0.0.1:{{port:o}}; keepalive 4; }
+    charset_map x-a x-b { 41 42; }
+    charset_map x-a utf-8 { 41 C3A9; }
     server {
         listen 127.0.0.1:{{port}};
         slice 1000;
@@ -35,6 +37,9 @@ http {
         location /exact/ { slice 5k; proxy_pass http://o; }
         location /maxranges/ { max_ranges 0; proxy_pass http://o; }
         location /sub/ { sub_filter_types *; sub_filter none none; proxy_pass http://o; } #? sub_filter
+        location /added/ { add_before_body /static/before; addition_types *; proxy_pass http://o; }
+        location /bytes/ { charset x-b; source_charset x-a; charset_types *; proxy_pass http://o; }
+        location /utf8/ { charset utf-8; source_charset x-a; charset_types *; proxy_pass http://o; }
         location /errors/ { error_page 404 500 502 /page; proxy_intercept_errors on; proxy_pass http://o; }
         location /page { slice 0; return 200 "a page\n"; }
         location /rewritten/ { rewrite ^/rewritten/(.*) /plain/$1?r=1 break; proxy_pass http://o; }
@@ -113,6 +118,7 @@ sub handler {
 }
 my $o = $p->origin('o', \&handler);
 $p->write_file('html/a.txt', 'static text');
+$p->write_file('html/before', 'before:');
 $p->start;
 
 # The parts that were asked for, as "0-999 1000-1999".
@@ -264,6 +270,24 @@ SKIP: {
     $r = fetch('/sub/plain', headers => [Range => 'bytes=2000-2001']);
     is($r->status, 200, 'a filter that changes the content: no ranges of it');
     is(md5_hex($r->body) . parts(), md5_hex($all) . '2000-2999 ' . all_parts(5500, 1000), 'its content') unless $nginx;
+}
+# what a filter makes of each part
+(my $bytes = $all) =~ tr/A\x80-\xff/B?/;
+(my $utf8 = $all) =~ s/(A)|[\x80-\xff]/$1 ? "\xc3\xa9" : '?'/ge;
+$r = fetch('/bytes/plain');
+is($r->status . md5_hex($r->body), 200 . md5_hex($bytes), 'a charset of one byte');
+$r = fetch('/bytes/plain', headers => [Range => 'bytes=1500-3500']);
+is($r->status . md5_hex($r->body), 206 . md5_hex(substr $bytes, 1500, 2001), 'and a part of it');
+is(parts(), '1000-1999 2000-2999 3000-3999', 'by the parts that it takes');
+$r = fetch('/utf8/plain');
+is($r->status . md5_hex($r->body), 200 . md5_hex($utf8), 'one of several bytes');
+$r = fetch('/added/plain');
+is(md5_hex($r->body), md5_hex("before:$all"), 'something before it');
+unless ($nginx) { # which sends what the Range names of the parts, without saying so
+    for (['utf8', $utf8], ['added', "before:$all"]) {
+        $r = fetch("/$_->[0]/plain", headers => [Range => 'bytes=2000-2001']);
+        is($r->status . md5_hex($r->body), 200 . md5_hex($_->[1]), "/$_->[0]/: no ranges of it");
+    }
 }
 $r = fetch('/plain', method => 'HEAD', headers => [Range => 'bytes=1500-3500']);
 is($r->status . ' ' . $r->header('Content-Length'), '206 2001', 'HEAD with a range');

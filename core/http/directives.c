@@ -90,15 +90,13 @@ static const char *set_alias(struct conf *cf, void *field)
     return compile(cf, 1, &loc->alias);
 }
 
-/* types { text/html html htm; } */
+/* types { text/html html htm; }: a type may stand there without any. */
 static const char *types_line(struct conf *cf, void *data)
 {
     struct types_table *types = data;
     struct str *type = ARENA_NEW(cf->arena, struct str);
 
     *type = str_dup(cf->arena, cf->args[0]);
-    if (cf->nargs < 2)
-        return conf_error(cf, "invalid number of arguments in \"types\" directive");
     for (unsigned i = 1; i < cf->nargs; i++) {
         struct str ext = str_lower(cf->arena, cf->args[i]);
         const struct str *old = table_put(&types->by_ext, ext, type);

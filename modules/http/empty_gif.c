@@ -36,7 +36,7 @@ static const char *set_empty_gif(struct conf *cf, void *field)
 }
 
 static const struct directive directives[] = {
-    ROW_CALL("empty_gif", CTX_LOCATION, ARGS0, set_empty_gif, STORE_LOC, "",
+    ROW_CALL("empty_gif", CTX_LOCATION, ARGS0 | ARG_REPEAT, set_empty_gif, STORE_LOC, "",
              "Answers with a transparent picture of one pixel."),
     ROW_END,
 };

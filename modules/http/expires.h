@@ -19,7 +19,7 @@ struct expires {
     int64_t seconds; /* may be negative; DAILY: from midnight */
 };
 
-enum expires_error { EXPIRES_FINE, EXPIRES_INVALID, EXPIRES_LONG_DAILY };
+enum expires_error { EXPIRES_FINE, EXPIRES_INVALID, EXPIRES_LONG_DAILY, EXPIRES_DAILY_MODIFIED };
 
 /* text: "epoch", "max", "off" or a time with an optional sign or "@"; modified: the word stood before it. */
 enum expires_error expires_parse(struct str text, bool modified, struct expires *out);

@@ -54,6 +54,8 @@ enum expires_error expires_parse(struct str text, bool modified, struct expires 
             return out->kind = EXPIRES_OFF, EXPIRES_FINE;
     }
     if (text.len > 0 && text.ptr[0] == '@') {
+        if (modified)
+            return EXPIRES_DAILY_MODIFIED;
         out->kind = EXPIRES_DAILY;
         text = str_skip(text, 1);
     } else if (text.len > 0 && (text.ptr[0] == '+' || text.ptr[0] == '-')) {
@@ -295,6 +297,10 @@ static const char *set_expires(struct conf *cf, void *field)
     error = expires_parse(text, modified, &conf->expires);
     if (error == EXPIRES_FINE)
         return NULL;
+    if (error == EXPIRES_DAILY_MODIFIED)
+        return conf_error_arg(cf, cf->nargs - 1,
+                              "\"expires\" directive daily time cannot be used with \"modified\" "
+                              "parameter");
     if (error == EXPIRES_LONG_DAILY)
         return conf_error_arg(cf, cf->nargs - 1,
                               "\"expires\" directive daily time value must be less than 24 hours");

@@ -100,6 +100,7 @@ static void test_expires(void)
     is_expires("sometime", false, EXPIRES_INVALID, 0, 0);
     is_expires("10ms", false, EXPIRES_INVALID, 0, 0);
     is_expires("max", true, EXPIRES_INVALID, 0, 0);
+    is_expires("@15h", true, EXPIRES_DAILY_MODIFIED, 0, 0);
 }
 
 static void is_escaped(struct str in, enum log_escape how, struct str want)
