@@ -163,12 +163,22 @@ static void client_gone(struct req *main)
     req_abort(main, 499);
 }
 
+void req_on_hup(struct req *main, void (*f)(struct req *r))
+{
+    struct conn *conn = main->client->conn;
+
+    main->on_hup = f;
+    /* The connection has told it once, to nobody: it is asked to tell it again. */
+    if ((conn->ready & CONN_HUP) && !conn->closed)
+        conn_want(conn, conn->wants);
+}
+
 void req_watch_client(struct req *r, bool on)
 {
     struct req *main = r->main;
 
     if (on && main->on_hup == NULL)
-        main->on_hup = client_gone;
+        req_on_hup(main, client_gone);
     else if (!on && main->on_hup == client_gone)
         main->on_hup = NULL;
 }
