@@ -390,15 +390,13 @@ static enum verdict run_access(struct req *r)
 
 static enum verdict post_access(struct req *r)
 {
-    unsigned refused = r->refused;
-
-    r->refused = 0;
-    if (likely(refused == 0))
+    /* The refusal stands until a restart: whoever comes by here again while auth_delay waits is refused too. */
+    if (likely(r->refused == 0))
         return V_NEXT;
     req_trace(r, req_where(r, "satisfy"), "satisfy any: nothing has granted access");
-    if (refused == 403)
+    if (r->refused == 403)
         log_error(&r->log, 0, "access forbidden by rule");
-    return req_status(r, refused);
+    return req_status(r, r->refused);
 }
 
 /* auth_delay: a 401 of the access phase waits, so that its time tells nothing of what was compared. */
