@@ -50,15 +50,12 @@ static enum outcome take(const char *text, struct held_one *one)
 
 static void give(const struct held_one *one)
 {
-    struct {
-        struct held held;
-        struct held_one item;
-    } h;
+    struct held *held = mem_zalloc(sizeof(*held) + sizeof(held->items[0]));
 
-    memset(&h, 0, sizeof(h));
-    h.held.count = 1;
-    memcpy(h.held.items, one, sizeof(*one));
-    give_back(&h.held);
+    held->count = 1;
+    held->items[0] = *one;
+    give_back(held);
+    free(held);
 }
 
 static void setup(void)
