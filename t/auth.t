@@ -338,6 +338,19 @@ $c->close;
 ok $p->wait_log(qr{^/slow/a.txt 499 }m, 'access.log'), 'the client goes';
 ok $p->wait_for(sub { $auth->lines(qr/^X/) }), 'and so does the question';
 
+# Both bytes and end are there before the worker looks: nobody is asked yet when the end is seen.
+sub gone_before {
+    my ($p, $text, $port) = @_;
+    my ($worker) = $p->workers;
+    kill 'STOP', $worker;
+    my $gone = $p->connect($port);
+    $gone->send($text);
+    $gone->close;
+    kill 'CONT', $worker;
+}
+gone_before($p, "GET /slow/gone.txt HTTP/1.1\r\nHost: x\r\n\r\n", 'request');
+ok $p->wait_log(qr{^/slow/gone.txt 499 }m, 'access.log'), 'a client that has gone before the question is asked';
+
 # --- auth_require -------------------------------------------------------------------------------------------
 table(map { [$_->[0], 'GET', $_->[0], $_->[3] || [], $_->[1], $_->[2], 'require'] }
     ['/a.txt', 403], ['/a.txt?role=user', 403], ['/a.txt?role=admin', 200],

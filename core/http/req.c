@@ -163,12 +163,22 @@ static void client_gone(struct req *main)
     req_abort(main, 499);
 }
 
+void req_on_hup(struct req *main, void (*f)(struct req *r))
+{
+    struct conn *conn = main->client->conn;
+
+    main->on_hup = f;
+    /* The connection has told it once, to nobody: it is asked to tell it again. */
+    if ((conn->ready & CONN_HUP) && !conn->closed)
+        conn_want(conn, conn->wants);
+}
+
 void req_watch_client(struct req *r, bool on)
 {
     struct req *main = r->main;
 
     if (on && main->on_hup == NULL)
-        main->on_hup = client_gone;
+        req_on_hup(main, client_gone);
     else if (!on && main->on_hup == client_gone)
         main->on_hup = NULL;
 }
@@ -380,15 +390,13 @@ static enum verdict run_access(struct req *r)
 
 static enum verdict post_access(struct req *r)
 {
-    unsigned refused = r->refused;
-
-    r->refused = 0;
-    if (likely(refused == 0))
+    /* The refusal stands until a restart: whoever comes by here again while auth_delay waits is refused too. */
+    if (likely(r->refused == 0))
         return V_NEXT;
     req_trace(r, req_where(r, "satisfy"), "satisfy any: nothing has granted access");
-    if (refused == 403)
+    if (r->refused == 403)
         log_error(&r->log, 0, "access forbidden by rule");
-    return req_status(r, refused);
+    return req_status(r, r->refused);
 }
 
 /* auth_delay: a 401 of the access phase waits, so that its time tells nothing of what was compared. */

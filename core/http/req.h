@@ -115,7 +115,10 @@ struct req {
     uint64_t limit_rate_after;   /* UINT64_MAX: not decided yet */
     /* The producer of the body, told when output has drained: answer_full may have turned false. NULL: none. */
     void (*on_drain)(struct req *r);
-    /* Of the main request: told that the client has closed or half-closed its end while this is set (499). NULL: nobody cares. */
+    /*
+     * Of the main request: told that the client has closed or half-closed its end while this is set (499). NULL: nobody
+     * cares. Set by req_on_hup.
+     */
     void (*on_hup)(struct req *r);
     unsigned hup_watchers;       /* for whom it was set */
     struct filter_run *filters;  /* accepted body filters, by rank */
@@ -237,6 +240,8 @@ static inline bool req_undecided(const struct req *r)
     return !r->answer_started;
 }
 
+/* Sets on_hup; a client that has gone before is told of too, from the loop. */
+void req_on_hup(struct req *main, void (*f)(struct req *r));
 /* While r waits for something of its own: a client that closes its end has the request aborted, 499. */
 void req_watch_client(struct req *r, bool on);
 

@@ -41,13 +41,13 @@ static bool grow(struct zone *zone, struct ledger *ledger)
 {
     uint32_t number = ledger->chunks != 0 ? chunk_at(zone, ledger->chunks)->number + 1 : 0;
     uint32_t size = number < CHUNKS_SMALL ? CHUNK_MIN : CHUNK_MAX;
-    struct chunk *chunk = zone_alloc(zone, size);
+    struct chunk *chunk = zone_alloc_into(zone, size, &ledger->making);
     zone_off_t first;
     size_t n;
 
     if (chunk == NULL && size > CHUNK_MIN) {
         size = CHUNK_MIN;
-        chunk = zone_alloc(zone, size);
+        chunk = zone_alloc_into(zone, size, &ledger->making);
     }
     if (chunk == NULL)
         return false;
@@ -60,6 +60,7 @@ static bool grow(struct zone *zone, struct ledger *ledger)
         chunk->entries[i] =
             (i + 1 < n ? first + (i + 1) * sizeof(first) : ledger->free) | ENTRY_FREE;
     ZONE_SET(ledger->chunks, zone_off(zone, chunk));
+    ZONE_SET(ledger->making, 0);
     ZONE_SET(ledger->free, first);
     return true;
 }
@@ -104,6 +105,15 @@ static bool chunk_is_sound(const struct zone *zone, zone_off_t off)
     return size >= CHUNK_MIN && size <= CHUNK_MAX && slab_is_object(zone, off, size);
 }
 
+void ledger_recover(struct zone *zone, struct ledger *ledger)
+{
+    if (likely(ledger->making == 0))
+        return;
+    if (ledger->making != ledger->chunks && slab_is_object(zone, ledger->making, CHUNK_MIN))
+        zone_free(zone, chunk_at(zone, ledger->making));
+    ZONE_SET(ledger->making, 0);
+}
+
 bool ledger_each(struct zone *zone, const struct ledger *ledger,
                  bool (*each)(struct zone *zone, zone_off_t object))
 {
@@ -138,8 +148,9 @@ void ledger_forget_all(struct zone *zone)
     for (unsigned worker = 0; worker < ZONE_WORKERS; worker++) {
         struct ledger *ledger = zone_slot(zone, worker);
 
-        if (ledger->chunks == 0 && ledger->free == 0)
+        if (ledger->chunks == 0 && ledger->free == 0 && ledger->making == 0)
             continue;
+        ZONE_SET(ledger->making, 0);
         ZONE_SET(ledger->free, 0);
         ZONE_SET(ledger->chunks, 0);
     }

@@ -18,6 +18,7 @@
 struct ledger {
     zone_off_t chunks; /* the newest */
     zone_off_t free;   /* an entry, which names the next */
+    zone_off_t making; /* a chunk that is not among them yet */
 };
 
 /* Notes that this worker holds the object, which is aligned to 8. The entry; 0: the zone is full. */
@@ -26,6 +27,8 @@ zone_off_t ledger_take(struct zone *zone, const void *object);
 void *ledger_held(const struct zone *zone, zone_off_t entry);
 void ledger_give(struct zone *zone, zone_off_t entry);
 
+/* In recover, for each worker, before ledger_each: gives back the chunk that a death kept out of the ledger. */
+void ledger_recover(struct zone *zone, struct ledger *ledger);
 /*
  * Calls each with the offset of every object that a worker holds, as often as it does, and stops when
  * it says false. True: all were shown. each must leave this ledger alone.

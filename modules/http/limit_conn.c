@@ -204,7 +204,10 @@ static bool recount(struct zone *zone)
     for (c = keyed_next(zone, t, NULL); c != NULL; c = keyed_next(zone, t, c))
         c->count = 0;
     for (unsigned worker = 0; worker < ZONE_WORKERS; worker++) {
-        if (!ledger_each(zone, zone_slot(zone, worker), count_again))
+        struct ledger *ledger = zone_slot(zone, worker);
+
+        ledger_recover(zone, ledger);
+        if (!ledger_each(zone, ledger, count_again))
             return false;
     }
     for (c = keyed_next(zone, t, NULL); c != NULL; c = next) {
@@ -231,7 +234,7 @@ static void worker_gone(struct zone *zone, void *slot)
 
 static const struct zone_kind conn_kind = {
     .name = "limit_conn_zone", /* as it stands in messages on zones */
-    .version = 1,
+    .version = 2,
     .slot_size = sizeof(struct ledger),
     .init = zone_init,
     .recover = recount,

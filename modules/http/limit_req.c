@@ -59,7 +59,6 @@ struct req_conf {
 struct delay {
     struct wait wait;
     struct timer timer;
-    bool watches_hup;
 };
 
 /* Buckets ------------------------------------------------------------------------------------ */
@@ -261,16 +260,8 @@ static void log_delayed(struct req *r, const struct req_conf *conf, const struct
 
 /* Waiting ------------------------------------------------------------------------------------ */
 
-static void delay_end(struct delay *d, struct req *r)
-{
-    timer_drop(&d->timer);
-    if (d->watches_hup)
-        r->main->on_hup = NULL;
-}
-
 static void delay_cancel(struct wait *w)
 {
-    /* The request ends: nobody asks for its client any more. */
     timer_drop(&container_of(w, struct delay, wait)->timer);
 }
 
@@ -280,15 +271,10 @@ static void delay_over(struct timer *timer)
     struct req *r = d->wait.req;
 
     wait_end(&d->wait);
-    delay_end(d, r);
+    timer_drop(timer);
+    if (!r->background)
+        req_watch_client(r, false);
     req_deliver(r, V_NEXT);
-}
-
-static void client_gone(struct req *main)
-{
-    main->on_hup = NULL;
-    log_info(&main->log, 0, "client prematurely closed connection");
-    req_abort(main, 499);
 }
 
 static enum verdict delay_start(struct req *r, uint64_t ms)
@@ -297,10 +283,8 @@ static enum verdict delay_start(struct req *r, uint64_t ms)
 
     d->timer = (struct timer){ .deadline_ms = TIMER_OFF, .fire = delay_over };
     wait_begin(r, &d->wait, delay_cancel);
-    if (r->main->on_hup == NULL && !r->background) {
-        r->main->on_hup = client_gone;
-        d->watches_hup = true;
-    }
+    if (!r->background)
+        req_watch_client(r, true);
     timer_set(&d->timer, ms);
     return V_WAIT;
 }

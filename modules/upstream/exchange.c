@@ -815,7 +815,7 @@ enum verdict exchange_start(struct exchange *x)
     arena_defer(r->arena, free_blocks, x);
     wait_begin(r, &x->wait, cancel);
     if (!x->conf->ignore_client_abort && !r->background) {
-        r->main->on_hup = client_gone;
+        req_on_hup(r->main, client_gone);
         r->main->hup_watchers++;
         x->watches_hup = true;
     }

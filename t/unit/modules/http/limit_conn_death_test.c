@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A worker that counts or gives back dies at every single store of the change, and whoever recovers
+ * dies once more at every store of the recovery. Each count is then as before or as after; when
+ * the master has given back what the dead one held, only the other's remain, and when that one
+ * has gone too, no byte of the zone is missing.
+ */
+#define ZONE_STEPS
+
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "t/unit/core/zone/check.h"
+#include "core/zone/ledger.c"
+#include "modules/http/limit_conn.c"
+#include "t/unit/tap.h"
+
+#define LIMIT 60
+#define FULL 58 /* entries, which two small chunks of a ledger have: the next one needs another */
+
+static unsigned long steps_left; /* 0: nobody dies */
+static bool steps_kill;
+static jmp_buf steps_end;
+
+void zone_step(void)
+{
+    if (steps_left == 0 || --steps_left != 0)
+        return;
+    if (steps_kill)
+        (void) kill(getpid(), SIGKILL);
+    longjmp(steps_end, 1);
+}
+
+static struct zone *zone;
+static char *image;
+static size_t empty_free;
+
+/* Worker 0 lives and holds "both" once; worker 1 dies: it holds "both", "own" and "many" often. */
+static struct held_one both, own, many[FULL];
+
+static enum outcome take(const char *text, struct held_one *one)
+{
+    struct keyed_key key;
+
+    keyed_prepare(zone, limit_table(zone), str_cstr(text), &key);
+    return count(zone, &key, LIMIT, one);
+}
+
+static void give(const struct held_one *one)
+{
+    struct held *held = mem_zalloc(sizeof(*held) + sizeof(held->items[0]));
+
+    held->count = 1;
+    held->items[0] = *one;
+    give_back(held);
+    free(held);
+}
+
+static void setup(void)
+{
+    struct held_one other;
+    unsigned n = 0;
+
+    zone_set_worker(0);
+    (void) take("both", &other);
+    zone_set_worker(1);
+    (void) take("both", &both);
+    (void) take("own", &own);
+    while (((struct ledger *) zone_my_slot(zone))->free != 0)
+        (void) take("many", &many[n++]);
+}
+
+static void op_new(void)
+{
+    struct held_one one;
+
+    (void) take("new", &one);
+}
+
+static void op_known(void)
+{
+    struct held_one one;
+
+    give(&many[0]);
+    (void) take("both", &one);
+}
+
+static void op_last(void) { give(&own); }
+static void op_not_last(void) { give(&both); }
+
+static const struct op {
+    const char *name;
+    void (*run)(void);
+} ops[] = {
+    { "a new key and a new chunk", op_new },
+    { "a known key", op_known },
+    { "the last of a key", op_last },
+    { "not the last", op_not_last },
+};
+
+static uint32_t seen;
+
+static bool see(struct zone *z, zone_off_t object)
+{
+    (void) z;
+    (void) object;
+    seen++;
+    return true;
+}
+
+static uint32_t counted(const char *text)
+{
+    struct counter *c = keyed_get(zone, limit_table(zone), str_cstr(text), false);
+
+    return c != NULL ? c->count : 0;
+}
+
+/* Empties the zone on the way. */
+static const char *check(void)
+{
+    struct counter *c = NULL;
+    const char *wrong;
+    uint32_t sum = 0;
+
+    zone_lock(zone);
+    wrong = slab_check(zone);
+    if (wrong == NULL)
+        wrong = keyed_check(zone, limit_table(zone));
+    while (wrong == NULL && (c = keyed_next(zone, limit_table(zone), c)) != NULL) {
+        if (c->count == 0)
+            wrong = "a count of zero stays";
+        sum += c->count;
+    }
+    seen = 0;
+    for (unsigned worker = 0; worker < 2; worker++)
+        (void) ledger_each(zone, zone_slot(zone, worker), see);
+    if (wrong == NULL && seen != sum)
+        wrong = "counts and ledgers differ";
+    zone_unlock(zone);
+    if (wrong == NULL && zone_generation(zone) != 0)
+        wrong = "the zone was wiped";
+    zone_worker_gone(zone, 1, log_main);
+    if (wrong == NULL && (counted("both") != 1 || keyed_count(limit_table(zone)) != 1))
+        wrong = "not what the living one holds";
+    zone_worker_gone(zone, 0, log_main);
+    return wrong == NULL && zone_bytes_free(zone) != empty_free ? "memory was lost" : wrong;
+}
+
+/* In a process of its own, since the lock must be a dead one's. The recovery dies at the second step, if any. */
+static bool dies(void (*run)(void), unsigned long step)
+{
+    pid_t pid = fork();
+    int status = 0;
+
+    if (pid == 0) {
+        steps_kill = true;
+        steps_left = step;
+        run();
+        steps_left = 0;
+        _exit(0);
+    }
+    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
+}
+
+static void lock_only(void)
+{
+    zone_lock(zone);
+    zone_unlock(zone);
+}
+
+static void test(const struct op *op)
+{
+    unsigned long first, second, cases = 0;
+    const char *wrong = NULL;
+    bool died = true;
+
+    for (first = 1; died && wrong == NULL; first++) {
+        bool again = true;
+
+        /* 0: nobody dies in the recovery */
+        for (second = 0; again && wrong == NULL; second += 1 + second / 8, cases++) {
+            memcpy(zone->base, image, zone->total);
+            zone_set_worker(1);
+            died = dies(op->run, first);
+            again = died && (second == 0 || dies(lock_only, second));
+            wrong = check();
+        }
+    }
+    ok(wrong == NULL, "%s: killed at each of %lu steps, %lu cases%s%s", op->name, first - 2, cases,
+       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
+    if (wrong != NULL)
+        diag("at step %lu, then %lu", first - 1, second);
+}
+
+int main(void)
+{
+    struct zone_spec spec = { STR("connections"), 24 * ZONE_PAGE, &conn_kind, STR(""), NULL };
+
+    log_quietly();
+    zone = zone_create(&spec, log_main);
+    if (!ok(zone != NULL, "a zone"))
+        return done_testing();
+    empty_free = zone_bytes_free(zone);
+    setup();
+    image = mem_alloc(zone->total);
+    memcpy(image, zone->base, zone->total);
+    for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
+        test(&ops[i]);
+    free(image);
+    zone_destroy(zone);
+    return done_testing();
+}
