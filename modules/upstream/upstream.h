@@ -14,6 +14,7 @@
 #include "modules/upstream/peers.h"
 
 struct exchange;
+struct health;
 struct sticky;
 struct upstream;
 struct upconn;
@@ -100,6 +101,7 @@ struct upstream {
     void *table;              /* what the balancer built */
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct upstream_queue *queue; /* NULL: nobody waits for a server */
+    struct health *health;    /* active checks; NULL: none */
     struct peer *peers;
     struct peer_view view;    /* own, or in the zone */
     struct peer_view own;     /* as the configuration says */
@@ -107,6 +109,7 @@ struct upstream {
     struct res_zone *zone_spec; /* `zone`; NULL: each worker has numbers of its own */
     struct zone *zone;        /* in a worker: where view lies; its lock is held while view is used */
     struct upstream *next_shared; /* in the same zone */
+    uint64_t zone_group, zone_held; /* private to shared.c: where in the zone, in a worker */
     /* implicit: what is to be resolved */
     struct str host;
     unsigned port;
@@ -130,6 +133,11 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
                                    unsigned default_port);
 /* The group of that name, or an implicit one resolved after the file is read. */
 struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *a);
+/*
+ * Said by the setter of a *_pass directive: the location that is being read passes its requests to g (NULL: known at run
+ * time only). Where the module's STORE_LOC structure has its struct upstream_conf is its `offset`.
+ */
+void upstream_passes(struct conf *cf, struct upstream *g, const struct module *module, size_t offset);
 /* A group defined by an upstream block (run-time names). NULL: none. */
 struct upstream *upstream_find(const struct http_main *http, struct str name);
 /* A group for one request: addresses that a name resolved to, or one literal address. */
