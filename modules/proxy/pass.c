@@ -79,7 +79,7 @@ const char *proxy_set_pass(struct conf *cf, void *field)
     *out = pass;
     if (!expr_is_literal(url, &literal)) {
         pass->url = url;
-        upstream_passes(cf, NULL, &module_http_proxy, offsetof(struct proxy_loc, up));
+        upstream_passes(cf, NULL, &proxy_family);
         return NULL;
     }
     error = split_url(literal, &a, &authority, &pass->uri);
@@ -97,7 +97,7 @@ const char *proxy_set_pass(struct conf *cf, void *field)
                "inside named location, or inside \"if\" statement, or inside \"limit_except\" "
                "block";
     pass->group = upstream_refer(cf, &a);
-    upstream_passes(cf, pass->group, &module_http_proxy, offsetof(struct proxy_loc, up));
+    upstream_passes(cf, pass->group, &proxy_family);
     return NULL;
 }
 

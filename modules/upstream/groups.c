@@ -215,11 +215,11 @@ struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *
     return g;
 }
 
-void upstream_passes(struct conf *cf, struct upstream *g, const struct module *module, size_t offset)
+void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family)
 {
     struct upstream_loc *loc = conf_own(cf, cf->level, &module_upstream, STORE_LOC);
 
-    *loc = (struct upstream_loc){ .level = cf->level, .group = g, .module = module, .offset = offset };
+    *loc = (struct upstream_loc){ .level = cf->level, .group = g, .family = family };
 }
 
 struct upstream *upstream_temporary(struct arena *arena, struct str name, const struct addr *addrs,

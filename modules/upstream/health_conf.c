@@ -155,17 +155,25 @@ static void add_check(struct arena *arena, struct upstream *g, struct health_che
         h->epoch = random_u64() | 1;
 }
 
-static struct str request(struct arena *arena, const struct health_check *hc)
+/* What the location's requests are given goes along, as far as it is the same for all of them. */
+static struct str request(struct arena *arena, const struct health_check *hc,
+                          const struct upstream_family *family)
 {
-    bool keep = hc->keepalive_time_ms > 0;
+    bool keep = hc->keepalive_time_ms > 0, host = false;
+    struct str fields = STR("");
 
-    return str_printf(arena, "GET %.*s HTTP/1.%d\r\nHost: %.*s\r\n%s\r\n", STR_ARG(hc->uri), keep,
-                      STR_ARG(hc->group->name), keep ? "" : "Connection: close\r\n");
+    if (family->fields != NULL)
+        fields = family->fields(arena, hc->level, &host);
+    if (!host)
+        fields = str_printf(arena, "Host: %.*s\r\n%.*s", STR_ARG(hc->group->name), STR_ARG(fields));
+    return str_printf(arena, "GET %.*s HTTP/1.%d\r\n%s%.*s\r\n", STR_ARG(hc->uri), keep,
+                      keep ? "" : "Connection: close\r\n", STR_ARG(fields));
 }
 
 static int configure(struct conf *cf, struct health_check *hc)
 {
     const struct upstream_loc *loc = level_conf(hc->level, STORE_LOC, upstream_slot);
+    const char *settings;
 
     if (loc == NULL || loc->level != hc->level) {
         conf_error_at(
@@ -191,10 +199,9 @@ static int configure(struct conf *cf, struct health_check *hc)
         conf_error_at(cf, hc->pos, "unknown match \"%.*s\"", STR_ARG(hc->match_name));
         return -1;
     }
-    hc->conf = (const struct upstream_conf *) ((const char *) level_conf(hc->level, STORE_LOC,
-                                                                         *loc->module->slot) +
-                                               loc->offset);
-    hc->request = request(cf->arena, hc);
+    settings = level_conf(hc->level, STORE_LOC, *loc->family->module->slot);
+    hc->conf = (const struct upstream_conf *) (settings + loc->family->conf);
+    hc->request = request(cf->arena, hc, loc->family);
     add_check(cf->arena, hc->group, hc);
     return 0;
 }

@@ -20,8 +20,7 @@ struct upstream_main *upstream_main_of(struct conf *cf);
 struct upstream_loc {
     const struct level *level; /* whose this is: it is not inherited */
     struct upstream *group;    /* NULL: known at run time only */
-    const struct module *module;
-    size_t offset;             /* of struct upstream_conf in its settings */
+    const struct upstream_family *family;
 };
 
 /* Most chains are empty when they are given up: five calls less a request. */

@@ -133,11 +133,18 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
                                    unsigned default_port);
 /* The group of that name, or an implicit one resolved after the file is read. */
 struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *a);
-/*
- * Said by the setter of a *_pass directive: the location that is being read passes its requests to g (NULL: known at run
- * time only). Where the module's STORE_LOC structure has its struct upstream_conf is its `offset`.
- */
-void upstream_passes(struct conf *cf, struct upstream *g, const struct module *module, size_t offset);
+/* How a family of directives passes requests on, for those who send some of their own (health checks). */
+struct upstream_family {
+    const struct module *module;
+    size_t conf; /* offset of struct upstream_conf in the module's STORE_LOC structure */
+    /*
+     * The fields that requests of this level are given and that depend on no request: "NAME: VALUE" CRLF each. *host:
+     * Host is among them. NULL: there are none.
+     */
+    struct str (*fields)(struct arena *arena, const struct level *level, bool *host);
+};
+/* Said by the setter of a *_pass directive: the location being read passes its requests to g; NULL: known at run time only. */
+void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family);
 /* A group defined by an upstream block (run-time names). NULL: none. */
 struct upstream *upstream_find(const struct http_main *http, struct str name);
 /* A group for one request: addresses that a name resolved to, or one literal address. */
