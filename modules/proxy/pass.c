@@ -79,6 +79,7 @@ const char *proxy_set_pass(struct conf *cf, void *field)
     *out = pass;
     if (!expr_is_literal(url, &literal)) {
         pass->url = url;
+        upstream_passes(cf, NULL, &proxy_family);
         return NULL;
     }
     error = split_url(literal, &a, &authority, &pass->uri);
@@ -96,6 +97,7 @@ const char *proxy_set_pass(struct conf *cf, void *field)
                "inside named location, or inside \"if\" statement, or inside \"limit_except\" "
                "block";
     pass->group = upstream_refer(cf, &a);
+    upstream_passes(cf, pass->group, &proxy_family);
     return NULL;
 }
 

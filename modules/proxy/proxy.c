@@ -293,3 +293,9 @@ const struct module module_http_proxy = {
     .http = &proxy_http,
     .finish = proxy_finish,
 };
+
+const struct upstream_family proxy_family = {
+    .module = &module_http_proxy,
+    .conf = offsetof(struct proxy_loc, up),
+    .fields = proxy_literal_fields,
+};

@@ -148,6 +148,9 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
 struct str proxy_via_value(struct req *r, const struct proxy_via *via);
 struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr);
 
+/* Fields of the configuration that depend on no request, for struct upstream_family. */
+struct str proxy_literal_fields(struct arena *arena, const struct level *level, bool *host);
+
 /* rewrite.c */
 conf_setter proxy_set_redirect, proxy_set_cookie_domain, proxy_set_cookie_path;
 conf_setter proxy_set_cookie_flags;
@@ -158,6 +161,7 @@ bool proxy_rewrite_field(struct exchange *x, const struct field *f, struct str *
 /* http1.c */
 extern const struct backend backend_http1;
 
+extern const struct upstream_family proxy_family;
 extern const struct module module_http_proxy;
 
 #endif

@@ -420,3 +420,36 @@ struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr)
     ASSERT((size_t) (p - buf) <= size);
     return str_from(buf, (size_t) (p - buf));
 }
+
+/* Whether it is about the connection or a body: the business of who sends the request. */
+static bool is_framing(struct str name)
+{
+    switch (token_lookup(name, &(uint32_t){ 0 })) {
+    case T_CONNECTION:
+    case T_KEEP_ALIVE:
+    case T_UPGRADE:
+    case T_TE:
+    case T_EXPECT:
+    case T_CONTENT_LENGTH:
+    case T_TRANSFER_ENCODING: return true;
+    default: return false;
+    }
+}
+
+struct str proxy_literal_fields(struct arena *arena, const struct level *level, bool *host)
+{
+    const struct proxy_loc *p = level_conf(level, STORE_LOC, proxy_slot);
+    struct str all = STR(""), value;
+
+    *host = false;
+    for (unsigned i = 0; i < p->set_headers.count; i++) {
+        const struct proxy_field *f = &p->set_headers.items[i];
+
+        if (!expr_is_literal(f->value, &value) || value.len == 0 || is_framing(f->name)
+            || !is_field_value(value))
+            continue;
+        all = str_printf(arena, "%.*s%.*s: %.*s\r\n", STR_ARG(all), STR_ARG(f->name), STR_ARG(value));
+        *host |= str_caseeq(f->name, STR("Host"));
+    }
+    return all;
+}

@@ -7,7 +7,7 @@
  */
 #include "modules/upstream/internal.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module,http_upstream_hc_module */
 
 #define ROUTE_MAX 32 /* bytes, as in nginx */
 
@@ -18,12 +18,6 @@ struct upstream_srv {
     struct keepalive_conf keepalive;
     int64_t keepalive_requests;
     uint64_t keepalive_time_ms, keepalive_timeout_ms;
-};
-
-/* All groups of a configuration, and the servers that stand in the blocks. */
-struct upstream_main {
-    struct list groups;
-    bool ready;
 };
 
 /* What `server` says besides the address. */
@@ -170,12 +164,14 @@ static void complete_group(struct arena *arena, struct upstream *g, const struct
 
 /* Groups ------------------------------------------------------------------------------------- */
 
-static struct upstream_main *main_of(struct conf *cf)
+struct upstream_main *upstream_main_of(struct conf *cf)
 {
     struct upstream_main *m = conf_own(cf, conf_http(cf)->level, &module_upstream, STORE_MAIN);
 
     if (!m->ready) {
         list_init(&m->groups);
+        list_init(&m->checks);
+        table_init(&m->matches, cf->arena);
         m->ready = true;
     }
     return m;
@@ -214,9 +210,16 @@ struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *
     g->pos = cf->pos;
     g->host = a->host;
     g->port = a->port;
-    list_push_back(&main_of(cf)->groups, &g->link);
+    list_push_back(&upstream_main_of(cf)->groups, &g->link);
     table_put(&http->upstreams, name, g);
     return g;
+}
+
+void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family)
+{
+    struct upstream_loc *loc = conf_own(cf, cf->level, &module_upstream, STORE_LOC);
+
+    *loc = (struct upstream_loc){ .level = cf->level, .group = g, .family = family };
 }
 
 struct upstream *upstream_temporary(struct arena *arena, struct str name, const struct addr *addrs,
@@ -250,7 +253,7 @@ static const char *set_upstream(struct conf *cf, void *field)
     if (g == NULL) {
         g = &ARENA_NEW(cf->arena, struct block_object)->group;
         init_group(g, cf->args[1]);
-        list_push_back(&main_of(cf)->groups, &g->link);
+        list_push_back(&upstream_main_of(cf)->groups, &g->link);
         table_put(&http->upstreams, name, g);
     }
     g->name = cf->args[1];
@@ -472,7 +475,7 @@ static int upstream_post(struct conf *cf)
 
     if (http == NULL)
         return 0;
-    m = main_of(cf);
+    m = upstream_main_of(cf);
     for (struct list *n = m->groups.next; n != &m->groups; n = n->next) {
         struct upstream *g = container_of(n, struct upstream, link);
         const struct level *level = g->level != NULL ? g->level : http->level;
@@ -491,7 +494,7 @@ static int upstream_post(struct conf *cf)
         g->keepalive_time_ms = s->keepalive_time_ms;
         g->keepalive_timeout_ms = s->keepalive_timeout_ms;
     }
-    return rc;
+    return health_configure(cf) != 0 ? -1 : rc;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -507,15 +510,22 @@ static void each_group(const struct config *config, void (*f)(struct upstream *g
         f(container_of(n, struct upstream, link));
 }
 
+static void start_group(struct upstream *g)
+{
+    shared_attach(g);
+    health_start(g);
+}
+
 static void drain_group(struct upstream *g)
 {
+    health_stop(g);
     g->keepalive.connections = 0;
     pool_drain(g);
 }
 
 static int upstream_start(const struct config *config)
 {
-    each_group(config, shared_attach);
+    each_group(config, start_group);
     return 0;
 }
 
@@ -568,6 +578,13 @@ static const struct directive upstream_directives[] = {
              "[secure] [path=path] | route $variable ... | learn create=$variable lookup=$variable "
              "zone=name:size [timeout=time] [header]",
              "Sends the requests of one client to one server.", ),
+    ROW_CALL("health_check", CTX_LOCATION, ARGS_ANY | ARG_REPEAT, health_set_check, STORE_LOC,
+             "[interval=time] [jitter=time] [fails=number] [passes=number] [uri=uri] "
+             "[mandatory [persistent]] [match=name] [port=number] [keepalive_time=time] "
+             "[type=http | type=tcp]",
+             "Asks the servers of the group that the location passes requests to whether they are well.", ),
+    ROW_CALL("match", CTX_HTTP, ARGS1 | ARG_BLOCK | ARG_REPEAT, health_set_match, STORE_MAIN,
+             "name { ... }", "Tests that an answer to a health check must pass.", ),
     SRV_ROW("keepalive", ARGS12, set_keepalive, keepalive, "32 local", "connections [local]",
             "Idle connections to servers that each worker keeps; local: each for one location."),
     SRV_ROW("keepalive_requests", ARGS1, conf_set_num, keepalive_requests, "1000", "number",
@@ -584,7 +601,8 @@ static const struct http_module upstream_http = { .variables = upstream_variable
 const struct module module_upstream = {
     .name = "upstream",
     .slot = &upstream_slot,
-    .conf_size = { sizeof(struct upstream_main), sizeof(struct upstream_srv), 0 },
+    .conf_size = { sizeof(struct upstream_main), sizeof(struct upstream_srv),
+                   sizeof(struct upstream_loc) },
     .directives = upstream_directives,
     .http = &upstream_http,
     .post = upstream_post,

@@ -7,6 +7,22 @@
 
 extern unsigned upstream_slot;
 
+/* All groups of a configuration, and what its locations ask to be checked. */
+struct upstream_main {
+    struct list groups;   /* struct upstream.link */
+    struct list checks;   /* struct health_check.link */
+    struct table matches; /* name -> struct health_match */
+    bool ready;
+};
+struct upstream_main *upstream_main_of(struct conf *cf);
+
+/* Where a location's requests go. */
+struct upstream_loc {
+    const struct level *level; /* whose this is: it is not inherited */
+    struct upstream *group;    /* NULL: known at run time only */
+    const struct upstream_family *family;
+};
+
 /* Most chains are empty when they are given up: five calls less a request. */
 static inline void chain_drop(struct chain *c)
 {
@@ -32,6 +48,64 @@ void queue_wake(struct upstream_queue *q);
 /* The worker ends. */
 void queue_stop(struct upstream *g);
 
+/* health_match.c: what an answer to a health check must look like. */
+struct health_match;
+/* The `match` block. */
+conf_setter health_set_match;
+/* The block of that name, or NULL. */
+const struct health_match *health_match_find(struct conf *cf, struct str name);
+/* Whether it looks at the body; at variables. */
+bool health_match_body(const struct health_match *m);
+bool health_match_variables(const struct health_match *m);
+#define HEALTH_BODY_MAX (256 * 1024) /* bytes of the body that are looked at */
+/*
+ * The tests of one kind. NULL: passed; or what is wrong, in the arena. A match that is NULL asks for a status 2xx or 3xx.
+ */
+const char *health_match_status(const struct health_match *m, const struct msg *head,
+                                struct arena *arena);
+const char *health_match_fields(const struct health_match *m, const struct msg *head,
+                                struct arena *arena);
+const char *health_match_text(const struct health_match *m, struct str body, struct arena *arena);
+const char *health_match_require(const struct health_match *m, struct eval *e);
+
+/* health_conf.c: active checks as the configuration has them. */
+struct health_check {
+    struct list link;         /* of upstream_main.checks */
+    const struct location *location;
+    const struct level *level;
+    struct conf_pos pos;
+    struct upstream *group;
+    const struct upstream_conf *conf; /* the location's, for its time-outs */
+    uint64_t id;              /* of what is asked: the same in all processes */
+    uint64_t interval_ms, jitter_ms;
+    uint64_t keepalive_time_ms; /* 0: a connection for each check */
+    uint32_t fails, passes;
+    unsigned port;            /* 0: the server's */
+    struct str uri, match_name;
+    const struct health_match *match;
+    struct str request;       /* as it is sent */
+    bool tcp;                 /* the connection is all that is asked for */
+    bool mandatory, persistent;
+};
+
+/* Those of a group. */
+struct health {
+    struct health_check **checks;
+    unsigned count, capacity;
+    uint64_t epoch;           /* not 0: states are not taken over from another reading of the configuration */
+    struct prober *prober;    /* in a worker */
+};
+
+conf_setter health_set_check;
+/* Once all groups are known. 0, or -1: reported. */
+int health_configure(struct conf *cf);
+
+/* health.c: the checks. */
+/* In a worker. */
+void health_start(struct upstream *g);
+/* No more of them. May be called again. */
+void health_stop(struct upstream *g);
+
 /* sticky.c */
 conf_setter sticky_set;
 /* Once the group's servers are known. */
@@ -48,10 +122,27 @@ struct shared_groups {
     struct upstream *first;
 };
 conf_setter shared_set_zone;
+/* A hash that is the same in every process: of h, and of the bytes of s. */
+uint64_t shared_mix(uint64_t h, struct str s);
+#define SHARED_MIX_START UINT64_C(0xcbf29ce484222325)
 /* Who a server is, by its address and how it was written. */
 uint64_t shared_peer_id(const struct peer *p);
 /* In a worker that starts: the group's numbers are those in its zone. */
 void shared_attach(struct upstream *g);
+/*
+ * Active checks: one worker of all, the prober, makes them. Whether it is this one, which it becomes where there is none. To be
+ * asked every second: who does not is taken to be stuck, and another one takes over. When a worker ends, in whatever way, it no
+ * longer is.
+ */
+bool shared_prober_take(struct upstream *g);
+void shared_prober_leave(struct upstream *g);
+/* When a check of a server was last begun, by whomever; 0: never. And whether requests wait for it. */
+uint64_t shared_check_started(struct upstream *g, unsigned check, unsigned peer, bool *awaited);
+/* Begins one; false: the server is marked "down", or this worker is not the prober any more. */
+bool shared_check_begin(struct upstream *g, unsigned check, unsigned peer);
+enum health_change { HEALTH_SAME, HEALTH_SICK, HEALTH_WELL };
+/* How it ended, and what that means for the server. */
+enum health_change shared_check_end(struct upstream *g, unsigned check, unsigned peer, bool passed);
 
 /* pool.c: connections to servers. */
 struct upconn {

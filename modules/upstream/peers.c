@@ -202,6 +202,10 @@ void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, u
     v->records[i].fails = from->records[k].fails;
     v->records[i].accessed_s = from->records[k].accessed_s;
     v->records[i].checked_s = from->records[k].checked_s;
+    v->records[i].unhealthy = from->records[k].unhealthy;
+    v->records[i].checks = from->records[k].checks;
+    v->records[i].failed_checks = from->records[k].failed_checks;
+    v->records[i].last_passed = from->records[k].last_passed;
     v->time_ms[i] = from->time_ms[k];
     if (from->state[k] & PEER_BROKEN)
         breaks(v, i);
@@ -247,6 +251,22 @@ void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s)
     if (v->state[i] & PEER_BROKEN)
         slow_begin(v, i, now_s);
     mend(v, i);
+}
+
+void peers_checked(struct peer_view *v, unsigned i, uint32_t state, uint64_t now_s)
+{
+    const uint32_t bits = PEER_SICK | PEER_UNCHECKED;
+    uint32_t before = v->state[i] & bits;
+
+    if (before == state)
+        return;
+    set_state(v, i, (v->state[i] & ~bits) | state);
+    if (state == 0)
+        slow_begin(v, i, now_s);
+    else
+        slow_end(v, i);
+    if (state & ~before & PEER_SICK)
+        v->records[i].unhealthy++;
 }
 
 void peers_timed(struct peer_view *v, unsigned i, float ms)

@@ -19,6 +19,8 @@ enum {
     PEER_TRIED = 8,  /* by the request that is choosing now; never set between two choices */
     PEER_DRAIN = 16, /* asked for clients that are bound to it, and nobody else */
     PEER_BACKUP = 32, /* asked when no other server can be */
+    PEER_SICK = 64,   /* an active health check has failed */
+    PEER_UNCHECKED = 128, /* a mandatory health check has not ended yet */
 };
 
 #define PEERS_NONE UINT32_MAX
@@ -38,6 +40,9 @@ struct peer_record {
     uint64_t slow_start_s;   /* 0: none */
     uint64_t slow_from_s;    /* since when its weight grows; 0: it has its weight */
     int32_t slow_weight;     /* to what, while it grows */
+    uint32_t unhealthy;      /* how often active checks found it sick */
+    uint64_t checks, failed_checks; /* active ones */
+    bool last_passed;        /* the last of them */
 };
 
 struct peer_set {
@@ -93,6 +98,8 @@ void peers_give_back(struct peer_view *v, unsigned i);
 bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s);
 /* An attempt went well: if it was the look after fail_timeout, failures are forgotten. */
 void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s);
+/* What active checks say of a server from now on: of PEER_SICK and PEER_UNCHECKED. One that gets well begins slowly. */
+void peers_checked(struct peer_view *v, unsigned i, uint32_t state, uint64_t now_s);
 /* What is known of server k of another set is known of server i. */
 void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k);
 /* n connections more or fewer, of another worker. */

@@ -14,6 +14,7 @@
 #include "modules/upstream/peers.h"
 
 struct exchange;
+struct health;
 struct sticky;
 struct upstream;
 struct upconn;
@@ -100,6 +101,7 @@ struct upstream {
     void *table;              /* what the balancer built */
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct upstream_queue *queue; /* NULL: nobody waits for a server */
+    struct health *health;    /* active checks; NULL: none */
     struct peer *peers;
     struct peer_view view;    /* own, or in the zone */
     struct peer_view own;     /* as the configuration says */
@@ -107,6 +109,7 @@ struct upstream {
     struct res_zone *zone_spec; /* `zone`; NULL: each worker has numbers of its own */
     struct zone *zone;        /* in a worker: where view lies; its lock is held while view is used */
     struct upstream *next_shared; /* in the same zone */
+    uint64_t zone_group, zone_held; /* private to shared.c: where in the zone, in a worker */
     /* implicit: what is to be resolved */
     struct str host;
     unsigned port;
@@ -130,6 +133,18 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
                                    unsigned default_port);
 /* The group of that name, or an implicit one resolved after the file is read. */
 struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *a);
+/* How a family of directives passes requests on, for those who send some of their own (health checks). */
+struct upstream_family {
+    const struct module *module;
+    size_t conf; /* offset of struct upstream_conf in the module's STORE_LOC structure */
+    /*
+     * The fields that requests of this level are given and that depend on no request: "NAME: VALUE" CRLF each. *host:
+     * Host is among them. NULL: there are none.
+     */
+    struct str (*fields)(struct arena *arena, const struct level *level, bool *host);
+};
+/* Said by the setter of a *_pass directive: the location being read passes its requests to g; NULL: known at run time only. */
+void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family);
 /* A group defined by an upstream block (run-time names). NULL: none. */
 struct upstream *upstream_find(const struct http_main *http, struct str name);
 /* A group for one request: addresses that a name resolved to, or one literal address. */

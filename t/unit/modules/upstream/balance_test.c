@@ -264,6 +264,33 @@ static void test_slow_start(void)
     ok(strstr(sequence(g, 4), "aa") == NULL, "turns as before");
 }
 
+static void test_checked(void)
+{
+    struct upstream *g = group(3);
+
+    g->own.set->scale = PEERS_SCALE;
+    for (unsigned i = 0; i < 3; i++)
+        set_weight(g, i, PEERS_SCALE);
+    g->view.set->uniform = true;
+    g->view.records[1].slow_start_s = 10;
+    peers_checked(&g->view, 1, PEER_SICK, 5);
+    is_uint(g->view.set->troubled, 1, "a sick server is trouble");
+    ok(!peers_serves(&g->view, 1), "and serves nobody, bound to it or not");
+    ok(strchr(sequence(g, 12), 'b') == NULL, "it is not chosen");
+    peers_checked(&g->view, 1, PEER_SICK, 6);
+    is_uint(g->view.records[1].unhealthy, 1, "it became sick once");
+    peers_checked(&g->view, 1, 0, 7);
+    is_uint(g->view.set->troubled, 0, "well again");
+    is_uint(g->view.records[1].slow_from_s, 7, "it begins slowly");
+    peers_checked(&g->view, 1, PEER_UNCHECKED, 8);
+    is_uint(g->view.set->slowing, 0, "not while it waits for a check");
+    is_int(g->view.weight[1], PEERS_SCALE, "its weight is what it was");
+    ok(!peers_serves(&g->view, 1), "and it does not serve");
+    peers_reset(&g->view);
+    is_uint(g->view.state[1], PEER_UNCHECKED, "which is not forgotten after an accident");
+    is_uint(g->view.set->troubled, 1, "the sums are right");
+}
+
 static void test_least_time(void)
 {
     struct upstream *g = with(group(3), &balancer_least_time);
@@ -451,6 +478,7 @@ int main(void)
     test_least_conn();
     test_least_time();
     test_slow_start();
+    test_checked();
     test_random();
     test_maglev();
     test_bound();
