@@ -476,7 +476,7 @@ static void probe_event(struct conn *conn, unsigned ready)
 static void probe_connect(struct probe *p)
 {
     bool done = false;
-    int fd = socket_connect(&p->addr, NULL, false, &done);
+    int fd = socket_connect(&p->addr, NULL, &done);
 
     p->log.action = "connecting to upstream";
     p->reused = false;
