@@ -210,7 +210,7 @@ void req_forget_pass(struct req *r)
     }
     r->filters = NULL;
     r->filter_count = 0;
-    r->in_memory = r->sub_in_memory;
+    r->in_memory = r->collector != NULL;
     r->merged_in_memory = false;
 }
 
@@ -714,6 +714,10 @@ void req_abort(struct req *r, unsigned status)
         return;
     if (r != r->main) {
         r->aborted = true;
+        if (r->collector != NULL && r->collector != r) {
+            req_abort(r->collector, status);
+            return;
+        }
         /* A broken child breaks the stream that it is part of; one of which only the status is
          * wanted, or which lives for itself, just ends. */
         if (r->background || r->sub_in_memory || r->sub_head_only) {
@@ -826,11 +830,16 @@ static void clone_place(struct req *r, const struct req *parent)
 static void set_flags(struct req *r, unsigned flags)
 {
     r->background = flags & SUB_BACKGROUND;
-    r->sub_in_memory = r->in_memory = flags & SUB_IN_MEMORY;
+    r->sub_in_memory = flags & SUB_IN_MEMORY;
     r->sub_head_only = flags & SUB_HEAD_ONLY;
     r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD | SUB_CLONE);
     r->sub_clone = flags & SUB_CLONE;
     r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+    if (r->sub_in_memory)
+        r->collector = r;
+    else if (r->linked)
+        r->collector = r->parent->collector;
+    r->in_memory = r->collector != NULL;
 }
 
 /* What nobody has taken when the main request ends: of children that were over before their turn came, too. */

@@ -185,6 +185,8 @@ struct req {
     bool finished;               /* req_done or req_abort has run */
     bool output_done;            /* main: everything was sent, background children are waited for */
     bool sub_in_memory, sub_head_only, sub_with_body, sub_clone;
+    struct req *collector;       /* the subrequest kept in memory that the output becomes part of (itself or one above); NULL: the answer's */
+    uint64_t collected;          /* of a collector: bytes so far, its children's among them */
 };
 
 static inline struct req *req_of(struct eval *e)
@@ -266,7 +268,7 @@ enum {
  * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
  * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with
  * chain_push_link(…, &child->sub_out), exactly once. With SUB_IN_MEMORY the body, of at most subrequest_output_buffer_size bytes, is in
- * child->sub_out when done is called, in MEM pieces.
+ * child->sub_out when done is called, in MEM pieces, that of its own children in its place. Should one of those fail, all of it has.
  */
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data);
