@@ -257,6 +257,10 @@ $r = page('<!--#include virtual="/echo"-->' x 30, at => '/few/');
 is $r->body, '[/echo||GET]' x 20 . $error x 10, 'subrequests_limit';
 $r = page('<!--#include virtual="/app/x/1"-->' x 300);
 is $r->body, '<x 1>' x 300, 'hundreds of includes';
+# Worker_connections is 512: they are not all at work at once.
+is page('<!--#include virtual="/plain/x/1"-->' x 900)->body, '<x 1>' x 900, 'more than there are connections';
+$p->write_file('html/thirty.html', '<!--#include virtual="/plain/x/1"-->' x 30 . '.');
+is page('<!--#include virtual="/thirty.html"-->' x 30)->body, ('<x 1>' x 30 . '.') x 30, 'of several pages';
 $r = page('<!--#set var="a" value="0123456789"-->' . '<!--#set var="a" value="$a$a"-->' x 40 . 'end');
 like $r->body, qr/^(?:\Q$error\E)+end$/, 'a value that doubles comes to an end';
 ok $p->wait_log(qr/too long value of/), 'which is logged';

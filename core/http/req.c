@@ -17,6 +17,8 @@
 /* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
 #define RESTARTS 11
 #define SUBREQUEST_DEPTH 51
+/* So many of one request are at work at a time, so that a page with a thousand includes does not take all connections. */
+#define SUBREQUESTS_AT_WORK 64
 
 enum step {
     STEP_POST_READ,
@@ -65,6 +67,7 @@ static void req_init(struct req *r, struct arena *arena)
     list_init(&r->waits);
     list_init(&r->children);
     list_init(&r->sibling);
+    list_init(&r->queue);
     msg_init(&r->out, arena, 8);
     r->out.content_length = -1;
 }
@@ -647,8 +650,67 @@ static void log_request(struct req *r)
     run_hooks(r, PHASE_LOG);
 }
 
+/*
+ * Turns. What has output in the answer is started in the order in which it was made, of each parent one at least:
+ * the child whose output comes next is always at work, so that all get on.
+ */
+static bool has_turn(const struct req *r)
+{
+    return (r->main->at_work < SUBREQUESTS_AT_WORK && list_empty(&r->main->queue))
+           || (r->parent != r->main && r->parent->at_work == 0);
+}
+
+static void take_turn(struct req *r)
+{
+    r->main->at_work++;
+    if (r->parent != r->main)
+        r->parent->at_work++;
+    loop_later(&r->run_later);
+}
+
+static void wait_for_turn(struct req *r)
+{
+    r->queued = true;
+    list_push_back(&r->main->queue, &r->turn);
+}
+
+static void leave_turn(struct req *r)
+{
+    if (r->queued) {
+        r->queued = false;
+        list_remove(&r->turn);
+        return;
+    }
+    r->main->at_work--;
+    if (r->parent != r->main)
+        r->parent->at_work--;
+}
+
+/* A child of parent is over. */
+static void next_turn(struct req *main, struct req *parent)
+{
+    struct list *n, *next;
+
+    for (n = main->queue.next; n != &main->queue; n = next) {
+        struct req *r = container_of(n, struct req, turn);
+
+        next = n->next;
+        if (main->at_work >= SUBREQUESTS_AT_WORK) {
+            if (parent == main || parent->at_work > 0)
+                return;
+            if (r->parent != parent)
+                continue;
+        }
+        r->queued = false;
+        list_remove(&r->turn);
+        take_turn(r);
+    }
+}
+
 static void release(struct req *r)
 {
+    if (r->linked)
+        leave_turn(r);
     r->finished = true;
     loop_later_cancel(&r->run_later);
     loop_later_cancel(&r->drain);
@@ -778,6 +840,7 @@ void req_child_end(struct req *r)
         finish_main(main);
         return;
     }
+    next_turn(main, parent);
     if (parent != main && parent->ended && !parent->finished && !waits_for_children(parent))
         req_child_end(parent);
     if (r->linked)
@@ -892,6 +955,11 @@ struct req *req_subrequest(struct req *parent, struct str uri, struct str args, 
     }
     if (req_explained())
         trace_subrequest(r);
-    loop_later(&r->run_later);
+    if (!r->linked)
+        loop_later(&r->run_later);
+    else if (has_turn(r))
+        take_turn(r);
+    else
+        wait_for_turn(r);
     return r;
 }

@@ -120,6 +120,12 @@ static struct req *make(struct req *parent, unsigned flags)
     return req_subrequest(parent, STR("/child"), STR_NULL, flags, done, &done_count);
 }
 
+/* Whether it has been started: hold() is what it came to. */
+static bool started(const struct req *r)
+{
+    return r->step > 1;
+}
+
 /* Text from r, a LINK to a child behind it, the end. */
 static void say(struct req *r, const char *text, struct req *link, unsigned flags)
 {
@@ -264,6 +270,38 @@ static void test_limits(void)
     finish();
 }
 
+/* 64 are at work at a time, and of each parent one. */
+static void test_turns(void)
+{
+    struct req *child[67], *inner[2], *memory;
+    unsigned i;
+
+    begin();
+    for (i = 0; i < ARRAY_LEN(child); i++)
+        child[i] = make(fake, 0);
+    turn();
+    ok(started(child[63]), "64 are at work");
+    ok(!started(child[64]) && !started(child[66]), "those behind them wait");
+    memory = make(fake, SUB_IN_MEMORY);
+    inner[0] = make(child[63], 0);
+    inner[1] = make(child[63], 0);
+    turn();
+    ok(started(memory), "what has no output in the answer never waits");
+    ok(started(inner[0]) && !started(inner[1]), "one of each parent gets on");
+    say(inner[0], "", NULL, BODY_END);
+    turn();
+    ok(started(inner[1]), "and the next, when it is over");
+    ok(!started(child[64]), "for others it is not yet time");
+    say(child[0], "", NULL, BODY_END);
+    say(inner[1], "", NULL, BODY_END);
+    turn();
+    ok(started(child[64]) && !started(child[65]), "then it is");
+    req_abort(fake, 0);
+    turn();
+    ok(was_reset, "an abort ends those that wait, too");
+    finish();
+}
+
 static void test_abort(void)
 {
     struct req *a, *background;
@@ -362,6 +400,7 @@ int main(void)
     test_link_in_ended_child();
     test_memory();
     test_limits();
+    test_turns();
     test_abort();
     test_background();
     test_drain();
