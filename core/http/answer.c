@@ -497,7 +497,7 @@ static bool too_long(struct req *r, const struct chain *chain)
 
 static enum verdict sub_body(struct req *r, struct chain *chain, unsigned flags)
 {
-    if (r->background || r->sub_head_only || r->header_only || r->finished || too_long(r, chain)) {
+    if (r->dropped || r->header_only || r->finished || too_long(r, chain)) {
         bool failed = !r->finished && r->collector != NULL && !r->header_only;
 
         chain_clear(chain);

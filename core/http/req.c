@@ -661,7 +661,7 @@ void req_abort(struct req *r, unsigned status)
         }
         /* A broken child breaks the stream that it is part of; one of which only the status is
          * wanted, or which lives for itself, just ends. */
-        if (r->background || r->sub_in_memory || r->sub_head_only) {
+        if (r->dropped || r->sub_in_memory) {
             if (r->out.status == 0)
                 r->out.status = status ? status : 500;
             req_child_end(r);

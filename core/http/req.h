@@ -189,6 +189,7 @@ struct req {
     bool finished;               /* req_done or req_abort has run */
     bool output_done;            /* main: everything was sent, background children are waited for */
     bool sub_in_memory, sub_head_only, sub_with_body, sub_clone;
+    bool dropped;                /* a child whose output nobody sees: in the background, of the head only, or below such a one */
     struct req *collector;       /* the subrequest kept in memory that the output becomes part of (itself or one above); NULL: the answer's */
     uint64_t collected;          /* of a collector: bytes so far, its children's among them */
 };

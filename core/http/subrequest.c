@@ -197,7 +197,8 @@ static void set_flags(struct req *r, unsigned flags)
     r->sub_head_only = flags & SUB_HEAD_ONLY;
     r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD | SUB_CLONE);
     r->sub_clone = flags & SUB_CLONE;
-    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
+    r->dropped = !r->sub_in_memory && (r->background || r->sub_head_only || r->parent->dropped);
+    r->linked = !r->sub_in_memory && !r->dropped;
     if (r->sub_in_memory)
         r->collector = r;
     else if (r->linked)

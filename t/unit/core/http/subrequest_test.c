@@ -270,6 +270,30 @@ static void test_limits(void)
     finish();
 }
 
+/* What a child in the background includes is seen by nobody either, and breaks nothing. */
+static void test_dropped(void)
+{
+    struct req *background, *a, *b;
+
+    begin();
+    background = make(fake, SUB_BACKGROUND);
+    a = make(background, 0);
+    b = make(background, 0);
+    turn();
+    say(background, "x", a, 0);
+    say(background, "x", b, BODY_END);
+    say(a, "output", NULL, 0);
+    is_uint(answer_buffered(a), 0, "nothing waits");
+    is_uint(a->sub_out.bytes, 0, "nothing is kept");
+    req_abort(a, 0);
+    ok(!fake->finished && !background->finished, "a broken one ends");
+    say(b, "y", NULL, BODY_END);
+    ok(background->finished && !fake->finished, "and then all of it");
+    say(fake, ".", NULL, BODY_END);
+    is_str(out, ".", "the answer knows nothing of it");
+    finish();
+}
+
 /* 64 are at work at a time, and of each parent one. */
 static void test_turns(void)
 {
@@ -401,6 +425,7 @@ int main(void)
     test_memory();
     test_limits();
     test_turns();
+    test_dropped();
     test_abort();
     test_background();
     test_drain();
