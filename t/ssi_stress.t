@@ -190,6 +190,25 @@ for my $round (1 .. $rounds) {
 }
 pass 'pages made at random';
 
+# An upstream that dies in the middle of an include: what came before is there, and nothing behind it.
+my $part = join '', map { "$_," } 1 .. 4000;
+$p->write_file('html/part.txt', $part);
+for my $at (qw(/app/ /unbuffered/ /tight/ /nofile/)) {
+    for my $len (0, 1) {
+        my $before = 'a' x 3000 . $part;
+        my $broken = qq(${at}part.txt?n=1000&cut=5000&len=$len);
+        $p->write_file('html/mid.html', qq(b<!--#include virtual="$broken"-->never));
+        for (['/', "<!--#include virtual=\"$broken\"-->", ''], ['/small/', '<!--#include virtual="/mid.html"-->', 'b'], ['/app/', '<!--#include virtual="/app/mid.html"-->', 'b']) {
+            my ($place, $include, $more) = @$_;
+            $p->write_file('html/broken.html', 'a' x 3000 . '<!--#include virtual="/app/part.txt?n=900&s=1"-->' . $include . 'never<!--#include virtual="/raw/behind.txt"-->');
+            my $c = fetch("${place}broken.html", minor => 0, slow => 0);
+            my ($body) = $c->{in} =~ /\r\n\r\n(.*)/s;
+            ok $c->eof && $body eq $before . $more . substr($part, 0, 5000), "cut: $include in $place"
+                or diag length($body // ''), ' instead of ', length("$before$more") + 5000, ' ', substr $body // '', -30;
+        }
+    }
+}
+
 # Back-pressure: what is large is neither in memory nor in files without bound, to clients of any speed.
 my $size = Proxyd::sanitized() ? 5_000_000 : 40_000_000;
 $p->write_file('html/large.txt', scalar(('y' x 99 . "\n") x ($size / 100)));
