@@ -36,8 +36,7 @@ static void accept_filter(struct req *r, const struct filter *f, void *ctx)
     ASSERT(r->filter_count < FILTER_RANKS * 2);
     for (i = r->filter_count++; i > 0 && r->filters[i - 1].filter->rank > f->rank; i--)
         r->filters[i] = r->filters[i - 1];
-    r->filters[i].filter = f;
-    r->filters[i].ctx = ctx;
+    r->filters[i] = (struct filter_run){ .filter = f, .ctx = ctx };
     r->in_memory |= f->in_memory;
     r->merged_in_memory |= f->in_memory && f->rank > FILTER_LINK;
 }
@@ -192,12 +191,13 @@ void answer_release_head(struct req *r)
 static enum verdict run_filters(struct req *r, bool below, struct chain *chain, unsigned *flags)
 {
     for (unsigned i = 0; i < r->filter_count; i++) {
-        const struct filter_run *f = &r->filters[i];
+        struct filter_run *f = &r->filters[i];
         enum verdict v;
 
         if ((f->filter->rank > FILTER_LINK) != below || f->filter->body == NULL)
             continue;
         v = f->filter->body(r, f->ctx, chain, flags);
+        f->waits = v == V_WAIT;
         if (v == V_WAIT)
             r->filter_waits = true;
         else if (v != V_NEXT)
@@ -301,17 +301,48 @@ void answer_settle(struct req *child)
     chain_append(&child->sub_out, &whole);
 }
 
+/* Those who make r's body, the last filter first: what it still has comes before what it is given. */
+static void produce(struct req *r)
+{
+    for (unsigned i = r->filter_count; i-- > 0 && !r->finished;) {
+        const struct filter_run *f = &r->filters[i];
+
+        if (f->filter->drained != NULL)
+            f->filter->drained(r, f->ctx);
+    }
+    if (!r->finished && r->on_drain != NULL)
+        r->on_drain(r);
+}
+
 void answer_drained(struct req *main)
 {
     struct req *front;
 
-    if (!main->finished && main->on_drain != NULL)
-        main->on_drain(main);
+    produce(main);
     if (main->finished)
         return;
     front = front_child(main);
-    if (front != NULL && !front->finished && front->on_drain != NULL)
-        front->on_drain(front);
+    if (front != NULL)
+        produce(front);
+}
+
+void answer_go_on(struct req *r)
+{
+    struct chain none = CHAIN_INIT;
+
+    r->filter_waits = false;
+    if (answer_body(r, &none, 0) == V_ABORT && !r->finished)
+        req_abort(r, 0);
+    produce(r);
+}
+
+bool answer_waits_behind(const struct req *r, enum filter_rank rank)
+{
+    for (unsigned i = r->filter_count; i-- > 0 && r->filters[i].filter->rank > rank;) {
+        if (r->filters[i].waits)
+            return true;
+    }
+    return false;
 }
 
 enum verdict answer_body(struct req *r, struct chain *chain, unsigned flags)
@@ -451,9 +482,14 @@ static enum verdict sub_head(struct req *r)
 /* What is collected in memory has a limit. */
 static bool too_long(struct req *r, const struct chain *chain)
 {
-    size_t max = r->loc->core->subrequest_output_buffer_size;
+    struct req *collector = r->collector;
+    size_t max;
 
-    if (likely(!r->sub_in_memory) || r->sub_out.bytes + chain->bytes <= max)
+    if (likely(collector == NULL))
+        return false;
+    collector->collected += chain->bytes;
+    max = collector->loc->core->subrequest_output_buffer_size;
+    if (collector->collected <= max)
         return false;
     log_error(&r->log, 0, "too big subrequest response: more than %zu bytes", max);
     return true;
@@ -461,8 +497,8 @@ static bool too_long(struct req *r, const struct chain *chain)
 
 static enum verdict sub_body(struct req *r, struct chain *chain, unsigned flags)
 {
-    if (r->background || r->sub_head_only || r->header_only || r->finished || too_long(r, chain)) {
-        bool failed = !r->finished && r->sub_in_memory && !r->header_only;
+    if (r->dropped || r->header_only || r->finished || too_long(r, chain)) {
+        bool failed = !r->finished && r->collector != NULL && !r->header_only;
 
         chain_clear(chain);
         if (failed)
@@ -482,7 +518,7 @@ static enum verdict sub_body(struct req *r, struct chain *chain, unsigned flags)
  */
 static uint64_t sub_buffered(const struct req *r)
 {
-    if (!r->linked)
+    if (!r->linked || r->collector != NULL)
         return 0;
     return r->sub_out.bytes + (front_child(r->main) == r ? r->main->ops->buffered(r->main) : 0);
 }

@@ -25,6 +25,10 @@ enum verdict answer_builtin(struct req *r, unsigned status);
 struct str answer_server(struct req *r);
 /* A filter that said HEAD_HOLD lets the head go. */
 void answer_release_head(struct req *r);
+/* A filter whose body call said V_WAIT goes on: all are run again, then those who held back because it waited. */
+void answer_go_on(struct req *r);
+/* Whether a filter behind that rank waits, and keeps what it is given. */
+bool answer_waits_behind(const struct req *r, enum filter_rank rank);
 /* Bytes of body accepted and not yet written; the producer pauses while answer_full. */
 uint64_t answer_buffered(const struct req *r);
 bool answer_full(const struct req *r, uint64_t mark);
@@ -43,6 +47,7 @@ time_t answer_last_modified(const struct req *r);
 struct filter_run {
     const struct filter *filter;
     void *ctx;
+    bool waits; /* its last body call said V_WAIT */
 };
 
 /*

@@ -90,6 +90,8 @@ struct filter {
     /* Changes the chain in place: what it leaves goes on. May clear or set flags (BODY_END withheld while it holds data).
      * V_NEXT, V_WAIT (called again with an empty chain after req_resume… the chain it kept is its own), V_ABORT. NULL: head only. */
     enum verdict (*body)(struct req *r, void *ctx, struct chain *chain, unsigned *flags);
+    /* Output has drained, or a filter behind it has gone on: one that held back for that may go on. NULL: it never does. */
+    void (*drained)(struct req *r, void *ctx);
     bool (*wanted)(const struct level *level); /* NULL: always; asked once per location, at load */
     bool in_memory; /* its body must see MEM pieces (and LINKs): FILE pieces are read before it */
     bool after;     /* its head is judged behind all others', its body still has the place of its rank */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The engine: a request is taken through its steps until it waits, answers or ends. This file
- * owns the order of phases, the location search between them, satisfy, internal redirects, the
- * life of subrequests and the end of a request. It knows no module and no protocol: hooks come
+ * owns the order of phases, the location search between them, satisfy, internal redirects and
+ * the end of a request; subrequest.c makes and ends subrequests. It knows no module and no protocol: hooks come
  * from the location, output goes through r->ops.
  */
 #include "core/http/req.h"
@@ -12,25 +12,11 @@
 #include "core/http/answer.h"
 #include "core/http/client.h"
 #include "core/http/error_page.h"
+#include "core/http/subrequest.h"
 #include "core/http/trace.h"
 
-/* One more than the ten redirects that are allowed; how deep subrequests nest, which is nginx's 50 below the first. */
+/* One more than the ten redirects that are allowed. */
 #define RESTARTS 11
-#define SUBREQUEST_DEPTH 51
-
-enum step {
-    STEP_POST_READ,
-    STEP_SERVER_REWRITE,
-    STEP_FIND,
-    STEP_REWRITE,
-    STEP_POST_REWRITE,
-    STEP_PREACCESS,
-    STEP_ACCESS,
-    STEP_POST_ACCESS,
-    STEP_PRECONTENT,
-    STEP_CONTENT,
-    STEP_ANSWERING,
-};
 
 static void run(struct req *r);
 
@@ -48,7 +34,7 @@ static void destroy(struct doomed *item)
         arena_destroy(r->arena);
 }
 
-static void req_init(struct req *r, struct arena *arena)
+void req_init(struct req *r, struct arena *arena)
 {
     r->arena = arena;
     r->eval.arena = arena;
@@ -65,6 +51,7 @@ static void req_init(struct req *r, struct arena *arena)
     list_init(&r->waits);
     list_init(&r->children);
     list_init(&r->sibling);
+    list_init(&r->queue);
     msg_init(&r->out, arena, 8);
     r->out.content_length = -1;
 }
@@ -220,7 +207,7 @@ void req_forget_pass(struct req *r)
     }
     r->filters = NULL;
     r->filter_count = 0;
-    r->in_memory = r->sub_in_memory;
+    r->in_memory = r->collector != NULL;
     r->merged_in_memory = false;
 }
 
@@ -639,7 +626,7 @@ void req_deliver(struct req *r, enum verdict v)
 
 /* The end ------------------------------------------------------------------------------------ */
 
-static void log_request(struct req *r)
+void req_end_log(struct req *r)
 {
     if (req_explained()) {
         /* There was no request, and no log is to say so. */
@@ -656,8 +643,10 @@ static void log_request(struct req *r)
     run_hooks(r, PHASE_LOG);
 }
 
-static void release(struct req *r)
+void req_release(struct req *r)
 {
+    if (r->linked)
+        subrequest_leave_turn(r);
     r->finished = true;
     loop_later_cancel(&r->run_later);
     loop_later_cancel(&r->drain);
@@ -669,63 +658,19 @@ static void release(struct req *r)
     }
 }
 
-/* Ends all children: with `background` those too that have a life of their own. */
-static void end_children(struct req *r, bool background)
-{
-    struct list *n, *next;
-
-    for (n = r->children.next; n != &r->children; n = next) {
-        struct req *child = container_of(n, struct req, sibling);
-
-        next = n->next;
-        if (child->background && !background)
-            continue;
-        child->on_child = NULL;
-        end_children(child, background);
-        log_request(child);
-        list_remove(&child->sibling);
-        release(child);
-        chain_clear(&child->sub_out);
-    }
-}
-
-/* A subrequest that goes leaves its background children to the main request. */
-static void leave_background(struct req *r)
-{
-    struct list *n, *next;
-
-    for (n = r->children.next; n != &r->children; n = next) {
-        struct req *child = container_of(n, struct req, sibling);
-
-        next = n->next;
-        if (!child->background)
-            continue;
-        list_remove(&child->sibling);
-        list_push_back(&r->main->children, &child->sibling);
-        child->parent = r->main;
-        child->on_child = NULL;
-    }
-}
-
-/* Whether children are at work whose output or end the request waits for. */
-static bool waits_for_children(const struct req *r)
-{
-    for (const struct list *n = r->children.next; n != &r->children; n = n->next) {
-        if (!container_of(n, const struct req, sibling)->background)
-            return true;
-    }
-    return false;
-}
-
 void req_abort(struct req *r, unsigned status)
 {
     if (r->finished)
         return;
     if (r != r->main) {
         r->aborted = true;
+        if (r->collector != NULL && r->collector != r) {
+            req_abort(r->collector, status);
+            return;
+        }
         /* A broken child breaks the stream that it is part of; one of which only the status is
          * wanted, or which lives for itself, just ends. */
-        if (r->background || r->sub_in_memory || r->sub_head_only) {
+        if (r->dropped || r->sub_in_memory) {
             if (r->out.status == 0)
                 r->out.status = status ? status : 500;
             req_child_end(r);
@@ -738,16 +683,16 @@ void req_abort(struct req *r, unsigned status)
         r->out.status = status;
     r->aborted = true;
     cancel_waits(r);
-    end_children(r, true);
-    log_request(r);
-    release(r);
+    subrequest_end_all(r, true);
+    req_end_log(r);
+    req_release(r);
     r->ops->reset(r);
 }
 
-static void finish_main(struct req *r)
+void req_finish_main(struct req *r)
 {
-    log_request(r);
-    release(r);
+    req_end_log(r);
+    req_release(r);
     r->ops->finished(r);
 }
 
@@ -757,141 +702,7 @@ void req_done(struct req *r)
         return;
     r->output_done = true;
     cancel_waits(r);
-    end_children(r, false);
+    subrequest_end_all(r, false);
     if (list_empty(&r->children))
-        finish_main(r);
-}
-
-void req_child_end(struct req *r)
-{
-    struct req *parent = r->parent, *main = r->main;
-
-    if (r->finished)
-        return;
-    leave_background(r);
-    end_children(r, false);
-    log_request(r);
-    list_remove(&r->sibling);
-    release(r);
-    if (r->sub_in_memory)
-        answer_settle(r);
-    if (r->on_child != NULL)
-        r->on_child(r, r->on_child_data);
-    if (main->finished)
-        return;
-    if (main->output_done && list_empty(&main->children)) {
-        finish_main(main);
-        return;
-    }
-    if (parent != main && parent->ended && !parent->finished && !waits_for_children(parent))
-        req_child_end(parent);
-    if (r->linked)
-        answer_splice(main, 0);
-}
-
-void req_child_ended(struct req *r)
-{
-    r->ended = true;
-    if (!waits_for_children(r))
-        req_child_end(r);
-    else if (r->linked)
-        answer_splice(r->main, 0);
-}
-
-/* Subrequests ------------------------------------------------------------------------------- */
-
-/* True: not one more; logged. */
-static bool too_many(struct req *parent, struct str uri, unsigned flags)
-{
-    struct req *main = parent->main;
-
-    if (parent->depth_left == 0) {
-        log_error(&parent->log, 0, "subrequests cycle while processing \"%.*s\"", STR_ARG(uri));
-        return true;
-    }
-    if ((flags & SUB_CLONE) == 0
-        && main->subrequests++ >= (uint64_t) parent->loc->core->subrequests_limit) {
-        log_error(&parent->log, 0,
-                  "more than %lld subrequests (subrequests_limit) while processing \"%.*s\"",
-                  (long long) parent->loc->core->subrequests_limit, STR_ARG(uri));
-        return true;
-    }
-    return false;
-}
-
-/* A clone goes on where its parent stands: its location and all that was found out about the URI. */
-static void clone_place(struct req *r, const struct req *parent)
-{
-    r->valid_unparsed_uri = parent->valid_unparsed_uri;
-    r->valid_location = parent->valid_location;
-    r->complex_uri = parent->complex_uri;
-    r->match = parent->match;
-    r->eval.match = parent->eval.match ? &r->match : NULL;
-    r->eval.match_subject = parent->eval.match_subject;
-    req_enter_location(r, parent->loc);
-    r->step = STEP_CONTENT;
-}
-
-static void set_flags(struct req *r, unsigned flags)
-{
-    r->background = flags & SUB_BACKGROUND;
-    r->sub_in_memory = r->in_memory = flags & SUB_IN_MEMORY;
-    r->sub_head_only = flags & SUB_HEAD_ONLY;
-    r->sub_with_body = flags & (SUB_WITH_BODY | SUB_KEEP_METHOD | SUB_CLONE);
-    r->sub_clone = flags & SUB_CLONE;
-    r->linked = (flags & (SUB_BACKGROUND | SUB_IN_MEMORY | SUB_HEAD_ONLY)) == 0;
-}
-
-/* What nobody has taken when the main request ends: of children that were over before their turn came, too. */
-static void drop_output(void *arg)
-{
-    chain_clear(arg);
-}
-
-struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
-                           void (*done)(struct req *child, void *data), void *data)
-{
-    bool keep_method = flags & (SUB_KEEP_METHOD | SUB_CLONE);
-    struct req *r;
-
-    if (too_many(parent, uri, flags))
-        return NULL;
-    r = ARENA_NEW(parent->arena, struct req);
-    req_init(r, parent->arena);
-    arena_defer(r->arena, drop_output, &r->sub_out);
-    r->main = parent->main;
-    r->parent = parent;
-    r->client = parent->client;
-    r->ops = &subrequest_ops;
-    r->server = parent->server;
-    r->eval.space = parent->eval.space;
-    r->eval.values = parent->eval.values;
-    r->depth_left = parent->depth_left - 1;
-    r->in = parent->in;
-    r->method = keep_method ? parent->method : METHOD_GET;
-    r->method_name = keep_method ? parent->method_name : STR("GET");
-    r->unparsed_uri = parent->unparsed_uri;
-    r->host = parent->host;
-    r->uri = uri;
-    r->args = args.len > 0 ? args : STR_NULL;
-    req_set_exten(r);
-    r->internal = true;
-    r->start_ms = parent->start_ms;
-    r->log = parent->log;
-    r->log.data = r;
-    set_flags(r, flags);
-    r->main->has_links |= r->linked;
-    r->on_child = done;
-    r->on_child_data = data;
-    list_push_back(&parent->children, &r->sibling);
-    if (flags & SUB_CLONE) {
-        clone_place(r, parent);
-    } else {
-        req_enter_location(r, r->server->root);
-        r->step = STEP_SERVER_REWRITE;
-    }
-    if (req_explained())
-        trace_subrequest(r);
-    loop_later(&r->run_later);
-    return r;
+        req_finish_main(r);
 }

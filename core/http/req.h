@@ -165,6 +165,10 @@ struct req {
     struct list sibling;
     unsigned depth_left;         /* 51 … */
     unsigned subrequests;        /* of a main request: how many there have been, clones left out */
+    struct list queue;           /* main: subrequests that have not been started, for others are at work (struct req.turn) */
+    struct list turn;
+    unsigned at_work;            /* children with output that have been started and are not over; of main: of all its subrequests */
+    bool queued;
     struct chain sub_out;        /* a child's output, which the parent's LINK stands for */
     bool linked;                 /* sub_out stands in some chain as a LINK */
     void (*on_child)(struct req *child, void *data); /* the child has ended: status in child->out.status */
@@ -189,6 +193,9 @@ struct req {
     bool finished;               /* req_done or req_abort has run */
     bool output_done;            /* main: everything was sent, background children are waited for */
     bool sub_in_memory, sub_head_only, sub_with_body, sub_clone;
+    bool dropped;                /* a child whose output nobody sees: in the background, of the head only, or below such a one */
+    struct req *collector;       /* the subrequest kept in memory that the output becomes part of (itself or one above); NULL: the answer's */
+    uint64_t collected;          /* of a collector: bytes so far, its children's among them */
 };
 
 static inline struct req *req_of(struct eval *e)
@@ -268,11 +275,11 @@ enum {
 };
 /*
  * NULL when a limit is reached (logged): a depth of 51 (as nginx has it), subrequests_limit of them in one request (clones come one behind the other and
- * are not counted). The child starts in the next turn. done may be NULL; it is called once, when the child and those that
+ * are not counted). The child starts in the next turn, or, when 64 of one request are at work, after others have ended. done may be NULL; it is called once, when the child and those that
  * it waited for are over, unless the parent ended first. child->aborted: its answer is not complete.
  * A child without SUB_IN_MEMORY, SUB_BACKGROUND, SUB_HEAD_ONLY has an output that the caller places with
  * chain_push_link(…, &child->sub_out), exactly once. With SUB_IN_MEMORY the body, of at most subrequest_output_buffer_size bytes, is in
- * child->sub_out when done is called, in MEM pieces.
+ * child->sub_out when done is called, in MEM pieces, that of its own children in its place. Should one of those fail, all of it has.
  */
 struct req *req_subrequest(struct req *parent, struct str uri, struct str args, unsigned flags,
                            void (*done)(struct req *child, void *data), void *data);

@@ -42,11 +42,12 @@ struct file_mem {
     struct req *r;
     struct chain held;   /* not read yet, in order */
     unsigned flags;      /* BODY_END withheld */
-    bool direct, threads, waiting;
+    bool direct, threads;
+    bool waiting;        /* for a thread, for the next turn, or, */
+    bool paused;         /* for output to drain, or a later filter to work off what it has */
     struct wait wait;
     struct later later;
     struct read_task *task;
-    void (*outer_drain)(struct req *r); /* the producer's */
 };
 
 void file_mem_direct(struct req *r)
@@ -143,42 +144,37 @@ static void cancel(struct wait *w)
     chain_clear(&m->held);
 }
 
-static void on_drain(struct req *r);
-
 /* Runs the filters again: this one goes on where it stopped. */
 static void go_on(struct file_mem *m)
 {
-    struct req *r = m->r;
-    struct chain none = CHAIN_INIT;
-
     wait_end(&m->wait);
-    m->waiting = false;
-    r->filter_waits = false;
-    if (answer_body(r, &none, 0) == V_ABORT && !r->finished)
-        req_abort(r, 0);
-    /* The producer may have held back because this filter did. */
-    if (!r->finished && !r->filter_waits && r->on_drain != NULL && r->on_drain != on_drain)
-        r->on_drain(r);
+    m->waiting = m->paused = false;
+    answer_go_on(m->r);
+}
+
+/* What a later filter keeps while it waits is no output yet: it would be given the whole file. */
+static bool enough(const struct file_mem *m)
+{
+    return answer_full(m->r, window(m)) || answer_waits_behind(m->r, FILTER_FILE_TO_MEM);
 }
 
 static void later_run(struct later *later)
 {
-    go_on(container_of(later, struct file_mem, later));
+    struct file_mem *m = container_of(later, struct file_mem, later);
+
+    if (enough(m))
+        m->paused = true;
+    else
+        go_on(m);
 }
 
-static void on_drain(struct req *r)
+static void file_mem_drained(struct req *r, void *ctx)
 {
-    for (unsigned i = 0; i < r->filter_count; i++) {
-        struct file_mem *m = r->filters[i].ctx;
+    struct file_mem *m = ctx;
 
-        if (r->filters[i].filter->rank != FILTER_FILE_TO_MEM)
-            continue;
-        if (answer_full(r, window(m)))
-            return;
-        r->on_drain = m->outer_drain;
+    (void) r;
+    if (m->paused && !enough(m))
         go_on(m);
-        return;
-    }
 }
 
 static void begin_wait(struct file_mem *m)
@@ -190,16 +186,11 @@ static void begin_wait(struct file_mem *m)
 /* Output has to drain first; where it has already, the next turn goes on. */
 static void wait_for_output(struct file_mem *m)
 {
-    struct req *r = m->r;
-
     begin_wait(m);
-    if (answer_full(r, window(m))) {
-        if (r->on_drain != on_drain)
-            m->outer_drain = r->on_drain;
-        r->on_drain = on_drain;
-    } else {
+    if (enough(m))
+        m->paused = true;
+    else
         loop_later(&m->later);
-    }
 }
 
 static void task_work(struct thread_task *task)
@@ -296,7 +287,8 @@ static enum verdict advance(struct file_mem *m, struct chain *out)
             chain_append(out, &one);
             continue;
         }
-        if (out->bytes + answer_buffered(r) >= window(m))
+        if (out->bytes + answer_buffered(r) >= window(m)
+            || answer_waits_behind(r, FILTER_FILE_TO_MEM))
             return wait_for_output(m), V_WAIT;
         plan_read(m, &t, &skip);
         if (m->threads && post_read(m, &t))
@@ -393,7 +385,7 @@ static void file_mem_stop(const struct config *config)
 
 static const struct filter filters[] = {
     { .rank = FILTER_FILE_TO_MEM, .head = file_mem_head, .body = file_mem_body,
-      .wanted = file_mem_wanted, .after = true },
+      .drained = file_mem_drained, .wanted = file_mem_wanted, .after = true },
     FILTER_END,
 };
 

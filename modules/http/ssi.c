@@ -61,8 +61,6 @@ static void put_error(struct ssi *s, struct chain *out)
 
 /* Waiting -------------------------------------------------------------------------------------- */
 
-static void on_drain(struct req *r);
-
 static void cancel(struct wait *w)
 {
     struct ssi *s = container_of(w, struct ssi, wait);
@@ -73,27 +71,17 @@ static void cancel(struct wait *w)
 
 static void go_on(struct ssi *s)
 {
-    struct req *r = s->r;
-    struct chain none = CHAIN_INIT;
-
     wait_end(&s->wait);
-    s->waiting = false;
-    r->filter_waits = false;
-    if (answer_body(r, &none, 0) == V_ABORT && !r->finished)
-        req_abort(r, 0);
-    /* Who produces may have held back because this filter did. */
-    if (!r->finished && r->on_drain != NULL && r->on_drain != on_drain)
-        r->on_drain(r);
+    s->waiting = s->paused = false;
+    answer_go_on(s->r);
 }
 
-static void on_drain(struct req *r)
+static void ssi_drained(struct req *r, void *ctx)
 {
-    struct ssi *s = ssi_request(r)->pass;
+    struct ssi *s = ctx;
 
-    if (answer_full(r, OUTPUT_MAX))
-        return;
-    r->on_drain = s->outer_drain;
-    go_on(s);
+    if (s->paused && !answer_full(r, OUTPUT_MAX))
+        go_on(s);
 }
 
 /*
@@ -103,15 +91,11 @@ static void on_drain(struct req *r)
 static void resume(struct later *later)
 {
     struct ssi *s = container_of(later, struct ssi, later);
-    struct req *r = s->r;
 
-    if (!s->pausing || !answer_full(r, OUTPUT_MAX)) {
+    if (s->pausing && answer_full(s->r, OUTPUT_MAX))
+        s->paused = true;
+    else
         go_on(s);
-        return;
-    }
-    if (r->on_drain != on_drain)
-        s->outer_drain = r->on_drain;
-    r->on_drain = on_drain;
 }
 
 static enum verdict begin_wait(struct ssi *s, bool pausing)
@@ -330,6 +314,7 @@ static const struct filter filters[] = {
     { .rank = FILTER_SSI,
       .head = ssi_head,
       .body = ssi_body,
+      .drained = ssi_drained,
       .wanted = ssi_wanted,
       .in_memory = true },
     FILTER_END,

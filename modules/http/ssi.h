@@ -63,11 +63,11 @@ struct ssi {
     enum ssi_condition conditional;
     enum ssi_encoding encoding;
     struct str timefmt, errmsg;
-    bool waiting; /* for an include, or for output to drain: */
-    bool pausing;
+    bool waiting; /* for an include, or, because of much output: */
+    bool pausing; /* for the next turn, */
+    bool paused;  /* or for output to drain */
     struct wait wait;
     struct later later;
-    void (*outer_drain)(struct req *r);
 };
 
 /* What the module keeps of a request: the pass, and for an included one what stands in for it. */

@@ -120,6 +120,12 @@ static struct req *make(struct req *parent, unsigned flags)
     return req_subrequest(parent, STR("/child"), STR_NULL, flags, done, &done_count);
 }
 
+/* Whether it has been started: hold() is what it came to. */
+static bool started(const struct req *r)
+{
+    return r->step > 1;
+}
+
 /* Text from r, a LINK to a child behind it, the end. */
 static void say(struct req *r, const char *text, struct req *link, unsigned flags)
 {
@@ -264,6 +270,62 @@ static void test_limits(void)
     finish();
 }
 
+/* What a child in the background includes is seen by nobody either, and breaks nothing. */
+static void test_dropped(void)
+{
+    struct req *background, *a, *b;
+
+    begin();
+    background = make(fake, SUB_BACKGROUND);
+    a = make(background, 0);
+    b = make(background, 0);
+    turn();
+    say(background, "x", a, 0);
+    say(background, "x", b, BODY_END);
+    say(a, "output", NULL, 0);
+    is_uint(answer_buffered(a), 0, "nothing waits");
+    is_uint(a->sub_out.bytes, 0, "nothing is kept");
+    req_abort(a, 0);
+    ok(!fake->finished && !background->finished, "a broken one ends");
+    say(b, "y", NULL, BODY_END);
+    ok(background->finished && !fake->finished, "and then all of it");
+    say(fake, ".", NULL, BODY_END);
+    is_str(out, ".", "the answer knows nothing of it");
+    finish();
+}
+
+/* 64 are at work at a time, and of each parent one. */
+static void test_turns(void)
+{
+    struct req *child[67], *inner[2], *memory;
+    unsigned i;
+
+    begin();
+    for (i = 0; i < ARRAY_LEN(child); i++)
+        child[i] = make(fake, 0);
+    turn();
+    ok(started(child[63]), "64 are at work");
+    ok(!started(child[64]) && !started(child[66]), "those behind them wait");
+    memory = make(fake, SUB_IN_MEMORY);
+    inner[0] = make(child[63], 0);
+    inner[1] = make(child[63], 0);
+    turn();
+    ok(started(memory), "what has no output in the answer never waits");
+    ok(started(inner[0]) && !started(inner[1]), "one of each parent gets on");
+    say(inner[0], "", NULL, BODY_END);
+    turn();
+    ok(started(inner[1]), "and the next, when it is over");
+    ok(!started(child[64]), "for others it is not yet time");
+    say(child[0], "", NULL, BODY_END);
+    say(inner[1], "", NULL, BODY_END);
+    turn();
+    ok(started(child[64]) && !started(child[65]), "then it is");
+    req_abort(fake, 0);
+    turn();
+    ok(was_reset, "an abort ends those that wait, too");
+    finish();
+}
+
 static void test_abort(void)
 {
     struct req *a, *background;
@@ -362,6 +424,8 @@ int main(void)
     test_link_in_ended_child();
     test_memory();
     test_limits();
+    test_turns();
+    test_dropped();
     test_abort();
     test_background();
     test_drain();
