@@ -83,6 +83,7 @@ static void write_report(const char *file, int status)
     putchar('\n');
     fflush(stdout);
     arena_destroy(report.arena);
+    arena_trim();
 }
 
 /* --lint: the line that can be found by programs, the source line, and the remedy below it. */
