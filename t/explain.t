@@ -372,6 +372,10 @@ for (["http://main.test:1/", qr/^proxyd: nothing listens on port 1; there is 127
 for (['--from', '127.0.0.1'], ['--to', '127.0.0.1']) {
     like $p->run(args => ['-t', @$_])->{err}, qr/^proxyd: option "$_->[0]" requires "--explain"$/m, "$_->[0] alone";
 }
+for (qw(--explain --from --to)) {
+    like $p->run(args => [$_, '--json'])->{err}, qr/^proxyd: option "$_" requires /m,
+        "$_: an option is not its value";
+}
 
 # Anything that a client may send is explained, not more and not less.
 for ("/\x{1}", '/%', '/%zz', '/%00', '/%0a%0d', '//', '/./..', '/' . 'a' x 9000, '/?' . 'q' x 40000, '/%c0%af', "/\xff\xfe", '/\\..\\',

@@ -103,5 +103,10 @@ is $status, 0, '--lint: warnings do not fail';
 is_deeply [map { [@$_{qw(level rule line column)}] } @{ $o->{messages} }],
     [['warn', 'alias-traversal', 6, 19]], '--lint: the rule is named' or diag explain $o;
 ok $o->{messages}[0]{hint}, '--lint: the remedy' if @{ $o->{messages} };
+
+# More than one block of memory (the sanitized program says what is left at its end).
+($status, $o, $err) = tested("events {}\n" . join '', map { "unknown_directive_number_$_ x;\n" } 1 .. 19);
+is scalar @{ $o->{messages} }, 19, 'a long report';
+unlike $err, qr/Sanitizer/, 'a long report: nothing is left';
 $p->discard;
 done_testing;

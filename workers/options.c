@@ -152,7 +152,8 @@ static int read_word(struct reading *r, const char *word)
             return 0;
         }
         *w->value = word[len] == '=' ? word + len + 1 : next(r);
-        if (!*w->value || !**w->value)
+        /* None of these values begins with a dash: that is the next option. */
+        if (!*w->value || !**w->value || **w->value == '-')
             return wrong(r, "option \"--%s\" requires %s", w->name, w->lacks);
         return 0;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * include: a file, or all files that match a mask in the order of their names. A mask without a
- * match is fine, a plain name without a file is so only if it is said to be optional. Called by the parser wherever a directive
- * may stand, and inside map-like blocks.
+ * match is fine, a plain name without a file is so only if it is said to be optional. Called by the
+ * parser wherever a directive may stand, and inside map-like blocks.
  */
 #include <errno.h>
 #include <glob.h>

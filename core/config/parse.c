@@ -43,6 +43,8 @@ void parse_words(struct arena *arena, const char *text, struct words *words)
     ASSERT(t.kind == LEX_END && t.opened == 0);
 }
 
+static const char brace_hint[] = "a \"{\" ends a word: put quotes around what it belongs to";
+
 /* Reads the words of a directive and what ends it. */
 static enum lex_kind read_words(struct conf *cf, struct token *t)
 {
@@ -54,19 +56,50 @@ static enum lex_kind read_words(struct conf *cf, struct token *t)
     return t->kind;
 }
 
-/* Over the block whose "{" was just read. */
+/*
+ * The rest of an expression whose "{2,3}" stands outside quotes: the "{" was read as one that opens a
+ * block, and the "}" is within this word.
+ */
+static bool is_quantifier(struct str word)
+{
+    size_t i = 0;
+
+    while (i < word.len && ((word.ptr[i] >= '0' && word.ptr[i] <= '9') || word.ptr[i] == ','))
+        i++;
+    return i > 0 && i < word.len && word.ptr[i] == '}';
+}
+
+/*
+ * Over the block whose "{" was just read; if that belonged to an expression, over the directive that it
+ * has broken in two.
+ */
 static void skip_block(struct conf *cf)
 {
     struct parser *parser = conf_parser(cf);
     struct conf_pos open = cf->pos;
     unsigned depth = 1;
+    bool broken = false;
     struct token t;
 
     parser->block_pending = false;
-    while (depth > 0) {
+    while (depth > 0 || broken) {
         switch (lex_next(parser->lex, &t)) {
-        case LEX_OPEN: depth++; break;
-        case LEX_CLOSE: depth--; break;
+        case LEX_OPEN:
+            depth++;
+            broken = false;
+            break;
+        case LEX_CLOSE:
+            if (depth > 0) {
+                depth--;
+                break;
+            }
+            parser->stop = true; /* what it closes cannot be known */
+            return;
+        case LEX_SEMICOLON: broken = false; break;
+        case LEX_WORD:
+            if (depth > 0 && !t.quoted && is_quantifier(t.text))
+                broken = --depth == 0;
+            break;
         case LEX_END:
             error_report(
                 cf, t.pos, "unexpected end of file, expecting \"}\"",
@@ -211,6 +244,10 @@ static const struct known_row *choose_row(struct conf *cf)
 
         if (hint == NULL && nginx_has_directive(cf->args[0]))
             hint = "a directive of nginx that this build of proxyd does not have";
+        if (hint == NULL && is_quantifier(cf->args[0])) {
+            hint = brace_hint;
+            conf_parser(cf)->stop = true; /* the levels are no longer what they seem */
+        }
         error_report(cf, cf->arg_pos[0], s, hint ? hint : error_near_directive(cf, cf->args[0]));
         return NULL;
     }
@@ -245,7 +282,7 @@ static const char *shape_hint(struct conf *cf, const struct directive *row)
     const char *hint = missing_semicolon(cf);
 
     if (hint == NULL && cf->has_block && !(row->args & ARG_BLOCK) && cf->nargs > 1)
-        hint = "a \"{\" ends a word: put quotes around what it belongs to";
+        hint = brace_hint;
     if (hint == NULL && row->syntax && (!cf->has_block || (row->args & ARG_BLOCK)))
         hint = str_printf(cf->arena, "its syntax: %s %s", row->name, row->syntax).ptr;
     return hint;
