@@ -313,4 +313,39 @@ ok !$r->{complete}, 'an include that is cut short is no complete page';
 is $p->get('/echo')->body, '[/echo||GET]', 'the server is fine';
 
 $p->stop;
+# --- blocks of pages that come at the same time -------------------------------------------------------
+{
+    my $q = Proxyd->new;
+    # Each page stops in the midst of its block until the other one has come to its own.
+    $q->origin('app', sub {
+        my ($c) = @_;
+        while (my $r = $c->request) {
+            my ($me, $other) = $r->{uri} =~ /one/ ? qw(one two) : qw(two one);
+            my $chunk = sub { $c->write(map { sprintf "%x\r\n%s\r\n", length, $_ } @_) };
+            $c->write("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n");
+            $chunk->(qq(<!--#block name="$me"-->$me-));
+            $q->write_file("there-$me", '');
+            Proxyd::wait_for(sub { -e $q->dir . "/there-$other" }, 20);
+            $chunk->(qq(whole<!--#endblock-->[<!--#include virtual="/empty" stub="$me"-->]));
+            $c->write("0\r\n\r\n");
+        }
+    });
+    $q->write_file('html/page.html', '<!--#include virtual="/app/one"--><!--#include virtual="/app/two"-->');
+    $q->write_conf(<<'EOT');
+http {
+    default_type text/html;
+    ssi on;
+    server {
+        listen 127.0.0.1:{{port}};
+        root {{dir}}/html;
+        location /app/ { proxy_pass http://127.0.0.1:{{port:app}}; proxy_http_version 1.1; proxy_buffering off; }
+        location /empty { return 204; }
+    }
+}
+EOT
+    $q->start;
+    is $q->get('/page.html')->body, '[one-whole][two-whole]', 'blocks of two pages that come at the same time are kept apart';
+    $q->stop;
+}
+
 done_testing;

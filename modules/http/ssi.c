@@ -42,7 +42,7 @@ static void put_text(struct ssi *s, const struct ssi_text *text, struct chain *o
     else if (!s->block)
         chain_clear(&piece);
     else
-        ssi_shared_add(s->shared, &piece, &s->r->log);
+        ssi_shared_add(s->shared, &s->current, &piece, &s->r->log);
 }
 
 static void end_text(struct ssi *s, struct chain *out)
@@ -51,6 +51,7 @@ static void end_text(struct ssi *s, struct chain *out)
 
     if (text.opening > 0)
         put_text(s, &text, out);
+    ssi_shared_block_end(s->shared, &s->current);
 }
 
 static void put_error(struct ssi *s, struct chain *out)

@@ -23,6 +23,7 @@ struct ssi_conf {
 /* ssi_shared.c: what all parts of one main request have in common. ----------------------------- */
 
 struct ssi_shared;
+struct ssi_block;
 /* Made at first use. */
 struct ssi_shared *ssi_shared(struct req *r);
 /* An SSI variable, or $0 … $9 of the last match. Names count in lower case. */
@@ -38,9 +39,13 @@ bool ssi_shared_set(struct ssi_shared *s, struct str name, struct str value,
                     const struct logger *log);
 void ssi_shared_matched(struct ssi_shared *s, const struct regex *re, const struct regex_match *m,
                         struct str subject, const struct logger *log);
-/* Begins a block; what follows is added to it. False: too much memory is in use, logged. */
-void ssi_shared_block(struct ssi_shared *s, struct str name);
-bool ssi_shared_add(struct ssi_shared *s, struct chain *content, const struct logger *log);
+/* Begins a block of a page's; NULL: there is one of that name, and what follows is dropped. */
+struct ssi_block *ssi_shared_block(struct ssi_shared *s, struct str name);
+/* Adds to it (NULL: drops). False: too much memory is in use, logged; the block ends. */
+bool ssi_shared_add(struct ssi_shared *s, struct ssi_block **block, struct chain *content,
+                    const struct logger *log);
+/* It is complete: stubs find it. *block is NULL then. */
+void ssi_shared_block_end(struct ssi_shared *s, struct ssi_block **block);
 /* References to a block's content. False: there is none of that name. */
 bool ssi_shared_stub(const struct ssi_shared *s, struct str name, struct chain *out);
 
@@ -54,6 +59,7 @@ struct ssi {
     const struct ssi_conf *conf;
     struct ssi_shared *shared;
     struct ssi_parser parser;
+    struct ssi_block *current; /* the block that the page is in; NULL: none, or one that is dropped */
     struct ssi_scope scope;
     struct chain in; /* not parsed yet */
     unsigned flags;  /* BODY_END, withheld with it */

@@ -206,7 +206,8 @@ static enum ssi_result run_endif(struct ssi *s, const struct str *const *params,
 static enum ssi_result run_block(struct ssi *s, const struct str *const *params, struct chain *out)
 {
     (void) out;
-    ssi_shared_block(s->shared, *params[0]);
+    ssi_shared_block_end(s->shared, &s->current);
+    s->current = ssi_shared_block(s->shared, *params[0]);
     s->output = false;
     s->block = true;
     return SSI_OK;
@@ -217,6 +218,7 @@ static enum ssi_result run_endblock(struct ssi *s, const struct str *const *para
 {
     (void) params;
     (void) out;
+    ssi_shared_block_end(s->shared, &s->current);
     s->output = true;
     s->block = false;
     return SSI_OK;
@@ -238,7 +240,7 @@ static enum ssi_result keep_command(struct ssi *s)
         chain_write(&text, &quote, 1);
     }
     chain_write(&text, " -->", 4);
-    return ssi_shared_add(s->shared, &text, &s->r->log) ? SSI_OK : SSI_FAILED;
+    return ssi_shared_add(s->shared, &s->current, &text, &s->r->log) ? SSI_OK : SSI_FAILED;
 }
 
 /* Which command ------------------------------------------------------------------------------- */

@@ -12,14 +12,16 @@ struct ssi_value {
 };
 
 struct ssi_block {
+    struct ssi_block *next; /* of all, complete or not */
+    struct str name;
     struct chain content;
 };
 
 struct ssi_shared {
     struct arena *arena;
     struct table values; /* lower case -> struct ssi_value * */
-    struct table blocks; /* -> struct ssi_block * */
-    struct ssi_block *current;
+    struct table blocks; /* -> struct ssi_block *, complete */
+    struct ssi_block *all_blocks;
     struct ssi_value subject;
     struct regex_match match; /* count 0: none yet */
     size_t bytes;
@@ -32,8 +34,8 @@ static void release(void *arg)
 
     for (unsigned i = 0; (e = table_next(&s->values, &i)) != NULL;)
         block_unref(((struct ssi_value *) e->value)->block);
-    for (unsigned i = 0; (e = table_next(&s->blocks, &i)) != NULL;)
-        chain_clear(&((struct ssi_block *) e->value)->content);
+    for (struct ssi_block *b = s->all_blocks; b != NULL; b = b->next)
+        chain_clear(&b->content);
     block_unref(s->subject.block);
 }
 
@@ -163,33 +165,45 @@ void ssi_shared_matched(struct ssi_shared *s, const struct regex *re, const stru
 
 /* Blocks -------------------------------------------------------------------------------------- */
 
-/* The first of a name is the one that is found. */
-void ssi_shared_block(struct ssi_shared *s, struct str name)
+/*
+ * Pages that are included at the same time may each be in the midst of a block: it is its page's alone until it is
+ * complete. The first of a name is the one that is found.
+ */
+struct ssi_block *ssi_shared_block(struct ssi_shared *s, struct str name)
 {
-    struct ssi_block *b = table_get(&s->blocks, name);
+    struct ssi_block *b;
 
-    s->current = NULL;
-    if (b != NULL || s->bytes > SSI_MEMORY_MAX)
-        return;
+    if (table_get(&s->blocks, name) != NULL || s->bytes > SSI_MEMORY_MAX)
+        return NULL;
     b = ARENA_NEW(s->arena, struct ssi_block);
-    table_put(&s->blocks, str_dup(s->arena, name), b);
+    b->name = str_dup(s->arena, name);
+    b->next = s->all_blocks;
+    s->all_blocks = b;
     s->bytes = MIN(s->bytes + sizeof(*b) + name.len, SSI_MEMORY_MAX);
-    s->current = b;
+    return b;
 }
 
-bool ssi_shared_add(struct ssi_shared *s, struct chain *content, const struct logger *log)
+bool ssi_shared_add(struct ssi_shared *s, struct ssi_block **block, struct chain *content,
+                    const struct logger *log)
 {
-    if (s->current == NULL) {
+    if (*block == NULL) {
         chain_clear(content);
         return true;
     }
     if (!grow(s, (size_t) content->bytes, log)) {
         chain_clear(content);
-        s->current = NULL;
+        ssi_shared_block_end(s, block);
         return false;
     }
-    chain_append(&s->current->content, content);
+    chain_append(&(*block)->content, content);
     return true;
+}
+
+void ssi_shared_block_end(struct ssi_shared *s, struct ssi_block **block)
+{
+    if (*block != NULL && table_get(&s->blocks, (*block)->name) == NULL)
+        table_put(&s->blocks, (*block)->name, *block);
+    *block = NULL;
 }
 
 bool ssi_shared_stub(const struct ssi_shared *s, struct str name, struct chain *out)
