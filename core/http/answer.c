@@ -467,6 +467,18 @@ void answer_weak_etag(struct req *r)
         f->value = str_printf(r->arena, "W/%.*s", STR_ARG(f->value));
 }
 
+void answer_body_changes(struct req *r, bool last_modified)
+{
+    answer_clear_length(r);
+    answer_clear_ranges(r);
+    if (last_modified) {
+        answer_weak_etag(r);
+        return;
+    }
+    answer_clear_last_modified(r);
+    answer_clear_etag(r);
+}
+
 /* Subrequests: their output is collected, and stands in the main stream where its LINK is. ----- */
 
 static enum verdict sub_head(struct req *r)

@@ -40,6 +40,8 @@ void answer_clear_ranges(struct req *r);
 void answer_weak_etag(struct req *r);
 void answer_clear_etag(struct req *r);
 void answer_clear_last_modified(struct req *r);
+/* All of that for a body whose every byte may be another one; last_modified: the date still holds, and a weak ETag. */
+void answer_body_changes(struct req *r, bool last_modified);
 /* When the content changed last, by what the head says; -1: it does not, or not in a way to be understood. */
 time_t answer_last_modified(const struct req *r);
 

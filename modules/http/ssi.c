@@ -242,16 +242,8 @@ static enum head_verdict ssi_head(struct req *r, void **ctx)
     s = begin(r, conf);
     ssi_request(r)->pass = s;
     *ctx = s;
-    if (r == r->main) {
-        answer_clear_length(r);
-        answer_clear_ranges(r);
-        if (conf->last_modified) {
-            answer_weak_etag(r);
-        } else {
-            answer_clear_last_modified(r);
-            answer_clear_etag(r);
-        }
-    }
+    if (r == r->main)
+        answer_body_changes(r, conf->last_modified);
     return HEAD_TAKE;
 }
 

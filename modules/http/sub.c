@@ -132,16 +132,8 @@ static enum head_verdict sub_head(struct req *r, void **ctx)
     sub_text_init(&s->text, r->arena, conf->once, value_of, s);
     arena_defer(r->arena, release, s);
     *ctx = s;
-    if (r == r->main) {
-        answer_clear_length(r);
-        answer_clear_ranges(r);
-        if (conf->last_modified) {
-            answer_weak_etag(r);
-        } else {
-            answer_clear_last_modified(r);
-            answer_clear_etag(r);
-        }
-    }
+    if (r == r->main)
+        answer_body_changes(r, conf->last_modified);
     return HEAD_TAKE;
 }
 
