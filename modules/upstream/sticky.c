@@ -32,7 +32,7 @@ struct sticky {
     struct res_zone *zone;
     uint64_t timeout_s;
     bool at_head;
-    /* Which server a route is, and further addresses of it. */
+    /* Which server a route is (of learn: an id), and further addresses of it. */
     struct table routes;          /* -> index + 1 */
     uint32_t *next;
 };
@@ -57,6 +57,12 @@ static struct str digest(struct arena *arena, struct str text)
     return str_from(out, 2 * ID_BYTES);
 }
 
+/* Sessions name a server by its id. */
+static struct str id_key(const uint64_t *id)
+{
+    return str_from((const char *) id, sizeof(*id));
+}
+
 void sticky_build(struct arena *arena, struct upstream *g)
 {
     struct sticky *s = g->sticky;
@@ -65,16 +71,18 @@ void sticky_build(struct arena *arena, struct upstream *g)
     s->next = ARENA_ARRAY(arena, uint32_t, g->count);
     for (unsigned i = 0; i < g->count; i++) {
         struct peer *p = &g->peers[i];
+        struct str route;
         uintptr_t first;
 
         s->next[i] = PEERS_NONE;
         if (p->route.len == 0 && s->kind == STICKY_COOKIE)
             p->route = digest(arena, p->name);
-        if (p->route.len == 0)
+        route = s->kind == STICKY_LEARN ? id_key(&p->id) : p->route;
+        if (route.len == 0)
             continue;
-        first = (uintptr_t) table_get(&s->routes, p->route);
+        first = (uintptr_t) table_get(&s->routes, route);
         if (first == 0) {
-            table_put(&s->routes, p->route, (void *) (uintptr_t) (i + 1));
+            table_put(&s->routes, route, (void *) (uintptr_t) (i + 1));
         } else {
             s->next[i] = s->next[first - 1];
             s->next[first - 1] = i;
@@ -82,10 +90,17 @@ void sticky_build(struct arena *arena, struct upstream *g)
     }
 }
 
-static unsigned by_route(const struct upstream *g, struct str route)
+/* The first server of a route, or PEERS_NONE. */
+static unsigned index_of(const struct upstream *g, struct str route)
 {
     uintptr_t first = (uintptr_t) table_get(&g->sticky->routes, route);
-    unsigned i = first == 0 ? PEERS_NONE : (unsigned) first - 1;
+
+    return first == 0 ? PEERS_NONE : (unsigned) first - 1;
+}
+
+static unsigned by_route(const struct upstream *g, struct str route)
+{
+    unsigned i = index_of(g, route);
 
     while (i != PEERS_NONE && !peers_serves(&g->view, i))
         i = g->sticky->next[i];
@@ -174,11 +189,7 @@ static unsigned by_session(const struct upstream *g, struct str id)
         peer = found->peer;
     }
     zone_unlock(zone);
-    for (unsigned i = 0; peer != 0 && i < g->count; i++) {
-        if (g->peers[i].id == peer)
-            return i;
-    }
-    return PEERS_NONE;
+    return index_of(g, id_key(&peer));
 }
 
 /* The server that answered has begun a session, or goes on with one. */
