@@ -570,7 +570,8 @@ static const struct directive upstream_directives[] = {
              "Chooses at random by weight; two: the better of two so chosen.", ),
     ROW_CALL("least_time", CTX_UPSTREAM, ARGS12, upstream_set_least_time, STORE_SRV,
              "header | last_byte [inflight]",
-             "Chooses the server that answers soonest, by the average of its times and its connections.", ),
+             "Chooses the server that answers soonest, by the average of its times and its connections; "
+             "inflight: without effect, for what is under way counts always.", ),
     ROW_CALL("queue", CTX_UPSTREAM, ARGS12, queue_set, STORE_SRV, "number [timeout=time]",
              "How many requests of a worker wait for a server with max_conns to come free.", ),
     ROW_CALL("sticky", CTX_UPSTREAM, ARGS1_MORE, sticky_set, STORE_SRV,
