@@ -151,6 +151,111 @@ struct upstream *upstream_find(const struct http_main *http, struct str name);
 struct upstream *upstream_temporary(struct arena *arena, struct str name, const struct addr *addrs,
                                     unsigned count);
 
+/* Servers that change while they serve -------------------------------------------------------- */
+
+/*
+ * Of groups in a zone (dynamic.c). All workers see a change at once. A server is known by its id: numbers from 0 on in the order of the
+ * `server` lines, then of coming; none is used twice. A name that is resolved at run time (`resolve`) is a server that no
+ * request goes to; each of its addresses is a further one, whose `parent` it is, that comes and goes with the answers.
+ */
+#define UPSTREAM_NO_PARENT UINT32_MAX
+
+struct upstream_server {
+    uint32_t id;
+    uint32_t parent;           /* of an address that a name resolved to; else UPSTREAM_NO_PARENT */
+    struct str server;         /* as `server` says; of an address with a parent "127.0.0.1:80" */
+    struct str name;           /* "127.0.0.1:80"; of a name that is resolved at run time: empty */
+    struct str host;           /* of an address with a parent: the parent's name; else empty */
+    struct str service;        /* service=; else empty */
+    struct str route;          /* route=; with `sticky cookie` what the cookie says where none was given; else empty */
+    bool resolves;             /* a name that is resolved at run time: requests go to its addresses */
+    bool backup, down, drain;
+    int32_t weight;
+    uint32_t max_conns;        /* 0: no limit */
+    int64_t max_fails;
+    uint64_t fail_timeout_s, slow_start_s;
+    /* How it is now; meaningless where `resolves`. */
+    const char *state;         /* "up", "down", "unavail", "draining", "checking", "unhealthy" */
+    uint32_t active;           /* connections, of all workers */
+    uint64_t requests;
+    uint64_t responses[5];     /* 1xx .. 5xx */
+    uint64_t sent, received;   /* bytes */
+    uint64_t fails;            /* attempts that failed */
+    uint64_t unavail;          /* how often it was taken out for failures */
+    bool checked;              /* an active health check has ended: what follows says something */
+    bool last_passed;
+    uint64_t checks, failed_checks, unhealthy;
+    uint64_t downtime_ms;      /* in the states unavail, checking and unhealthy, the present one included */
+    int64_t downstart_ms;      /* since when it is in one of them: wall clock, ms since 1970; 0: it is not */
+    int64_t selected_ms;       /* when it was last chosen: the same; 0: never */
+    int64_t header_time_ms, response_time_ms; /* averages; -1: no answer yet */
+};
+
+struct upstream_status {
+    struct str zone;               /* its name */
+    struct upstream_server *servers; /* by id; names that resolve at run time are among them */
+    unsigned count;
+    uint32_t keepalive;            /* idle connections, of all workers */
+    uint32_t zombies;              /* removed servers that still have connections */
+    bool has_queue;
+    uint32_t queue_size, queue_max; /* waiting in all workers; how many may, in all workers together */
+    uint64_t queue_overflows;
+};
+
+/* The groups of upstream blocks with a zone, one after the other (first: prev NULL); NULL: no more. */
+struct upstream *upstream_shared_next(const struct http_main *http, const struct upstream *prev);
+/* In a worker: whether servers of the group can be listed and changed (it has a zone). */
+bool upstream_is_shared(const struct upstream *g);
+/* What is known of the group now, in the arena. False: it has no zone. */
+bool upstream_snapshot(struct upstream *g, struct arena *arena, struct upstream_status *out);
+
+enum upstream_edit {
+    EDIT_OK,
+    EDIT_STATIC,        /* the group has no zone */
+    EDIT_NOT_FOUND,     /* no server with that id */
+    EDIT_NO_ADDRESS,    /* `server` is missing */
+    EDIT_BAD_ADDRESS,
+    EDIT_BAD_PARAMETER, /* a value, or a parameter that the group's method does not support */
+    EDIT_NO_RESOLVER,   /* a name, and no `resolver` in the upstream block or in http */
+    EDIT_IMMUTABLE,     /* an address that a name resolved to: only its parent can be changed or removed */
+    EDIT_NO_MEMORY,     /* the zone is full */
+    EDIT_NOT_SAVED,     /* the state file could not be written: nothing has been changed */
+};
+
+/* Which fields of a struct upstream_change are meant. */
+enum {
+    CHANGE_WEIGHT = 1, CHANGE_MAX_CONNS = 2, CHANGE_MAX_FAILS = 4, CHANGE_FAIL_TIMEOUT = 8,
+    CHANGE_SLOW_START = 16, CHANGE_ROUTE = 32, CHANGE_BACKUP = 64, CHANGE_DOWN = 128,
+    CHANGE_DRAIN = 256, CHANGE_SERVICE = 512,
+};
+/* What is to be. Numbers outside of what `server` allows are EDIT_BAD_PARAMETER, as are a route or a name that is too long. */
+struct upstream_change {
+    unsigned what;          /* CHANGE_ bits; a new server has nginx's defaults for the rest */
+    struct str server;      /* add only: "address", "address:port", "unix:/path", "name[:port]" (needs a resolver) */
+    int64_t weight, max_conns, max_fails;
+    uint64_t fail_timeout_s, slow_start_s;
+    struct str route;
+    struct str service;     /* add only: of a name without port */
+    bool backup;            /* add only: a server cannot become a backup, nor stop being one */
+    bool down, drain;       /* drain: only true; `down: false` ends draining too */
+};
+
+/*
+ * In a worker. On success *id is the server's; else *error is a sentence in the arena ("no servers …"), without a stop. What is
+ * EDIT_OK is in the state file, if there is one, and seen by each choice that begins afterwards, in any worker.
+ */
+enum upstream_edit upstream_server_add(struct upstream *g, struct arena *arena,
+                                       const struct upstream_change *change, uint32_t *id,
+                                       struct str *error);
+enum upstream_edit upstream_server_change(struct upstream *g, struct arena *arena, uint32_t id,
+                                          const struct upstream_change *change, struct str *error);
+/* Requests under way finish. With a name its addresses go. */
+enum upstream_edit upstream_server_remove(struct upstream *g, struct arena *arena, uint32_t id,
+                                          struct str *error);
+/* Counters of all its servers, or of one, begin anew: requests, responses, bytes, failures, checks, downtime, queue overflows. */
+enum upstream_edit upstream_reset(struct upstream *g);
+enum upstream_edit upstream_server_reset(struct upstream *g, uint32_t id);
+
 /* Settings of a family ------------------------------------------------------------------------ */
 
 enum {
