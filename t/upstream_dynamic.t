@@ -228,6 +228,15 @@ rename $p->dir . '/moved', $p->dir . '/states';
 is add('stated', server => $at{b}), 2, 'it is back: no number was lost';
 ok $p->reload(), 'reload';
 is seen('/stated'), 'abd', 'all of them';
+$p->write_conf($conf =~ s{(location /stated \{ proxy_pass http://stated;)}{$1 health_check interval=1h;}r);
+ok $p->reload(), 'reload with other checks';
+is seen('/stated'), 'abd', 'all of them, still';
+is add('stated', server => $at{c}), 3, 'and another';
+is seen('/stated'), 'abcd', 'serves';
+is del('stated', 3), 200, 'goes';
+$p->write_conf($conf);
+ok $p->reload(), 'reload without them';
+is seen('/stated'), 'abd', 'as it was';
 $p->expect_log(qr/./);
 
 # --- many at a time -----------------------------------------------------------------------------------------------
