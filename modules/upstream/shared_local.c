@@ -86,14 +86,21 @@ static void free_retired(struct later *later)
 {
     struct shared_local *l = container_of(later, struct shared_local, later);
     struct upstream *g = l->g;
+    struct list doomed, *n;
 
+    /* Only these: who looks for servers in the meantime may find that more have gone. */
+    list_init(&doomed);
+    while ((n = l->retired.next) != &l->retired) {
+        list_remove(n);
+        list_push_back(&doomed, n);
+    }
     health_renew(g);
     for (unsigned i = 0; i < g->count; i++) {
         if (g->peers[i] != NULL && g->peers[i]->gone)
             close_idle(g->peers[i]);
     }
-    while (!list_empty(&l->retired))
-        free_peer(container_of(l->retired.next, struct peer, retired));
+    while (!list_empty(&doomed))
+        free_peer(container_of(doomed.next, struct peer, retired));
 }
 
 /* It is not the peer of this place any more. */
