@@ -11,6 +11,7 @@
  *
  * References are offsets in units of 16 bytes (what the slab aligns to) in 32 bits.
  */
+#include "core/base/hash.h"
 #include "core/os/process.h"
 #include "core/zone/keyed.h"
 #include "core/zone/layout.h"
@@ -76,52 +77,11 @@ static uint32_t *bucket(const struct zone *zone, const struct keyed *t, uint32_t
     return (uint32_t *) (void *) (zone->base + t->buckets) + (hash & t->mask);
 }
 
-static uint64_t rotate(uint64_t x, unsigned n)
-{
-    return x << n | x >> (64 - n);
-}
-
-static inline __attribute__((always_inline)) void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32) + v[3];
-    v[2] += v[1];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[2] = rotate(v[2], 32);
-}
-
-/* SipHash-1-3 with a table's own seed: peers choose keys, and may not choose chains. */
 static uint32_t hash_with(const uint64_t seed[2], struct str key)
 {
-    uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull,
-                      seed[0] ^ 0x6c7967656e657261ull, seed[1] ^ 0x7465646279746573ull };
-    const char *p = key.ptr;
-    size_t left = key.len;
-    uint64_t word;
+    uint64_t hash = hash_keyed(seed, key);
 
-    for (; left >= 8; left -= 8, p += 8) {
-        memcpy(&word, p, 8);
-        v[3] ^= word;
-        sip_round(v);
-        v[0] ^= word;
-    }
-    word = 0;
-    if (left != 0)
-        memcpy(&word, p, left);
-    word |= (uint64_t) key.len << 56;
-    v[3] ^= word;
-    sip_round(v);
-    v[0] ^= word;
-    v[2] ^= 0xff;
-    sip_round(v);
-    sip_round(v);
-    sip_round(v);
-    word = v[0] ^ v[1] ^ v[2] ^ v[3];
-    return (uint32_t) (word ^ word >> 32);
+    return (uint32_t) (hash ^ hash >> 32);
 }
 
 /* Takes the node out of the order of use; one store takes it out of the list from old to young. */
