@@ -18,7 +18,8 @@
 #include "core/zone/layout.h"
 
 #define FIRST_PAGES 16
-#define CROWDED (CELLS_LINES * CELLS_IN_LINE * 2 / 3)
+#define CROWDED (CELLS_LINES * CELLS_IN_LINE / 2)
+#define EVICT_LINES 32 /* of which the least worthy cell goes: to search all of a full page would take too long */
 
 _Static_assert(sizeof(struct cells_line) == 64, "a line of cells is a cache line");
 _Static_assert(sizeof(struct cells_page) == ZONE_PAGE, "a page of cells is a page");
@@ -99,11 +100,11 @@ void cells_prefetch(const struct zone *zone, const struct cells *t, uint64_t dig
 
 /* Cells ---------------------------------------------------------------------------------------- */
 
-struct cell cells_find(const struct cells_kind *kind, struct cells_page *page, uint64_t digest)
+struct cell cells_find(struct cells_page *page, uint64_t digest)
 {
     unsigned at = home_of(digest);
 
-    for (unsigned i = 0; i < kind->reach; i++, at = line_after(at)) {
+    for (unsigned i = 0; i < CELLS_LINES; i++, at = line_after(at)) {
         struct cells_line *line = &page->lines[at];
 
         for (unsigned n = 0; n < CELLS_IN_LINE; n++) {
@@ -145,15 +146,18 @@ static void cell_fill(struct cells_page *page, struct cell cell, uint64_t digest
     ZONE_SET(cell.line->digest[cell.n], digest);
 }
 
-/* Where a new digest goes: the first cell that is free or worth nothing, or the one of the least worth. */
+/*
+ * Where a new digest goes, in so many lines: the first cell that is free or worth nothing, or the one of the
+ * least worth.
+ */
 static struct cell place(const struct cells_kind *kind, struct cells_page *page, uint64_t digest,
-                         const void *data)
+                         unsigned lines, const void *data)
 {
     uint64_t least = UINT64_MAX;
     unsigned at = home_of(digest);
     struct cell victim = no_cell;
 
-    for (unsigned i = 0; i < kind->reach; i++, at = line_after(at)) {
+    for (unsigned i = 0; i < lines; i++, at = line_after(at)) {
         struct cell cell = { &page->lines[at], 0 };
 
         for (; cell.n < CELLS_IN_LINE; cell.n++) {
@@ -190,11 +194,13 @@ static void relieve(const struct cells_kind *kind, struct cells_page *page, cons
 struct cell cells_put(const struct cells *t, const struct cells_kind *kind,
                       struct cells_page *page, uint64_t digest, const void *data)
 {
+    bool can_grow = t->in_use < t->page_count;
     struct cell cell;
 
-    if (unlikely(page->used >= CROWDED) && t->in_use < t->page_count)
+    if (unlikely(page->used >= CROWDED) && can_grow)
         relieve(kind, page, data);
-    cell = place(kind, page, digest, data);
+    cell = place(kind, page, digest,
+                 can_grow || kind->worth == NULL ? CELLS_LINES : EVICT_LINES, data);
     if (unlikely(cell.line == NULL))
         return no_cell;
     if (cell.line->digest[cell.n] != 0)
@@ -267,11 +273,10 @@ struct cells_page *cells_lock(struct zone *zone, struct cells *t, const struct c
     }
 }
 
-/* Copies to the new page, which nobody knows yet, what belongs there. False: it does not fit. */
-static bool split_copy(const struct cells *t, const struct cells_kind *kind,
-                       const struct cells_page *old, struct cells_page *new)
+/* Copies to the new page, which nobody knows yet, what belongs there. False: that cannot be. */
+static bool split_copy(const struct cells *t, const struct cells_page *old, struct cells_page *new)
 {
-    struct cells_kind only_free = { .reach = kind->reach };
+    static const struct cells_kind only_free = { NULL, NULL };
 
     memset(new, 0, sizeof(*new)); /* whoever tried before us may have died */
     for (unsigned l = 0; l < CELLS_LINES; l++) {
@@ -282,7 +287,7 @@ static bool split_copy(const struct cells *t, const struct cells_kind *kind,
 
             if (line->digest[n] == 0 || page_number(line->digest[n], t->in_use + 1) != t->in_use)
                 continue;
-            cell = place(&only_free, new, line->digest[n], NULL);
+            cell = place(&only_free, new, line->digest[n], CELLS_LINES, NULL);
             if (cell.line == NULL)
                 return false;
             cell_fill(new, cell, line->digest[n], line->wide[n], line->narrow[n]);
@@ -298,7 +303,7 @@ static void split(struct zone *zone, struct cells *t, const struct cells_kind *k
     struct cells_page *new = page_at(zone, t, t->in_use);
 
     page_lock(zone, t, kind, old);
-    if (split_copy(t, kind, old, new)) {
+    if (split_copy(t, old, new)) {
         zone_step();
         __atomic_store_n(&t->in_use, t->in_use + 1, __ATOMIC_RELEASE);
         page_mend(zone, t, old);

@@ -52,10 +52,9 @@ struct cell {
 
 /* What the user of a table says of it: one static structure per kind. */
 struct cells_kind {
-    unsigned reach; /* lines in which a cell is looked for, at most CELLS_LINES */
     /*
-     * What a cell is worth to whoever wants a new one (data: of cells_put): 0 if it may go. NULL: only cells that were
-     * dropped may be had, and a full page takes no more.
+     * What a cell is worth to whoever wants a new one (data: of cells_put): 0 if it may go. If none may, in a table that can
+     * grow no more, the one of the least worth goes, of those near by. NULL: what is in use stays, and a full page takes no more.
      */
     uint64_t (*worth)(struct cell cell, const void *data);
     /*
@@ -83,11 +82,8 @@ bool cells_is_page_of(const struct zone *zone, const struct cells *t,
                       const struct cells_page *page, uint64_t digest);
 
 /* These: with the page's lock. */
-struct cell cells_find(const struct cells_kind *kind, struct cells_page *page, uint64_t digest);
-/*
- * A cell for a digest that has none, its value zero. If there is no free one within reach, the one of the least worth makes way.
- * None: see worth.
- */
+struct cell cells_find(struct cells_page *page, uint64_t digest);
+/* A cell for a digest that has none, its value zero. None: the page is full. */
 struct cell cells_put(const struct cells *t, const struct cells_kind *kind,
                       struct cells_page *page, uint64_t digest, const void *data);
 void cells_drop(struct cells_page *page, struct cell cell);

@@ -66,7 +66,7 @@ struct recount {
 
 static void recount(struct zone *zone, const struct cells *t, struct cells_page *page);
 
-static const struct cells_kind counts = { .reach = CELLS_LINES, .mend = recount };
+static const struct cells_kind counts = { .mend = recount };
 
 static bool count_again(struct zone *zone, zone_off_t entry, uint64_t digest, void *data)
 {
@@ -75,7 +75,7 @@ static bool count_again(struct zone *zone, zone_off_t entry, uint64_t digest, vo
 
     (void) entry;
     if (cells_is_page_of(zone, re->t, re->page, digest))
-        cell = cells_find(&counts, re->page, digest);
+        cell = cells_find(re->page, digest);
     if (cell.line != NULL)
         ZONE_SET(*count_of(cell), *count_of(cell) + 1);
     return true;
@@ -114,7 +114,7 @@ static enum outcome count(struct zone *zone, uint64_t digest, unsigned max, stru
     if (unlikely(!ledger_reserve(zone, ledger)))
         return NO_ROOM;
     page = cells_lock(zone, t, &counts, digest);
-    cell = cells_find(&counts, page, digest);
+    cell = cells_find(page, digest);
     if (cell.line == NULL)
         cell = cells_put(t, &counts, page, digest, NULL);
     if (unlikely(cell.line == NULL)) {
@@ -136,7 +136,7 @@ static void give_one(struct zone *zone, struct ledger *ledger, zone_off_t entry)
     struct cells *t = limit_table(zone);
     uint64_t digest = ledger_held(zone, entry);
     struct cells_page *page = cells_lock(zone, t, &counts, digest);
-    struct cell cell = cells_find(&counts, page, digest);
+    struct cell cell = cells_find(page, digest);
 
     ASSERT(cell.line != NULL);
     ledger_give(zone, ledger, entry);

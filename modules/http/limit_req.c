@@ -17,11 +17,6 @@
 #define EXCESS_MAX ((UINT64_C(1) << 40) - 1)
 #define ASKED_MAX UINT16_MAX
 #define CLOCKS_MAY_DIFFER_MS 60000
-/*
- * Of the lines of a page, those in which a bucket may lie. When they are full of buckets that are still wanted, the one that was not
- * asked for for the longest time makes way: one of 48 here, where in a list of all it would be the very oldest.
- */
-#define REACH 16
 
 static unsigned req_slot;
 
@@ -133,7 +128,7 @@ static uint64_t bucket_worth(struct cell cell, const void *data)
     return b.asked_ms + 1;
 }
 
-static const struct cells_kind buckets = { .reach = REACH, .worth = bucket_worth };
+static const struct cells_kind buckets = { .worth = bucket_worth };
 
 /* The limits of a request -------------------------------------------------------------------- */
 
@@ -147,7 +142,7 @@ static bool judge(const struct req_limit *limit, uint64_t digest, bool charged, 
     struct zone *zone = limit->res->zone;
     struct cells *t = limit_table(zone);
     struct cells_page *page = cells_lock(zone, t, &buckets, digest);
-    struct cell cell = cells_find(&buckets, page, digest);
+    struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms();
     struct bucket b = { now, now, 0 };
     bool fits = true;
@@ -176,7 +171,7 @@ static uint64_t charge(const struct req_limit *limit, uint64_t digest)
     struct zone *zone = limit->res->zone;
     struct cells *t = limit_table(zone);
     struct cells_page *page = cells_lock(zone, t, &buckets, digest);
-    struct cell cell = cells_find(&buckets, page, digest);
+    struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms(), excess = 0;
     struct bucket b = { now, now, 0 };
 
