@@ -18,7 +18,9 @@
 #include "core/zone/layout.h"
 
 #define FIRST_PAGES 16
+#ifndef CROWDED /* tests have smaller ones */
 #define CROWDED (CELLS_LINES * CELLS_IN_LINE / 2)
+#endif
 #define EVICT_LINES 32 /* of which the least worthy cell goes: to search all of a full page would take too long */
 
 _Static_assert(sizeof(struct cells_line) == 64, "a line of cells is a cache line");
@@ -311,7 +313,7 @@ static void split(struct zone *zone, struct cells *t, const struct cells_kind *k
     unlock(&old->lock);
 }
 
-static void grow(struct zone *zone, struct cells *t, const struct cells_kind *kind)
+static void table_grow(struct zone *zone, struct cells *t, const struct cells_kind *kind)
 {
     int err = pthread_mutex_trylock(&t->grow_lock);
 
@@ -334,5 +336,5 @@ void cells_unlock(struct zone *zone, struct cells *t, const struct cells_kind *k
         ZONE_SET(page->crowded, 0);
     unlock(&page->lock);
     if (unlikely(crowded))
-        grow(zone, t, kind);
+        table_grow(zone, t, kind);
 }
