@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The keyed table of limits, sessions, keyval and cache indexes. It owns nodes in the zone's slab
+ * The keyed table of sessions, keyval and cache indexes. It owns nodes in the zone's slab
  * and a run of bucket heads; its users own the values. Every call is made with the lock held.
  *
  * The truth is the singly linked chains: an entry exists from the store that puts it at the
@@ -170,53 +170,13 @@ static void *node_touch(struct zone *zone, struct keyed *t, struct node *node)
     return node_value(node);
 }
 
-void keyed_touch(struct zone *zone, struct keyed *t, void *value)
+void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
 {
-    (void) node_touch(zone, t, value_node(value));
-}
+    struct node *node = node_find(zone, t, key, hash_with(t->seed, key));
 
-static void key_hash(const struct keyed *t, struct keyed_key *k)
-{
-    k->seed[0] = __atomic_load_n(&t->seed[0], __ATOMIC_RELAXED);
-    k->seed[1] = __atomic_load_n(&t->seed[1], __ATOMIC_RELAXED);
-    k->hash = hash_with(k->seed, k->str);
-}
-
-void keyed_prepare(struct zone *zone, const struct keyed *t, struct str key, struct keyed_key *k)
-{
-    k->str = key;
-    if (unlikely(t == NULL)) {
-        k->seed[0] = k->seed[1] = 0;
-        return;
-    }
-    key_hash(t, k);
-    __builtin_prefetch(bucket(zone, t, k->hash));
-}
-
-/* A wipe since it was prepared has changed the seed. */
-static void key_check(const struct keyed *t, struct keyed_key *k)
-{
-    if (unlikely(k->seed[0] != t->seed[0] || k->seed[1] != t->seed[1]))
-        key_hash(t, k);
-}
-
-void *keyed_get_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k, bool touch)
-{
-    struct node *node;
-
-    key_check(t, k);
-    node = node_find(zone, t, k->str, k->hash);
     if (node == NULL)
         return NULL;
     return touch ? node_touch(zone, t, node) : node_value(node);
-}
-
-void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
-{
-    struct keyed_key k = { .str = key };
-
-    key_hash(t, &k);
-    return keyed_get_prepared(zone, t, &k, touch);
 }
 
 static void node_delete(struct zone *zone, struct keyed *t, struct node *node)
@@ -254,26 +214,25 @@ static struct node *node_new(struct zone *zone, struct keyed *t, size_t size, un
     return node;
 }
 
-void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k,
-                         unsigned evict_max, bool *created)
+void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
+                bool *created)
 {
-    struct str key = k->str;
     struct node *node;
-    uint32_t *head;
+    uint32_t *head, hash;
 
     *created = false;
     if (key.len > zone->size) /* also keeps the sum below from overflowing */
         return NULL;
-    key_check(t, k);
-    node = node_find(zone, t, key, k->hash);
+    hash = hash_with(t->seed, key);
+    node = node_find(zone, t, key, hash);
     if (node != NULL)
         return node_touch(zone, t, node);
     node = node_new(zone, t, node_size(t, key.len), evict_max);
     if (node == NULL)
         return NULL;
-    head = bucket(zone, t, k->hash);
+    head = bucket(zone, t, hash);
     node->chain = *head;
-    node->hash = k->hash;
+    node->hash = hash;
     node->key_len = (uint32_t) key.len;
     if (key.len != 0)
         memcpy((char *) node_value(node) + t->value_size, key.ptr, key.len);
@@ -283,18 +242,6 @@ void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k
     ZONE_SET(t->pending, 0);
     *created = true;
     return node_value(node);
-}
-
-void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
-                bool *created)
-{
-    struct keyed_key k = { .str = key };
-
-    *created = false;
-    if (key.len > zone->size)
-        return NULL;
-    key_hash(t, &k);
-    return keyed_put_prepared(zone, t, &k, evict_max, created);
 }
 
 void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key)
@@ -431,16 +378,4 @@ bool keyed_recover(struct zone *zone, struct keyed *t)
         ZONE_SET(t->pending, 0);
     }
     return true;
-}
-
-bool keyed_has_value(struct zone *zone, struct keyed *t, zone_off_t value)
-{
-    uint64_t ref;
-
-    if (value < sizeof(struct node) || (value - sizeof(struct node)) % UNIT != 0)
-        return false;
-    ref = (value - sizeof(struct node)) / UNIT;
-    /* The recovery has left its mark in all that chains hold. */
-    return ref <= UINT32_MAX && node_is_sound(zone, t, (uint32_t) ref) &&
-           node_at(zone, (uint32_t) ref)->mark == t->pass * 2 + 1;
 }
