@@ -16,7 +16,13 @@
 static const char *const server_names[] = { "processing", REQUEST_NAMES, SSL_NAMES("ssl."), NULL };
 static const char *const location_names[] = { REQUEST_NAMES, NULL };
 static const char *const ssl_names[] = { SSL_NAMES(""), NULL };
+static const char *const resolver_names[] = {
+    "requests.name",      "requests.srv",       "requests.addr",    "responses.noerror",
+    "responses.formerr",  "responses.servfail", "responses.nxdomain", "responses.notimp",
+    "responses.refused",  "responses.timedout", "responses.unknown", NULL,
+};
 
 const struct counter_kind server_zone_kind = { "server_zone", server_names, 1, ZONE_CODES + 1 };
 const struct counter_kind location_zone_kind = { "location_zone", location_names, 0, ZONE_CODES };
+const struct counter_kind resolver_kind = { "resolver", resolver_names, 0, 0 };
 const struct counter_kind ssl_kind = { "ssl", ssl_names, 0, 0 };

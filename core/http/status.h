@@ -39,6 +39,8 @@ enum {
 
 /* server->status; a location's has no ZONE_PROCESSING and no ZONE_SSL: take one off. */
 extern const struct counter_kind server_zone_kind, location_zone_kind;
+/* status_zone of `resolver`: in the order of RESOLVER_NAMES and so on. */
+extern const struct counter_kind resolver_kind;
 /* The whole server's TLS; one set, without a name, which whoever does TLS defines. */
 extern const struct counter_kind ssl_kind;
 
