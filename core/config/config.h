@@ -318,6 +318,8 @@ void *conf_field(struct conf *cf, struct level *level, const struct module *modu
 /* Sets a row as if the text had been written at this level (derived defaults). */
 const char *conf_apply(struct conf *cf, struct level *level, const struct module *module,
                        const char *name, const char *text);
+/* Reads a file at the level being read, as `include` does. NULL, or a sentence that says why it could not be opened. */
+const char *conf_read_file(struct conf *cf, struct str path);
 /* Absolute, NUL-terminated path: relative ones are completed with prefix or conf_prefix. */
 struct str conf_path(struct conf *cf, struct str path, bool conf_dir);
 

@@ -80,3 +80,18 @@ const char *conf_include(struct conf *cf)
         parser->caret = 1;
     return error;
 }
+
+const char *conf_read_file(struct conf *cf, struct str path)
+{
+    struct parser *parser = conf_parser(cf);
+    struct conf saved = *cf;
+    const char *error;
+
+    if (parser->includes >= CONF_INCLUDE_MAX)
+        return conf_error_arg(cf, 1, "too many nested includes, the limit is %d", CONF_INCLUDE_MAX);
+    parser->includes++;
+    error = parse_file(cf, path);
+    parser->includes--;
+    *cf = saved;
+    return error;
+}

@@ -5,7 +5,6 @@
  * hash are in balance_hash.c.
  */
 #include "core/base/clock.h"
-#include "core/zone/zone.h"
 #include "modules/upstream/internal.h"
 
 /* A request's attempts -------------------------------------------------------------------------- */
@@ -15,6 +14,7 @@ void choice_start(struct choice *c, struct upstream *g, struct req *r)
     c->group = g;
     c->req = r;
     c->peer = NULL;
+    upstream_look(g);
     c->tries = g->view.set->primary_live + g->view.set->backup_live;
     c->tried_count = 0;
     c->wanted = unlikely(g->sticky != NULL) ? sticky_find(g, r) : PEERS_NONE;
@@ -64,23 +64,12 @@ static unsigned pick(struct choice *c, uint64_t now_s)
     if (unlikely(c->wanted != PEERS_NONE) && c->tried_count == 0 && peers_serves(v, c->wanted))
         return c->wanted;
     mark_tried(c, true);
-    i = c->group->balancer->pick(c);
+    /* Tables of nothing are not looked at. */
+    i = likely(v->set->weight > 0) ? c->group->balancer->pick(c) : PEERS_NONE;
     if (i == PEERS_NONE)
         i = peers_smooth(v, PEER_BACKUP);
     mark_tried(c, false);
     return i;
-}
-
-static void lock(const struct upstream *g)
-{
-    if (g->zone != NULL)
-        zone_lock(g->zone);
-}
-
-static void unlock(const struct upstream *g)
-{
-    if (g->zone != NULL)
-        zone_unlock(g->zone);
 }
 
 int choice_next(struct choice *c)
@@ -89,30 +78,42 @@ int choice_next(struct choice *c)
     uint64_t now_s = clock_ms() / 1000;
     unsigned i;
 
-    lock(g);
+    upstream_look(g);
+    upstream_lock(g);
     i = pick(c, now_s);
     if (i != PEERS_NONE)
         peers_take(&g->view, i, now_s);
-    unlock(g);
+    if (g->zone != NULL && i != PEERS_NONE)
+        shared_selected(g, i);
+    upstream_unlock(g);
     c->peer = NULL;
     if (i == PEERS_NONE)
         return -1;
-    c->peer = c->last = &g->peers[i];
+    c->peer = c->last = g->peers[i];
     add_tried(c, i);
     return 0;
 }
 
 /* What the end of an attempt says of the server. True: it is out for a while now. */
-static bool judge(struct peer_view *v, unsigned i, enum peer_outcome outcome, float time_ms)
+static bool judge_attempt(struct peer_view *v, unsigned i, enum peer_outcome outcome, float time_ms)
 {
     if (time_ms >= 0)
         peers_timed(v, i, time_ms);
-    if (v->set->count == 1)
+    if (peers_alone(v) || (v->state[i] & PEER_GONE))
         return false;
     if (outcome == PEER_FAILED)
         return peers_failed(v, i, clock_ms() / 1000);
     peers_fine(v, i, clock_ms() / 1000);
     return false;
+}
+
+static bool judge(struct upstream *g, unsigned i, enum peer_outcome outcome, float time_ms)
+{
+    bool out = judge_attempt(&g->view, i, outcome, time_ms);
+
+    if (g->zone != NULL)
+        shared_judged(g, i, outcome == PEER_FAILED, out);
+    return out;
 }
 
 void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
@@ -125,11 +126,11 @@ void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
         return;
     i = c->peer->index;
     c->peer = NULL;
-    lock(g);
+    upstream_lock(g);
     peers_give_back(&g->view, i);
     if (outcome != PEER_STALE)
-        out = judge(&g->view, i, outcome, time_ms);
-    unlock(g);
+        out = judge(g, i, outcome, time_ms);
+    upstream_unlock(g);
     if (outcome == PEER_STALE)
         c->tried_count--; /* it was the last one */
     else if (c->tries > 0)

@@ -28,13 +28,15 @@ static bool is_free(const struct peer_view *v, unsigned i)
 
 struct shares {
     unsigned count;
+    int64_t weight; /* of all */
+    int32_t each;   /* where all weigh the same; 0: they do not */
     uint32_t *peer;
     int64_t *upto; /* the first number behind its share */
 };
 
 static void build_shares(struct arena *arena, struct upstream *g)
 {
-    const struct peer_view *v = &g->view;
+    const struct peer_view *v = &g->own;
     struct shares *s = ARENA_NEW(arena, struct shares);
     int64_t upto = 0;
 
@@ -47,17 +49,22 @@ static void build_shares(struct arena *arena, struct upstream *g)
         s->peer[s->count] = i;
         s->upto[s->count++] = upto;
     }
+    s->weight = upto;
+    s->each = v->set->uniform && s->count > 0 ? v->weight[s->peer[0]] : 0;
     g->table = s;
 }
 
 static unsigned share_of(const struct upstream *g, uint64_t number)
 {
     const struct shares *s = g->table;
-    int64_t n = (int64_t) (number % (uint64_t) g->view.set->weight);
     unsigned from = 0, to = s->count - 1;
+    int64_t n;
 
-    if (g->view.set->uniform)
-        return s->peer[n / g->view.weight[s->peer[0]]];
+    if (unlikely(s->count == 0))
+        return 0; /* a table that is a moment older than the servers */
+    n = (int64_t) (number % (uint64_t) s->weight);
+    if (s->each > 0)
+        return s->peer[n / s->each];
     while (from < to) {
         unsigned mid = from + (to - from) / 2;
 
@@ -207,14 +214,14 @@ static void add_points(struct ring *ring, struct str server, uint32_t peer, unsi
 /* The address before i of the same server, or PEERS_NONE. */
 static unsigned same_server(struct table *servers, const struct upstream *g, unsigned i)
 {
-    uintptr_t before = (uintptr_t) table_get(servers, g->peers[i].server);
+    uintptr_t before = (uintptr_t) table_get(servers, g->peers[i]->server);
 
     return before == 0 ? PEERS_NONE : (unsigned) before - 1;
 }
 
 static void build_ring(struct arena *arena, struct upstream *g)
 {
-    const struct peer_view *v = &g->view;
+    const struct peer_view *v = &g->own;
     struct ring *ring = ARENA_NEW(arena, struct ring);
     struct table servers;
     unsigned kept = 0;
@@ -232,8 +239,8 @@ static void build_ring(struct arena *arena, struct upstream *g)
             continue;
         first = same_server(&servers, g, i);
         if (first == PEERS_NONE) {
-            table_put(&servers, g->peers[i].server, (void *) (uintptr_t) (i + 1));
-            add_points(ring, g->peers[i].server, i, (unsigned) v->weight[i] * POINTS_PER_WEIGHT);
+            table_put(&servers, g->peers[i]->server, (void *) (uintptr_t) (i + 1));
+            add_points(ring, g->peers[i]->server, i, (unsigned) v->weight[i] * POINTS_PER_WEIGHT);
             last[i] = i;
         } else {
             ring->next[last[first]] = i;
@@ -308,7 +315,7 @@ static unsigned pick_consistent(struct choice *c)
     /* A bound has to be looked for, and is always there to be found. */
     unsigned misses_max = g->method.bound > 0 ? ring->count : MISSES_MAX;
 
-    while (c->rehashes <= misses_max) {
+    while (ring->count > 0 && c->rehashes <= misses_max) {
         unsigned i = best_address(g, ring, ring->points[c->hash % ring->count].peer);
 
         if (i != PEERS_NONE)
@@ -333,17 +340,18 @@ struct walk {
 
 static void build_maglev(struct arena *arena, struct upstream *g)
 {
-    const struct peer_view *v = &g->view;
+    const struct peer_view *v = &g->own;
     struct maglev *m = ARENA_NEW(arena, struct maglev);
     struct walk *walks = ARENA_ARRAY(arena, struct walk, v->set->count);
     unsigned count = 0, filled = 0;
     int32_t heaviest = 0;
 
     for (unsigned i = 0; i < v->set->count; i++) {
-        struct str name = g->peers[i].name;
+        struct str name;
 
         if (v->state[i] & PEER_BACKUP)
             continue;
+        name = g->peers[i]->name;
         heaviest = MAX(heaviest, v->weight[i]);
         walks[count++] = (struct walk){
             .at = hash_crc32(0, name.ptr, name.len) % MAGLEV_SIZE,
@@ -353,7 +361,7 @@ static void build_maglev(struct arena *arena, struct upstream *g)
     }
     memset(m->peer, 0xff, sizeof(m->peer));
     /* In turns, the lighter ones less often, each takes the next place of its walk that is free. */
-    for (unsigned k = 0; filled < MAGLEV_SIZE; k = (k + 1) % count) {
+    for (unsigned k = 0; count > 0 && filled < MAGLEV_SIZE; k = (k + 1) % count) {
         struct walk *w = &walks[k];
 
         w->due += (double) v->weight[w->peer] / heaviest;
@@ -381,7 +389,7 @@ static unsigned pick_maglev(struct choice *c)
     while (c->rehashes <= MISSES_MAX) {
         unsigned i = m->peer[(c->hash + c->rehashes) % MAGLEV_SIZE];
 
-        if (is_free(&c->group->view, i))
+        if (i != PEERS_NONE && is_free(&c->group->view, i))
             return i;
         c->rehashes++;
     }

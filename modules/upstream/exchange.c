@@ -11,6 +11,10 @@
 #include "modules/upstream/internal.h"
 
 #define READS_PER_EVENT 8 /* then others have their turn */
+/* The server has answered, with that status. */
+#define NEXT_ANSWERED                                                                         \
+    (NEXT_HTTP_500 | NEXT_HTTP_502 | NEXT_HTTP_503 | NEXT_HTTP_504 | NEXT_HTTP_403 | NEXT_HTTP_404 \
+     | NEXT_HTTP_429)
 #define BODY_ROOM 8192    /* less left in a block: a new one */
 
 static void send_request(struct exchange *x);
@@ -43,6 +47,41 @@ static size_t describe(const struct req *r, char *buf, size_t size)
 
 /* Records ------------------------------------------------------------------------------------ */
 
+/* In a zone: the server may be gone when the log asks for its name. */
+static void count_request(struct exchange *x, struct upstream_record *rec)
+{
+    __atomic_add_fetch(&x->choice.peer->stats->requests, 1, __ATOMIC_RELAXED);
+    rec->peer = str_dup(x->req->arena, rec->peer);
+    rec->server = str_dup(x->req->arena, rec->server);
+}
+
+/* Into a moving average, which may lose a value to another worker. */
+static void average(int64_t *to, int64_t us)
+{
+    int64_t old = __atomic_load_n(to, __ATOMIC_RELAXED);
+
+    if (us >= 0)
+        __atomic_store_n(to, old > 0 ? old + (us - old) / 8 : MAX(us, 1), __ATOMIC_RELAXED);
+}
+
+/* What an attempt came to, before its server is let go. status: 0: there was no answer. */
+static void count_attempt(struct exchange *x, unsigned status)
+{
+    struct peer_stats *stats = x->choice.peer != NULL ? x->choice.peer->stats : NULL;
+    const struct upstream_record *rec;
+
+    if (likely(stats == NULL) || x->record == 0)
+        return;
+    rec = exchange_record(x);
+    __atomic_add_fetch(&stats->sent, rec->bytes_sent, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&stats->received, rec->bytes_received, __ATOMIC_RELAXED);
+    if (status < 100 || status > 599)
+        return;
+    __atomic_add_fetch(&stats->responses[status / 100 - 1], 1, __ATOMIC_RELAXED);
+    average(&stats->header_us, rec->header_us);
+    average(&stats->response_us, (int64_t) (clock_us() - x->started_us));
+}
+
 static void record_begin(struct exchange *x, struct str peer)
 {
     struct upstream_records *all = &x->req->upstream;
@@ -61,8 +100,11 @@ static void record_begin(struct exchange *x, struct str peer)
                                      .response_us = -1,
                                      .queue_us = x->group->queue != NULL ? x->queue_us : -1,
                                      .new_exchange = x->record == 0 };
-    if (x->choice.peer != NULL)
+    if (x->choice.peer != NULL) {
         rec->server = x->choice.peer->server;
+        if (unlikely(x->choice.peer->stats != NULL))
+            count_request(x, rec);
+    }
     x->record = ++all->count;
     x->started_us = clock_us();
 }
@@ -103,6 +145,7 @@ void exchange_detach(struct exchange *x, bool complete)
     record_end(x);
     if (unlikely(x->group->sticky != NULL) && complete)
         sticky_done(x);
+    count_attempt(x, exchange_record(x)->status);
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
@@ -221,6 +264,7 @@ static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool 
         outcome = PEER_STALE;
     else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
         outcome = PEER_NEXT;
+    count_attempt(x, why & NEXT_ANSWERED ? status : 0);
     choice_end(&x->choice, outcome, -1);
     if (x->record != 0) {
         record_end(x);
@@ -660,6 +704,13 @@ void exchange_not_served(struct exchange *x, const char *why)
     exchange_attempt_failed(x, NEXT_NO_LIVE);
 }
 
+/* Why a group is empty. */
+static const char *unresolved(struct exchange *x)
+{
+    return str_printf(x->req->arena, "no live upstreams (\"%.*s\" did not resolve)",
+                      STR_ARG(x->group->unresolved)).ptr;
+}
+
 /* Chooses a server and gets through to it. */
 void exchange_next(struct exchange *x)
 {
@@ -671,7 +722,8 @@ void exchange_next(struct exchange *x)
         if (!req_explained() && queue_enter(x))
             x->state = X_QUEUE;
         else
-            exchange_not_served(x, "no live upstreams");
+            exchange_not_served(x, unlikely(g->unresolved.len > 0 && g->view.set->gone == g->view.set->count)
+                                       ? unresolved(x) : "no live upstreams");
         return;
     }
     record_begin(x, x->choice.peer->name);

@@ -18,17 +18,19 @@ static struct conf_pos where_server(const struct upstream *g, const struct peer 
 
 static void explain_peer(struct req *r, const struct upstream *g, const struct peer *p, bool chosen)
 {
-    int32_t weight = g->own.weight[p->index] / (int32_t) g->own.set->scale;
-    uint32_t state = g->own.state[p->index];
+    int32_t weight = p->resolves ? g->own.records[p->index].weight : peers_weight(&g->own, p->index);
+    uint32_t state = p->resolves ? g->own.records[p->index].state : g->own.state[p->index];
     char weighs[32] = "";
     bool stand_in = addr_is_stand_in(&p->addr);
-    struct str name = stand_in ? p->server : p->name;
+    struct str name = stand_in || p->resolves ? p->server : p->name;
 
     if (weight != 1)
         snprintf(weighs, sizeof(weighs), " weight=%d", weight);
     req_trace(r, where_server(g, p), "peer %.*s%s%s%s%s%s", STR_ARG(name), weighs,
               state & PEER_BACKUP ? " backup" : "", state & PEER_DOWN ? " down" : "",
-              stand_in ? " (a name that is not looked up here)" : "",
+              p->resolves ? " (a name that is asked of the resolver)"
+              : stand_in  ? " (a name that is not looked up here)"
+                          : "",
               chosen && g->count > 1 ? ", asked first" : "");
 }
 
@@ -46,7 +48,7 @@ static void explain_group(struct req *r, const struct exchange *x)
               g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count,
               g->count == 1 ? "" : "s");
     for (unsigned i = 0; i < g->count; i++)
-        explain_peer(r, g, &g->peers[i], x->choice.peer == &g->peers[i]);
+        explain_peer(r, g, g->peers[i], x->choice.peer == g->peers[i]);
 }
 
 /* The request's head line by line, where the protocol is one that people read. */

@@ -1,54 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Groups of servers: the `upstream` block, implicit groups of literal addresses, and one-request
- * groups of names resolved at run time. Names in the file are resolved through the system once it
- * has been read. Choosing among the servers is the balancer's (balance.c), connections are
+ * groups of names resolved at run time. The servers of a block are read and found by servers.c. Choosing among the servers is the balancer's (balance.c), connections are
  * pool.c's.
  */
-#include "modules/upstream/internal.h"
+#include "core/http/http_config.h"
+#include "modules/upstream/servers.h"
 
 /* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module,http_upstream_hc_module */
 
-#define ROUTE_MAX 32 /* bytes, as in nginx */
-
 unsigned upstream_slot;
-
-/* Settings of a block that are rows. */
-struct upstream_srv {
-    struct keepalive_conf keepalive;
-    int64_t keepalive_requests;
-    uint64_t keepalive_time_ms, keepalive_timeout_ms;
-};
-
-/* What `server` says besides the address. */
-struct server_settings {
-    struct str server, route;
-    int32_t weight;
-    uint32_t state; /* PEER_DOWN, PEER_DRAIN, PEER_BACKUP */
-    struct peer_record record;
-};
-
-static const struct server_settings default_settings = {
-    .weight = 1, .record = { .max_fails = 1, .fail_timeout_s = 10 },
-};
-
-struct server_line {
-    struct upstream_address address;
-    struct str text;
-    struct conf_pos pos;
-    struct server_settings settings;
-};
-
-struct server_lines {
-    struct server_line *items;
-    unsigned count, capacity;
-};
-
-/* A block's object while the file is read. */
-struct block_object {
-    struct upstream group; /* first */
-    struct server_lines lines;
-};
 
 /* Addresses ---------------------------------------------------------------------------------- */
 
@@ -91,77 +52,6 @@ const char *upstream_address_parse(struct upstream_address *a, struct str text,
     return a->host.len == 0 ? "no host" : NULL;
 }
 
-/* An address found, not yet in the group. */
-struct found_peer {
-    struct addr addr;
-    const struct server_settings *settings;
-};
-
-struct found_peers {
-    struct found_peer *items;
-    unsigned count, capacity;
-};
-
-static void add_found(struct arena *arena, struct found_peers *found,
-                      const struct server_settings *settings, const struct addr *addr)
-{
-    found->items = arena_grow(arena, found->items, found->count, &found->capacity,
-                              sizeof(*found->items));
-    found->items[found->count++] = (struct found_peer){ .addr = *addr, .settings = settings };
-}
-
-/* Adds the peers of one server. NULL or a sentence. */
-static const char *resolve_server(struct conf *cf, struct found_peers *found, struct str host,
-                                  unsigned port, bool is_unix,
-                                  const struct server_settings *settings)
-{
-    struct addr one, *addrs = &one;
-    const char *error = NULL;
-    int n = 1;
-
-    if (is_unix) {
-        if (addr_parse(&one, host, 0, false) != 0)
-            return "invalid unix domain socket path";
-    } else if (addr_parse(&one, host, port, false) != 0) {
-        n = addr_resolve(cf->arena, host, port, &addrs, &error);
-        if (n < 0)
-            return error;
-    }
-    for (int i = 0; i < n; i++)
-        add_found(cf->arena, found, settings, &addrs[i]);
-    return NULL;
-}
-
-/* The group's servers, and the numbers that choices are made from. */
-static void complete_group(struct arena *arena, struct upstream *g, const struct found_peers *found)
-{
-    bool slow = false;
-
-    g->count = found->count;
-    g->peers = ARENA_ARRAY(arena, struct peer, g->count);
-    for (unsigned i = 0; i < found->count; i++)
-        slow |= found->items[i].settings->record.slow_start_s > 0;
-    peers_init(&g->own, arena_zalloc(arena, peers_size(g->count)), g->count, slow);
-    for (unsigned i = 0; i < g->count; i++) {
-        const struct found_peer *f = &found->items[i];
-        const struct server_settings *s = f->settings;
-        struct peer *p = &g->peers[i];
-
-        p->addr = f->addr;
-        p->name = addr_dup_text(arena, &f->addr, true);
-        p->server = s->server;
-        p->route = s->route;
-        p->id = shared_peer_id(p);
-        p->index = peers_add(&g->own, s->weight, s->state, &s->record);
-        list_init(&p->idle);
-    }
-    g->view = g->own;
-    if (g->balancer->build != NULL)
-        g->balancer->build(arena, g);
-    if (g->sticky != NULL)
-        sticky_build(arena, g);
-}
-
 /* Groups ------------------------------------------------------------------------------------- */
 
 struct upstream_main *upstream_main_of(struct conf *cf)
@@ -181,6 +71,7 @@ static void init_group(struct upstream *g, struct str name)
 {
     g->name = name;
     g->balancer = &balancer_round_robin;
+    g->live = &g->generation;
     list_init(&g->idle);
     list_init(&g->link);
 }
@@ -220,20 +111,24 @@ void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_
     struct upstream_loc *loc = conf_own(cf, cf->level, &module_upstream, STORE_LOC);
 
     *loc = (struct upstream_loc){ .level = cf->level, .group = g, .family = family };
+    if (g == NULL)
+        return;
+    g->passes = arena_grow(cf->arena, g->passes, g->pass_count, &g->pass_capacity, sizeof(*g->passes));
+    g->passes[g->pass_count++] = cf->level;
 }
 
 struct upstream *upstream_temporary(struct arena *arena, struct str name, const struct addr *addrs,
                                     unsigned count)
 {
     struct upstream *g = ARENA_NEW(arena, struct upstream);
-    struct server_settings settings = default_settings;
-    struct found_peers found = { NULL, 0, 0 };
+    struct server_settings settings = server_defaults;
+    struct found_servers found = { NULL, 0, 0 };
 
     settings.server = name;
     init_group(g, name);
     for (unsigned i = 0; i < count; i++)
-        add_found(arena, &found, &settings, &addrs[i]);
-    complete_group(arena, g, &found);
+        found_address(arena, &found, &settings, &addrs[i], PEERS_NONE);
+    servers_complete(arena, g, &found);
     return g;
 }
 
@@ -264,124 +159,9 @@ static const char *set_upstream(struct conf *cf, void *field)
     if (error != NULL)
         return error;
     /* Where something in the block was at fault already, that may be why it is empty. */
-    if (container_of(g, struct block_object, group)->lines.count == 0
+    if (container_of(g, struct block_object, group)->lines.count == 0 && g->zone_spec == NULL
         && cf->config->errors == errors)
         return conf_error(cf, "no servers are inside upstream");
-    return NULL;
-}
-
-static const char *invalid_parameter(struct conf *cf, unsigned arg)
-{
-    return conf_error_arg(cf, arg, "invalid parameter \"%s\"", cf->args[arg].ptr);
-}
-
-static const char *server_number(struct conf *cf, unsigned arg, struct str text, uint64_t min,
-                                 uint64_t max, int64_t *out)
-{
-    uint64_t n;
-
-    if (str_to_u64(text, &n) != 0 || n < min || n > max)
-        return invalid_parameter(cf, arg);
-    *out = (int64_t) n;
-    return NULL;
-}
-
-/* Parameters of `server` that are not there yet: an error that says so beats a silent loss. */
-static bool not_yet(struct str p)
-{
-    static const char *const names[] = { "resolve", "service=", "sid=" };
-
-    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        if (str_starts(p, str_cstr(names[i])))
-            return true;
-    }
-    return false;
-}
-
-/* Methods that go by a number know neither backups nor weights that change. */
-static const char *unsupported(struct conf *cf, unsigned arg)
-{
-    const struct upstream *g = cf->level->object;
-
-    if (!g->balancer->fixed)
-        return NULL;
-    return conf_error_arg(cf, arg, "balancing method does not support parameter \"%s\"",
-                          cf->args[arg].ptr);
-}
-
-static const char *server_parameter(struct conf *cf, unsigned arg, struct server_settings *p)
-{
-    struct str text = cf->args[arg];
-    uint64_t ms;
-    int64_t n = 0;
-
-    if (str_starts(text, STR("weight="))) {
-        const char *error = server_number(cf, arg, str_skip(text, 7), 1, PEER_WEIGHT_MAX, &n);
-
-        if (error == NULL)
-            p->weight = (int32_t) n;
-        return error;
-    }
-    if (str_starts(text, STR("max_fails=")))
-        return server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX,
-                             &p->record.max_fails);
-    if (str_starts(text, STR("max_conns="))) {
-        const char *error = server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX, &n);
-
-        if (error == NULL)
-            p->record.max_conns = (uint32_t) n;
-        return error;
-    }
-    if (str_starts(text, STR("fail_timeout="))) {
-        if (str_to_ms(str_skip(text, 13), true, &ms) != 0)
-            return invalid_parameter(cf, arg);
-        p->record.fail_timeout_s = ms / 1000;
-        return NULL;
-    }
-    if (str_starts(text, STR("slow_start="))) {
-        if (str_to_ms(str_skip(text, 11), true, &ms) != 0)
-            return invalid_parameter(cf, arg);
-        p->record.slow_start_s = ms / 1000;
-        return unsupported(cf, arg);
-    }
-    if (str_eq(text, STR("backup")) && unsupported(cf, arg) != NULL)
-        return unsupported(cf, arg);
-    if (str_eq(text, STR("backup")))
-        p->state |= PEER_BACKUP;
-    else if (str_eq(text, STR("down")))
-        p->state |= PEER_DOWN;
-    else if (str_eq(text, STR("drain")))
-        p->state |= PEER_DRAIN;
-    else if (str_starts(text, STR("route=")) && text.len > 6 && text.len <= 6 + ROUTE_MAX)
-        p->route = str_skip(text, 6);
-    else if (not_yet(text))
-        return conf_error_arg(cf, arg, "parameter \"%s\" is not supported yet", text.ptr);
-    else
-        return invalid_parameter(cf, arg);
-    return NULL;
-}
-
-static const char *set_server(struct conf *cf, void *field)
-{
-    struct block_object *b = cf->level->object;
-    struct server_lines *lines = &b->lines;
-    struct server_line line = { .text = cf->args[1], .pos = cf->pos };
-    const char *error;
-
-    (void) field;
-    line.settings = default_settings;
-    line.settings.server = cf->args[1];
-    for (unsigned i = 2; i < cf->nargs; i++) {
-        error = server_parameter(cf, i, &line.settings);
-        if (error != NULL)
-            return error;
-    }
-    error = upstream_address_parse(&line.address, cf->args[1], 80);
-    if (error != NULL)
-        return conf_error_arg(cf, 1, "%s in upstream \"%s\"", error, cf->args[1].ptr);
-    lines->items = arena_grow(cf->arena, lines->items, lines->count, &lines->capacity,
-                              sizeof(*lines->items));
-    lines->items[lines->count++] = line;
     return NULL;
 }
 
@@ -396,75 +176,43 @@ static const char *set_keepalive(struct conf *cf, void *field)
     k->connections = (unsigned) n;
     k->local = cf->nargs == 3;
     if (cf->nargs == 3 && !str_eq(cf->args[2], STR("local")))
-        return invalid_parameter(cf, 2);
+        return conf_error_arg(cf, 2, "invalid parameter \"%s\"", cf->args[2].ptr);
     return NULL;
 }
 
 /* After the file is read --------------------------------------------------------------------- */
 
-static int resolve_block(struct conf *cf, struct upstream *g, struct found_peers *found)
+void upstream_build(struct arena *arena, struct upstream *g)
 {
-    struct block_object *b = container_of(g, struct block_object, group);
-    int rc = 0;
+    if (g->balancer->build != NULL)
+        g->balancer->build(arena, g);
+    if (g->sticky != NULL)
+        sticky_build(arena, g);
+}
 
-    for (unsigned i = 0; i < b->lines.count; i++) {
-        struct server_line *line = &b->lines.items[i];
-        const char *error = resolve_server(cf, found, line->address.host, line->address.port,
-                                           line->address.is_unix, &line->settings);
+/* Whom to ask for names while running. */
+static void find_resolver(struct upstream *g, const struct upstream_srv *s, const struct http_main *http)
+{
+    const struct core_loc *core = level_core(http->level);
 
-        if (error != NULL) {
-            conf_error_at(cf, line->pos, "%s in upstream \"%.*s\"", error, STR_ARG(line->text));
-            rc = -1;
+    if (s->resolver != NULL) {
+        g->resolver = s->resolver;
+        g->resolver_instance = s->resolver_instance;
+        g->resolver_timeout_ms = s->resolver_timeout_ms;
+        return;
+    }
+    /* An implicit group is that of all who pass requests to the name: the first one that knows a resolver. */
+    for (unsigned i = 0; i < g->pass_count && g->level == NULL; i++) {
+        const struct core_loc *loc = level_core(g->passes[i]);
+
+        if (loc->resolver != NULL) {
+            core = loc;
+            break;
         }
     }
-    return rc;
-}
-
-static int resolve_implicit(struct conf *cf, struct upstream *g, struct found_peers *found)
-{
-    struct server_settings *settings = ARENA_NEW(cf->arena, struct server_settings);
-    struct upstream_address a;
-    const char *error;
-
-    /* A group's name with a port behind it is not that group, and hardly a host. */
-    if (upstream_address_parse(&a, g->name, 0) == NULL && a.has_port
-        && upstream_find(conf_http(cf), a.host) != NULL) {
-        conf_error_at(cf, g->pos, "upstream \"%.*s\" may not have port %u", STR_ARG(a.host),
-                      a.port);
-        return -1;
-    }
-    *settings = default_settings;
-    settings->server = g->name;
-    error = resolve_server(cf, found, g->host, g->port, str_starts(g->host, STR("unix:")), settings);
-    if (error != NULL) {
-        conf_error_at(cf, g->pos, "%s in upstream \"%.*s\"", error, STR_ARG(g->name));
-        return -1;
-    }
-    return 0;
-}
-
-/* Sums are kept in 32 bits, and a group of nothing but backups has nobody to back up. */
-static int check_group(struct conf *cf, const struct upstream *g, const struct found_peers *found)
-{
-    uint64_t weight = 0;
-    unsigned primary = 0;
-    bool slow = false;
-
-    for (unsigned i = 0; i < found->count; i++) {
-        weight += (uint64_t) found->items[i].settings->weight;
-        slow |= found->items[i].settings->record.slow_start_s > 0;
-        primary += !(found->items[i].settings->state & PEER_BACKUP);
-    }
-    if (found->count > 0 && primary == 0) {
-        conf_error_at(cf, g->pos, "no servers are inside upstream");
-        return -1;
-    }
-    if (weight * (slow ? PEERS_SCALE : 1) > PEERS_WEIGHT_MAX) {
-        conf_error_at(cf, g->pos, "the weights of the servers in upstream \"%.*s\" add up to more than %d",
-                      STR_ARG(g->name), PEERS_WEIGHT_MAX / (slow ? PEERS_SCALE : 1));
-        return -1;
-    }
-    return 0;
+    g->resolver = core->resolver;
+    g->resolver_instance = core->resolver_instance;
+    g->resolver_timeout_ms = core->resolver_timeout_ms;
 }
 
 static int upstream_post(struct conf *cf)
@@ -481,18 +229,13 @@ static int upstream_post(struct conf *cf)
         const struct level *level = g->level != NULL ? g->level : http->level;
         const struct upstream_srv *s = level_conf(level, STORE_SRV, upstream_slot);
 
-        struct found_peers found = { NULL, 0, 0 };
-
-        if ((g->level != NULL ? resolve_block(cf, g, &found) : resolve_implicit(cf, g, &found)) != 0
-            || check_group(cf, g, &found) != 0) {
-            rc = -1;
-            continue;
-        }
-        complete_group(cf->arena, g, &found);
         g->keepalive = s->keepalive;
         g->keepalive_requests = s->keepalive_requests;
         g->keepalive_time_ms = s->keepalive_time_ms;
         g->keepalive_timeout_ms = s->keepalive_timeout_ms;
+        find_resolver(g, s, http);
+        if (servers_find(cf, g, s) != 0)
+            rc = -1;
     }
     return health_configure(cf) != 0 ? -1 : rc;
 }
@@ -514,18 +257,29 @@ static void start_group(struct upstream *g)
 {
     shared_attach(g);
     health_start(g);
+    names_start(g);
 }
 
 static void drain_group(struct upstream *g)
 {
     health_stop(g);
+    names_stop(g);
     g->keepalive.connections = 0;
     pool_drain(g);
 }
 
 static int upstream_start(const struct config *config)
 {
+    struct http_main *http = config->http;
+    struct upstream_main *m = http ? level_conf(http->level, STORE_MAIN, upstream_slot) : NULL;
+
     each_group(config, start_group);
+    for (struct list *n = m != NULL && m->ready ? m->groups.next : NULL; n != NULL && n != &m->groups; n = n->next) {
+        struct upstream *g = container_of(n, struct upstream, link);
+
+        if (g->local != NULL)
+            arena_defer(config->arena, shared_free, g);
+    }
     return 0;
 }
 
@@ -538,6 +292,7 @@ static void upstream_stop(const struct config *config)
 {
     upstream_drain(config);
     each_group(config, queue_stop);
+    each_group(config, shared_stop);
     pool_trim();
 }
 
@@ -545,12 +300,29 @@ static void upstream_stop(const struct config *config)
     ROW(name_, CTX_UPSTREAM, args_, set_, STORE_SRV, struct upstream_srv, member_, INHERIT_SCALAR, \
         def_, syntax_, doc_, )
 
+static const struct conf_enum resolve_failures[] = {
+    { "warn", RESOLVE_FAILURE_WARN },
+    { "emerg", RESOLVE_FAILURE_EMERG },
+    { NULL, 0 },
+};
+
+static const char *set_resolver(struct conf *cf, void *field)
+{
+    struct upstream_srv *s = container_of(field, struct upstream_srv, resolver);
+
+    s->resolver_instance = ARENA_NEW(cf->arena, struct resolver *);
+    return conf_set_resolver(cf, field);
+}
+
 static const struct directive upstream_directives[] = {
     ROW_CALL("upstream", CTX_HTTP, ARGS1 | ARG_BLOCK | ARG_REPEAT, set_upstream, STORE_MAIN,
              "name { ... }", "A group of servers.", ),
-    ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, set_server, STORE_SRV,
+    ROW_CALL("server", CTX_UPSTREAM, ARGS1_MORE | ARG_REPEAT, server_set, STORE_SRV,
              "address [weight=number] [max_fails=number] [fail_timeout=time] [max_conns=number] "
-             "[slow_start=time] [route=string] [backup] [down] [drain]", "A server of the group.", ),
+             "[slow_start=time] [route=string] [backup] [down] [drain] [resolve] [service=name]",
+             "A server of the group.", ),
+    ROW_CALL("state", CTX_UPSTREAM, ARGS1, server_set_state, STORE_SRV, "file",
+             "Keeps the group's servers, which are changed while they serve, in a file.", ),
     ROW_CALL("zone", CTX_UPSTREAM, ARGS12, shared_set_zone, STORE_SRV, "name [size]",
              "Keeps the group's connections and failures in memory that all workers share.", ),
     ROW_CALL("least_conn", CTX_UPSTREAM, ARGS0, upstream_set_method, STORE_SRV, "",
@@ -586,6 +358,16 @@ static const struct directive upstream_directives[] = {
              "Asks the servers of the group that the location passes requests to whether they are well.", ),
     ROW_CALL("match", CTX_HTTP, ARGS1 | ARG_BLOCK | ARG_REPEAT, health_set_match, STORE_MAIN,
              "name { ... }", "Tests that an answer to a health check must pass.", ),
+    ROW("resolver", CTX_UPSTREAM, ARGS1_MORE, set_resolver, STORE_SRV, struct upstream_srv, resolver,
+        INHERIT_SCALAR, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",
+        "Name servers for the names of this group's servers; http's if there is none here.", ),
+    SRV_ROW("resolver_timeout", ARGS1, conf_set_ms, resolver_timeout_ms, "30s", "time",
+            "How long they may take to answer."),
+    ROW("upstream_resolve_failure", CTX_HTTP | CTX_UPSTREAM, ARGS1, conf_set_enum, STORE_SRV,
+        struct upstream_srv, resolve_failure, INHERIT_SCALAR, "warn", "warn | emerg",
+        "What becomes of a server whose name does not resolve when the configuration is read: it is "
+        "missing until the resolver, if there is one, finds it; or the configuration is refused.",
+        .extra = resolve_failures),
     SRV_ROW("keepalive", ARGS12, set_keepalive, keepalive, "32 local", "connections [local]",
             "Idle connections to servers that each worker keeps; local: each for one location."),
     SRV_ROW("keepalive_requests", ARGS1, conf_set_num, keepalive_requests, "1000", "number",

@@ -18,7 +18,7 @@ static uint64_t first_ms(const struct probe *p, unsigned number, unsigned count)
     uint64_t now_ms = clock_ms(), step_ms = MIN(hc->interval_ms / count, SPREAD_MS), last_ms;
     bool awaited;
 
-    last_ms = shared_check_started(p->prober->group, p->check_index, p->peer->index, &awaited);
+    last_ms = shared_check_started(p->prober->group, p->check_index, p->peer, &awaited);
     if (awaited || last_ms == 0)
         return number * step_ms;
     return last_ms + hc->interval_ms > now_ms
@@ -29,18 +29,23 @@ static uint64_t first_ms(const struct probe *p, unsigned number, unsigned count)
 static void start_probes(struct prober *prober)
 {
     struct upstream *g = prober->group;
-    unsigned n = 0;
+    unsigned n = 0, count = g->count;
 
-    prober->count = g->health->count * g->count;
-    prober->probes = mem_zalloc(prober->count * sizeof(*prober->probes));
+    prober->probes = mem_zalloc(MAX(g->health->count * count, 1) * sizeof(*prober->probes));
+    prober->generation = g->generation;
     for (unsigned c = 0; c < g->health->count; c++) {
-        for (unsigned i = 0; i < g->count; i++) {
-            struct probe *p = &prober->probes[n++];
+        for (unsigned i = 0; i < count; i++) {
+            struct peer *peer = g->peers[i];
+            struct probe *p = &prober->probes[n];
 
-            probe_init(p, prober, c, &g->peers[i]);
-            timer_set(&p->timer, first_ms(p, i, g->count));
+            if (peer == NULL || peer->gone || peer->resolves)
+                continue;
+            n++;
+            probe_init(p, prober, c, peer);
+            timer_set(&p->timer, first_ms(p, i, count));
         }
     }
+    prober->count = n;
     log_debug(log_main, "this worker checks the servers of upstream \"%.*s\"", STR_ARG(g->name));
 }
 
@@ -65,6 +70,17 @@ static void look(struct timer *timer)
         stop_probes(
             prober); /* this worker was silent for so long that another one has taken over */
     timer_set(&prober->timer, LOOK_MS);
+}
+
+void health_renew(struct upstream *g)
+{
+    struct prober *prober = g->health != NULL ? g->health->prober : NULL;
+
+    if (prober == NULL || prober->probes == NULL || prober->generation == g->generation)
+        return;
+    /* What is under way is asked again; when each server was asked last is known. */
+    stop_probes(prober);
+    start_probes(prober);
 }
 
 void health_start(struct upstream *g)

@@ -46,6 +46,7 @@ struct prober {
     struct timer timer;   /* to look whether there is a prober */
     struct probe *probes; /* NULL: this worker is not the prober */
     unsigned count;
+    uint32_t generation;  /* of the group's servers that the probes are of */
 };
 
 /* Of zeroed memory: one check of one server. The first one is due when the caller has set the timer. */

@@ -72,7 +72,7 @@ static void schedule(struct probe *p)
 static void probe_end(struct probe *p, bool passed, bool keep)
 {
     enum health_change change =
-        shared_check_end(p->prober->group, p->check_index, p->peer->index, passed);
+        shared_check_end(p->prober->group, p->check_index, p->peer, passed);
 
     if (change == HEALTH_SICK)
         log_warn(&p->log, 0, "peer is unhealthy");
@@ -510,7 +510,7 @@ static void probe_connect(struct probe *p)
 static void probe_begin(struct probe *p)
 {
     p->started_us = clock_us();
-    if (!shared_check_begin(p->prober->group, p->check_index, p->peer->index)) {
+    if (!shared_check_begin(p->prober->group, p->check_index, p->peer)) {
         close_conn(p);
         schedule(p);
         return;

@@ -3,6 +3,7 @@
 #ifndef MODULES_UPSTREAM_INTERNAL_H
 #define MODULES_UPSTREAM_INTERNAL_H
 
+#include "core/zone/zone.h"
 #include "modules/upstream/upstream.h"
 
 extern unsigned upstream_slot;
@@ -45,6 +46,9 @@ bool queue_enter(struct exchange *x);
 void queue_leave(struct exchange *x);
 /* A connection was given back in this worker. */
 void queue_wake(struct upstream_queue *q);
+/* How many wait; may wait in each worker. */
+unsigned queue_length(const struct upstream_queue *q);
+unsigned queue_max(const struct upstream_queue *q);
 /* The worker ends. */
 void queue_stop(struct upstream *g);
 
@@ -100,11 +104,25 @@ conf_setter health_set_check;
 /* Once all groups are known. 0, or -1: reported. */
 int health_configure(struct conf *cf);
 
-/* health.c: the checks. */
+/* health.c: the checks. Servers have come or gone: checks of those that have are no more. */
+void health_renew(struct upstream *g);
 /* In a worker. */
 void health_start(struct upstream *g);
 /* No more of them. May be called again. */
 void health_stop(struct upstream *g);
+
+/* groups.c: the tables that a method and sticky make of the servers. */
+void upstream_build(struct arena *arena, struct upstream *g);
+
+/* state_file.c */
+/* The text of a state file for the servers of the configuration, as a number. */
+uint64_t state_hash(struct arena *arena, const struct upstream *g);
+
+/* names.c: names that are resolved while the group serves. */
+/* In a worker. */
+void names_start(struct upstream *g);
+/* No more of it. May be called again. */
+void names_stop(struct upstream *g);
 
 /* sticky.c */
 conf_setter sticky_set;
@@ -116,7 +134,7 @@ unsigned sticky_find(const struct upstream *g, struct req *r);
 void sticky_head(struct exchange *x);
 void sticky_done(struct exchange *x);
 
-/* shared.c */
+/* shared.c, shared_local.c, shared_checks.c */
 /* The groups of a zone: data of its specification. */
 struct shared_groups {
     struct upstream *first;
@@ -127,8 +145,51 @@ uint64_t shared_mix(uint64_t h, struct str s);
 #define SHARED_MIX_START UINT64_C(0xcbf29ce484222325)
 /* Who a server is, by its address and how it was written. */
 uint64_t shared_peer_id(const struct peer *p);
+/* A zone for a group that has none and whose servers change nevertheless. 0, or -1: reported. */
+int shared_private_zone(struct conf *cf, struct upstream *g);
 /* In a worker that starts: the group's numbers are those in its zone. */
 void shared_attach(struct upstream *g);
+/* The worker ends; requests may still have to be cut off. */
+void shared_stop(struct upstream *g);
+/* And when the configuration goes (a struct upstream). */
+void shared_free(void *arg);
+/* With the lock held: a server was chosen; an attempt was judged: it failed, the server is out for a while now. */
+void shared_selected(struct upstream *g, unsigned i);
+void shared_judged(struct upstream *g, unsigned i, bool failed, bool out);
+/* How many kept-alive connections, and waiting requests, this worker has is in the zone for all to see. */
+void shared_publish(struct upstream *g);
+static inline void shared_publish_idle(struct upstream *g)
+{
+    if (g->zone != NULL)
+        shared_publish(g);
+}
+/* A request was turned away. */
+void shared_queue_overflow(struct upstream *g);
+/* With the lock held: what this worker knows of the servers is brought up to date. */
+void shared_refresh(struct upstream *g);
+/* Without it: that, and the tables that are made from it. */
+void shared_look(struct upstream *g);
+static inline void upstream_look(struct upstream *g)
+{
+    uint32_t live = __atomic_load_n(g->live, __ATOMIC_RELAXED);
+
+    if (unlikely(live != g->generation || live != g->table_generation))
+        shared_look(g);
+}
+/* Around all uses of g->view that are more than a glance. */
+static inline void upstream_lock(struct upstream *g)
+{
+    if (g->zone == NULL)
+        return;
+    zone_lock(g->zone);
+    if (unlikely(*g->live != g->generation))
+        shared_refresh(g);
+}
+static inline void upstream_unlock(const struct upstream *g)
+{
+    if (g->zone != NULL)
+        zone_unlock(g->zone);
+}
 /*
  * Active checks: one worker of all, the prober, makes them. Whether it is this one, which it becomes where there is none. To be
  * asked every second: who does not is taken to be stuck, and another one takes over. When a worker ends, in whatever way, it no
@@ -137,12 +198,14 @@ void shared_attach(struct upstream *g);
 bool shared_prober_take(struct upstream *g);
 void shared_prober_leave(struct upstream *g);
 /* When a check of a server was last begun, by whomever; 0: never. And whether requests wait for it. */
-uint64_t shared_check_started(struct upstream *g, unsigned check, unsigned peer, bool *awaited);
-/* Begins one; false: the server is marked "down", or this worker is not the prober any more. */
-bool shared_check_begin(struct upstream *g, unsigned check, unsigned peer);
+uint64_t shared_check_started(struct upstream *g, unsigned check, const struct peer *peer,
+                              bool *awaited);
+/* Begins one; false: the server is marked "down", or has gone, or this worker is not the prober any more. */
+bool shared_check_begin(struct upstream *g, unsigned check, const struct peer *peer);
 enum health_change { HEALTH_SAME, HEALTH_SICK, HEALTH_WELL };
 /* How it ended, and what that means for the server. */
-enum health_change shared_check_end(struct upstream *g, unsigned check, unsigned peer, bool passed);
+enum health_change shared_check_end(struct upstream *g, unsigned check, const struct peer *peer,
+                                    bool passed);
 
 /* pool.c: connections to servers. */
 struct upconn {

@@ -280,7 +280,7 @@ void peers_timed(struct peer_view *v, unsigned i, float ms)
  * What smooth round robin would have made of the numbers while servers simply took turns: those whose turn was have paid
  * for all, all have gained. And whether failures are over that had lowered weights.
  */
-static void settle(struct peer_view *v)
+void peers_settle(struct peer_view *v)
 {
     struct peer_set *set = v->set;
     int32_t primary = 0, before = 0;
@@ -390,13 +390,13 @@ static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v
 
 unsigned peers_smooth(struct peer_view *v, uint32_t want)
 {
-    settle(v);
+    peers_settle(v);
     return choose(v, want, SCORE_NONE);
 }
 
 unsigned peers_least(struct peer_view *v, uint32_t want)
 {
-    settle(v);
+    peers_settle(v);
     return want == 0 && v->set->uniform && v->set->slowing == 0
                ? choose(v, want, SCORE_CONNS)
                                         : choose(v, want, SCORE_CONNS_PER_WEIGHT);
@@ -404,7 +404,7 @@ unsigned peers_least(struct peer_view *v, uint32_t want)
 
 unsigned peers_fastest(struct peer_view *v, uint32_t want)
 {
-    settle(v);
+    peers_settle(v);
     return choose(v, want, SCORE_TIME);
 }
 

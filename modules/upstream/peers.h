@@ -21,6 +21,7 @@ enum {
     PEER_BACKUP = 32, /* asked when no other server can be */
     PEER_SICK = 64,   /* an active health check has failed */
     PEER_UNCHECKED = 128, /* a mandatory health check has not ended yet */
+    PEER_GONE = 256,  /* no server is in this place (any more); always with PEER_BACKUP, so that no pass over the primary ones counts it */
 };
 
 #define PEERS_NONE UINT32_MAX
@@ -43,10 +44,13 @@ struct peer_record {
     uint32_t unhealthy;      /* how often active checks found it sick */
     uint64_t checks, failed_checks; /* active ones */
     bool last_passed;        /* the last of them */
+    uint32_t state;          /* of a name that is resolved at run time: what its addresses get, */
+    int32_t weight;          /* as it has no place in the arrays itself */
 };
 
 struct peer_set {
-    uint32_t capacity, count;
+    uint32_t capacity, count; /* count: places, those without a server included */
+    uint32_t gone;           /* places without a server */
     uint32_t primary_live, backup_live; /* without PEER_DOWN */
     uint32_t broken;         /* with PEER_BROKEN */
     uint32_t conns;          /* of all servers */
@@ -82,6 +86,12 @@ void peers_map(struct peer_view *v, void *memory);
 unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
                    const struct peer_record *record);
 
+/* The only server of its group: never taken out for failures. */
+static inline bool peers_alone(const struct peer_view *v)
+{
+    return v->set->count - v->set->gone == 1;
+}
+
 /* Whether a client that is bound to the server can be served by it. */
 static inline bool peers_serves(const struct peer_view *v, unsigned i)
 {
@@ -106,6 +116,8 @@ void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, u
 void peers_count(struct peer_view *v, unsigned i, int64_t n);
 /* After somebody died in the midst of a change: no connections, nobody's turn, sums made anew. */
 void peers_reset(struct peer_view *v);
+/* `current` is what it would be without turns: before numbers change from outside. */
+void peers_settle(struct peer_view *v);
 /* Into the moving average of an answer's time. */
 void peers_timed(struct peer_view *v, unsigned i, float ms);
 
@@ -121,5 +133,24 @@ unsigned peers_turn(struct peer_view *v);
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
 unsigned peers_fastest(struct peer_view *v, uint32_t want);
+
+/* peers_edit.c: servers that come, change and go while others serve. After some of these, peers_recount. */
+
+/* A server in place i: the one behind the last (count < capacity), or one without server or connections. */
+void peers_place(struct peer_view *v, unsigned i, int32_t weight, uint32_t state,
+                 const struct peer_record *record);
+/* What `server` says of a server that is there. Of state: PEER_DOWN, PEER_DRAIN and PEER_BACKUP. */
+void peers_change(struct peer_view *v, unsigned i, int32_t weight, uint32_t state,
+                  const struct peer_record *record);
+/* No server any more: not chosen. Its connections are counted until they are over. */
+void peers_leave(struct peer_view *v, unsigned i);
+/* As peers_place says of it. */
+int32_t peers_weight(const struct peer_view *v, unsigned i);
+/* Weights are kept PEERS_SCALE times from now on, as slow starts need it. */
+void peers_rescale(struct peer_view *v);
+/* All sums anew. */
+void peers_recount(struct peer_view *v);
+/* All of a set into the empty memory of a larger one. */
+void peers_move(const struct peer_view *from, void *memory, unsigned capacity);
 
 #endif

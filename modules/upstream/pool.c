@@ -37,6 +37,7 @@ static void unlink_idle(struct upconn *u)
     list_remove(&u->link);
     list_remove(&u->peer_link);
     u->group->idle_count--;
+    shared_publish_idle(u->group);
 }
 
 void pool_close(struct upconn *u)
@@ -95,7 +96,7 @@ void pool_give(struct upconn *u)
     struct upstream *g = u->group;
 
     u->requests++;
-    if (g->keepalive.connections == 0 || (int64_t) u->requests >= g->keepalive_requests
+    if (g->keepalive.connections == 0 || u->peer->gone || (int64_t) u->requests >= g->keepalive_requests
         || clock_ms() - u->opened_ms > g->keepalive_time_ms || !is_quiet(u->conn)) {
         pool_close(u);
         return;
@@ -106,6 +107,7 @@ void pool_give(struct upconn *u)
     list_push_front(&g->idle, &u->link);
     list_push_front(&u->peer->idle, &u->peer_link);
     g->idle_count++;
+    shared_publish_idle(g);
     u->conn->handler = idle_event;
     u->conn->timer.fire = idle_timeout;
     timer_set(&u->conn->timer, g->keepalive_timeout_ms);

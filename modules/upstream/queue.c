@@ -6,7 +6,6 @@
  */
 #include "core/base/clock.h"
 #include "core/event/loop.h"
-#include "core/zone/zone.h"
 #include "modules/upstream/internal.h"
 
 #define LOOK_MS 10
@@ -27,16 +26,14 @@ static bool look(struct upstream *g, bool *full)
     bool free = false;
 
     *full = false;
-    if (g->zone != NULL)
-        zone_lock(g->zone);
+    upstream_lock(g);
     for (unsigned i = 0; i < v->set->count && !free; i++) {
         uint32_t state = v->state[i] & ~(uint32_t) PEER_BACKUP;
 
         free = state == 0;
         *full |= state == PEER_FULL;
     }
-    if (g->zone != NULL)
-        zone_unlock(g->zone);
+    upstream_unlock(g);
     return free;
 }
 
@@ -67,6 +64,7 @@ void queue_leave(struct exchange *x)
     list_remove(&x->queue_link);
     x->queue_us += (int64_t) (clock_ms() - x->queued_ms) * 1000;
     q->count--;
+    shared_publish_idle(q->group);
 }
 
 /* Those who can go on do, as many as were waiting when it began. */
@@ -109,11 +107,14 @@ bool queue_enter(struct exchange *x)
         return false;
     if (q->count >= q->max) {
         log_error(&x->req->log, 0, "the queue of upstream \"%.*s\" is full", STR_ARG(x->group->name));
+        if (q->group->zone != NULL)
+            shared_queue_overflow(q->group);
         return false;
     }
     x->queued_ms = clock_ms();
     list_push_back(&q->waiting, &x->queue_link);
     q->count++;
+    shared_publish_idle(q->group);
     if (q->count == 1)
         arm(q);
     return true;
@@ -123,6 +124,16 @@ void queue_wake(struct upstream_queue *q)
 {
     if (q->count > 0)
         loop_later(&q->later);
+}
+
+unsigned queue_length(const struct upstream_queue *q)
+{
+    return q->count;
+}
+
+unsigned queue_max(const struct upstream_queue *q)
+{
+    return q->max;
 }
 
 void queue_stop(struct upstream *g)

@@ -6,54 +6,16 @@
  * are made anew. Called by groups.c when a configuration is read, and by the zone.
  *
  * A group whose servers a reload changes gets new numbers, that begin with what is known of the servers that stay; the old ones go when
- * the last worker that uses them has gone.
+ * the last worker that uses them has gone. What becomes of servers that were changed while they served: with a `state` file they stay, for
+ * the file, which is what a reload reads, says the same as the zone. Without one a reload goes back to the `server`
+ * lines, as in NGINX Plus, whose manual says of `state` that it is what keeps the state of a group; it is thus that a
+ * configuration file means what it says. The old workers go on with the servers that they had.
  */
-#include "core/base/clock.h"
 #include "core/config/resource.h"
-#include "modules/upstream/internal.h"
+#include "modules/upstream/shared.h"
 
-/* A prober that has not shown itself for so long is stopped or stuck. */
-#define PROBER_SILENT_MS 5000
-
-/* In the zone. ids and the peer_set follow in allocations of their own. */
-struct zone_group {
-    zone_off_t next;
-    zone_off_t set;
-    zone_off_t ids;      /* uint64_t for each server: who it is */
-    zone_off_t checks;   /* struct peer_check: for each check one for each server; 0: there are none */
-    zone_off_t prober;   /* struct held of the worker that makes the checks; 0: nobody does */
-    uint64_t prober_ms;  /* when it last showed that it is there, on the monotonic clock */
-    uint64_t name;       /* hash of the group's name */
-    uint64_t identity;   /* hash of everything that its `server` lines say */
-    uint32_t count;
-    uint32_t check_count;
-    uint32_t users;      /* workers: derived from the slots */
-    uint32_t current;    /* of the configuration in force */
-};
-
-/* What one active check has found out about one server. */
-struct peer_check {
-    uint64_t id;         /* of the check */
-    uint64_t started_ms; /* the last one, on the monotonic clock; 0: none */
-    uint32_t fails, passes; /* one after the other */
-    bool sick;
-    bool unchecked;      /* mandatory, and none has ended yet */
-};
-
-struct zone_root {
-    zone_off_t groups;
-};
-
-/* A worker's connections to the servers of one group. */
-struct held {
-    zone_off_t next;
-    zone_off_t group;
-    uint32_t conns[];
-};
-
-struct slot {
-    zone_off_t held;
-};
+/* Who has an office and has not shown himself for so long is stopped or stuck. */
+#define OFFICE_SILENT_MS 5000
 
 /* Identity ----------------------------------------------------------------------------------------- */
 
@@ -74,27 +36,40 @@ uint64_t shared_mix(uint64_t h, struct str s)
 
 uint64_t shared_peer_id(const struct peer *p)
 {
-    return shared_mix(shared_mix(SHARED_MIX_START, p->server), p->name);
+    uint64_t h = shared_mix(shared_mix(SHARED_MIX_START, p->server), p->name);
+
+    return p->service.len > 0 ? shared_mix(h, p->service) : h;
 }
 
-static uint64_t group_identity(const struct upstream *g)
+/* What besides its servers a group's numbers depend on. */
+static uint64_t group_frame(const struct upstream *g)
 {
-    const struct peer_view *v = &g->own;
-    uint64_t h = SHARED_MIX_START;
+    uint64_t h = shared_mix(SHARED_MIX_START, g->state);
 
-    for (unsigned i = 0; i < g->count; i++) {
-        const struct peer_record *rec = &v->records[i];
-        int64_t numbers[] = { v->weight[i], v->state[i] & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP), rec->max_fails,
-                              (int64_t) rec->fail_timeout_s, rec->max_conns,
-                              (int64_t) rec->slow_start_s };
-
-        h = mix(mix(h, &g->peers[i].id, sizeof(uint64_t)), numbers, sizeof(numbers));
-    }
     if (g->health == NULL)
         return h;
     for (unsigned c = 0; c < g->health->count; c++)
         h = mix(h, &g->health->checks[c]->id, sizeof(uint64_t));
     return mix(h, &g->health->epoch, sizeof(uint64_t));
+}
+
+static uint64_t group_identity(const struct upstream *g)
+{
+    const struct peer_view *v = &g->own;
+    uint64_t h = group_frame(g);
+
+    for (unsigned i = 0; i < g->count; i++) {
+        const struct peer_record *rec = &v->records[i];
+        const struct peer *p = g->peers[i];
+        int64_t numbers[] = { p->resolves ? rec->weight : v->weight[i],
+                              (p->resolves ? rec->state : v->state[i])
+                                  & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP),
+                              rec->max_fails, (int64_t) rec->fail_timeout_s, rec->max_conns,
+                              (int64_t) rec->slow_start_s, p->resolves };
+
+        h = shared_mix(mix(mix(h, &p->id, sizeof(uint64_t)), numbers, sizeof(numbers)), p->route);
+    }
+    return h;
 }
 
 /* Groups of a zone ------------------------------------------------------------------------------------ */
@@ -104,111 +79,157 @@ static struct zone_root *root_of(struct zone *zone)
     return zone_at(zone, zone_root(zone));
 }
 
-static struct zone_group *first_group(struct zone *zone)
+struct zone_group *shared_first(struct zone *zone)
 {
     return zone_at(zone, root_of(zone)->groups);
 }
 
-static struct zone_group *next_group(struct zone *zone, const struct zone_group *zg)
+struct zone_group *shared_next_group(struct zone *zone, const struct zone_group *zg)
 {
     return zone_at(zone, zg->next);
 }
 
-static struct zone_group *find(struct zone *zone, const struct upstream *g, bool same_servers)
+static uint64_t group_name(const struct upstream *g)
 {
-    uint64_t name = shared_mix(SHARED_MIX_START, g->name);
-    uint64_t identity = group_identity(g);
+    return shared_mix(SHARED_MIX_START, g->name);
+}
 
-    for (struct zone_group *zg = first_group(zone); zg != NULL; zg = next_group(zone, zg)) {
-        if (zg->name == name && (same_servers ? zg->identity == identity : zg->current))
+/* The group of that name that is in force, or NULL. */
+static struct zone_group *find_current(struct zone *zone, const struct upstream *g)
+{
+    struct zone_group *zg = shared_first(zone);
+
+    while (zg != NULL && !(zg->current && zg->name == group_name(g)))
+        zg = shared_next_group(zone, zg);
+    return zg;
+}
+
+/* Whether what was read from the state file was written there by somebody who has the group in this zone. */
+static bool is_ours(const struct zone_group *zg, const struct upstream *g)
+{
+    for (unsigned i = 0; i < STATE_HASHES; i++) {
+        if (zg->state_hashes[i] == g->state_hash)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Numbers that are there for a group of the configuration: those that it has taken before, or those of the same servers.
+ * With a state file the zone is newer than what was read, unless somebody else has written the file.
+ */
+static struct zone_group *find(struct zone *zone, const struct upstream *g)
+{
+    uint64_t name = group_name(g), identity = group_identity(g), frame = group_frame(g);
+
+    for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg)) {
+        if (zg->name == name && zone_off(zone, zg) == g->zone_group)
+            return zg;
+    }
+    for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg)) {
+        if (zg->name != name)
+            continue;
+        if (g->state.len > 0 ? zg->current && zg->frame == frame && is_ours(zg, g)
+                             : zg->identity == identity && !zg->edited)
             return zg;
     }
     return NULL;
 }
 
-static void view_of(struct zone *zone, const struct zone_group *zg, struct peer_view *v)
+void shared_view(struct zone *zone, const struct zone_group *zg, struct peer_view *v)
 {
-    peers_map(v, zone_at(zone, zg->set));
-}
-
-/* Active checks in the zone ------------------------------------------------------------------------------ */
-
-static struct peer_check *check_at(struct zone *zone, const struct zone_group *zg, unsigned c, unsigned i)
-{
-    struct peer_check *all = zone_at(zone, zg->checks);
-
-    return &all[(size_t) c * zg->count + i];
-}
-
-/* What all checks together say of a server. */
-static uint32_t checked_state(struct zone *zone, const struct zone_group *zg, unsigned i)
-{
-    uint32_t state = 0;
-
-    for (unsigned c = 0; c < zg->check_count; c++) {
-        const struct peer_check *pc = check_at(zone, zg, c, i);
-
-        state |= (pc->sick ? PEER_SICK : 0) | (pc->unchecked ? PEER_UNCHECKED : 0);
-    }
-    return state;
-}
-
-/* As a server is that nobody has checked. */
-static void init_checks(struct zone *zone, struct zone_group *zg, const struct health *health)
-{
-    for (unsigned c = 0; c < zg->check_count; c++) {
-        for (unsigned i = 0; i < zg->count; i++)
-            *check_at(zone, zg, c, i) = (struct peer_check){ .id = health->checks[c]->id,
-                                                             .unchecked = health->checks[c]->mandatory };
-    }
-}
-
-/* What the same checks have found out about server k of another group. */
-static void copy_checks(struct zone *zone, const struct zone_group *zg, unsigned i,
-                        const struct zone_group *old, unsigned k, const struct health *health)
-{
-    for (unsigned c = 0; c < zg->check_count; c++) {
-        struct peer_check *to = check_at(zone, zg, c, i);
-
-        if (health->checks[c]->mandatory && !health->checks[c]->persistent)
-            continue;
-        for (unsigned o = 0; o < old->check_count; o++) {
-            const struct peer_check *from = check_at(zone, old, o, k);
-
-            if (from->id == to->id)
-                *to = *from;
-        }
-    }
-}
-
-/* The states that follow from what the checks say. */
-static void settle_checks(struct zone *zone, const struct zone_group *zg, struct peer_view *v)
-{
-    for (unsigned i = 0; i < zg->count; i++)
-        peers_checked(v, i, checked_state(zone, zg, i), clock_ms() / 1000);
+    peers_map(v, zone_at(zone, places_of(zone, zg)->set));
 }
 
 /* Taking over ------------------------------------------------------------------------------------------- */
 
-/* What is known of servers that were there before. Their connections stay with those who hold them. */
-static void take_over(struct zone *zone, const struct zone_group *old, const struct zone_group *zg,
-                      const struct health *health)
+/* The place of the same server, or PEERS_NONE. */
+static unsigned same_server(struct zone *zone, const struct zone_group *old, const struct zone_server *s)
 {
-    const uint64_t *old_ids = zone_at(zone, old->ids), *ids = zone_at(zone, zg->ids);
+    unsigned count = ((struct peer_set *) zone_at(zone, places_of(zone, old)->set))->count;
+
+    for (unsigned k = 0; k < count; k++) {
+        const struct zone_server *o = shared_server(zone, old, k);
+
+        if (o->kind == s->kind && o->who == s->who)
+            return k;
+    }
+    return PEERS_NONE;
+}
+
+static bool has_addresses(struct zone *zone, const struct zone_group *zg, uint32_t number, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct zone_server *s = shared_server(zone, zg, i);
+
+        if (s->kind == PLACE_SERVER && s->parent == number)
+            return true;
+    }
+    return false;
+}
+
+/* The addresses that a name had resolved to serve until it is asked for again. 0 or -1. */
+static int take_addresses(struct zone *zone, const struct zone_group *old, unsigned k,
+                          struct zone_group *zg, unsigned i, const struct health *health)
+{
+    uint32_t was = shared_server(zone, old, k)->number, is = shared_server(zone, zg, i)->number;
+    struct peer_view v;
+    struct place name;
+
+    shared_view(zone, old, &v);
+    shared_read(zone, zg, i, &name);
+    for (unsigned n = 0; n < v.set->count; n++) {
+        const struct zone_server *o = shared_server(zone, old, n);
+        struct place p;
+        struct addr addr;
+
+        if (o->kind != PLACE_SERVER || o->parent != was)
+            continue;
+        shared_read(zone, old, n, &p);
+        addr.len = o->addr_len;
+        memcpy(&addr.ss, zone_at(zone, o->data), o->addr_len);
+        p.text.addr = &addr;
+        p.text.route = name.text.route;
+        p.parent = is;
+        p.record = name.record;
+        if (name.text.service.len == 0) {
+            p.weight = name.weight;
+            p.state = name.state;
+        }
+        if (shared_place(zone, zg, health, &p) == PEERS_NONE)
+            return -1;
+    }
+    return 0;
+}
+
+/* What is known of servers that were there before. Their connections stay with those who hold them. 0 or -1. */
+static int take_over(struct zone *zone, const struct zone_group *old, struct zone_group *zg,
+                     const struct health *health)
+{
     struct peer_view from, to;
 
-    view_of(zone, old, &from);
-    view_of(zone, zg, &to);
-    for (unsigned i = 0; i < zg->count; i++) {
-        unsigned k = 0;
+    shared_view(zone, zg, &to);
+    for (unsigned i = 0, n = to.set->count; i < n; i++) {
+        const struct zone_server *s = shared_server(zone, zg, i);
+        unsigned k = s->kind == PLACE_NAME && !has_addresses(zone, zg, s->number, n)
+                         ? same_server(zone, old, s) : PEERS_NONE;
 
-        while (k < old->count && old_ids[k] != ids[i])
-            k++;
-        if (k == old->count)
+        if (k != PEERS_NONE && take_addresses(zone, old, k, zg, i, health) != 0)
+            return -1;
+    }
+    shared_view(zone, old, &from);
+    shared_view(zone, zg, &to);
+    for (unsigned i = 0; i < to.set->count; i++) {
+        struct zone_server *s = shared_server(zone, zg, i);
+        unsigned k = s->kind == PLACE_SERVER ? same_server(zone, old, s) : PEERS_NONE;
+
+        if (k == PEERS_NONE)
             continue;
         peers_copy(&to, i, &from, k);
-        copy_checks(zone, zg, i, old, k, health);
+        s->stats = shared_server(zone, old, k)->stats;
+        shared_checks_copy(zone, zg, i, old, k, health);
     }
+    return 0;
 }
 
 static void free_group(struct zone *zone, struct zone_group *zg)
@@ -221,46 +242,91 @@ static void free_group(struct zone *zone, struct zone_group *zg)
             break;
         }
     }
-    zone_free(zone, zone_at(zone, zg->checks));
-    zone_free(zone, zone_at(zone, zg->ids));
-    zone_free(zone, zone_at(zone, zg->set));
+    shared_places_free(zone, zg);
     zone_free(zone, zg);
+}
+
+/* The servers of the configuration. 0 or -1. */
+static int place_own(struct zone *zone, struct zone_group *zg, const struct upstream *g)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        const struct peer *peer = g->peers[i];
+        struct place p = {
+            .kind = peer->resolves ? PLACE_NAME : PLACE_SERVER,
+            .parent = peer->parent == PEERS_NONE ? UPSTREAM_NO_PARENT : peer->parent,
+            .text = { peer->name, peer->server, peer->route, peer->service,
+                      peer->resolves ? NULL : &peer->addr },
+            .weight = peer->resolves ? g->own.records[i].weight : peers_weight(&g->own, i),
+            .state = peer->resolves ? g->own.records[i].state : g->own.state[i],
+            .record = g->own.records[i],
+        };
+
+        /* Numbers begin with 0, so that a parent's number is its index. */
+        if (shared_place(zone, zg, g->health, &p) == PEERS_NONE)
+            return -1;
+    }
+    return 0;
+}
+
+/* Those of another group, as they were told to be last. 0 or -1. */
+static int place_old(struct zone *zone, struct zone_group *zg, const struct zone_group *old,
+                     const struct health *health)
+{
+    struct peer_view v;
+
+    shared_view(zone, old, &v);
+    for (unsigned i = 0; i < v.set->count; i++) {
+        const struct zone_server *s = shared_server(zone, old, i);
+        struct addr addr = { .len = s->addr_len };
+        struct place p;
+
+        if (s->kind == PLACE_FREE || s->parent != UPSTREAM_NO_PARENT)
+            continue;
+        shared_read(zone, old, i, &p);
+        memcpy(&addr.ss, zone_at(zone, s->data), s->addr_len);
+        p.text.addr = s->kind == PLACE_NAME ? NULL : &addr;
+        p.record = (struct peer_record){ .max_fails = p.record.max_fails,
+                                         .fail_timeout_s = p.record.fail_timeout_s,
+                                         .max_conns = p.record.max_conns,
+                                         .slow_start_s = p.record.slow_start_s };
+        if (shared_place(zone, zg, health, &p) == PEERS_NONE)
+            return -1;
+    }
+    return 0;
 }
 
 /* Numbers for a group of the configuration. NULL: the zone is full. */
 static struct zone_group *make(struct zone *zone, const struct upstream *g)
 {
-    struct zone_group *zg = zone_alloc(zone, sizeof(*zg)), *old = find(zone, g, false);
-    uint64_t *ids = zone_alloc(zone, g->count * sizeof(*ids));
-    void *set = zone_alloc(zone, peers_size(g->count));
-    unsigned check_count = g->health != NULL ? g->health->count : 0;
-    size_t checks_size = (size_t) check_count * g->count * sizeof(struct peer_check);
-    void *checks = checks_size > 0 ? zone_alloc(zone, checks_size) : NULL;
-    struct peer_view v;
+    struct zone_group *zg = zone_alloc(zone, sizeof(*zg)), *old = find_current(zone, g);
+    /* Changed since the file was read: by a worker of ours, whose word counts. */
+    bool newer = old != NULL && g->state.len > 0 && is_ours(old, g)
+                 && old->state_hashes[old->state_last] != g->state_hash;
+    int rc;
 
-    if (zg == NULL || ids == NULL || set == NULL || (checks == NULL && checks_size > 0)) {
-        zone_free(zone, checks);
-        zone_free(zone, set);
-        zone_free(zone, ids);
+    if (zg == NULL)
+        return NULL;
+    zg->name = group_name(g);
+    zg->identity = group_identity(g);
+    zg->frame = group_frame(g);
+    zg->check_count = g->health != NULL ? g->health->count : 0;
+    if (newer)
+        memcpy(zg->state_hashes, old->state_hashes, sizeof(zg->state_hashes));
+    else
+        zg->state_hashes[0] = g->state_hash;
+    zg->state_last = newer ? old->state_last : 0;
+    zg->next = root_of(zone)->groups;
+    rc = shared_places_init(zone, zg, g->count, g->own.set->scale);
+    if (rc == 0)
+        rc = newer ? place_old(zone, zg, old, g->health) : place_own(zone, zg, g);
+    if (rc == 0 && old != NULL)
+        rc = take_over(zone, old, zg, g->health);
+    if (rc != 0) {
+        shared_places_free(zone, zg);
         zone_free(zone, zg);
         return NULL;
     }
-    memcpy(set, g->own.set, peers_size(g->count));
-    for (unsigned i = 0; i < g->count; i++)
-        ids[i] = g->peers[i].id;
-    zg->set = zone_off(zone, set);
-    zg->ids = zone_off(zone, ids);
-    zg->name = shared_mix(SHARED_MIX_START, g->name);
-    zg->identity = group_identity(g);
-    zg->count = g->count;
-    zg->checks = checks != NULL ? zone_off(zone, checks) : 0;
-    zg->check_count = check_count;
-    init_checks(zone, zg, g->health);
-    if (old != NULL)
-        take_over(zone, old, zg, g->health);
-    view_of(zone, zg, &v);
-    settle_checks(zone, zg, &v);
-    zg->next = root_of(zone)->groups;
+    shared_changed(zone, zg);
     root_of(zone)->groups = zone_off(zone, zg);
     return zg;
 }
@@ -268,8 +334,8 @@ static struct zone_group *make(struct zone *zone, const struct upstream *g)
 /* Groups that no configuration names and no worker uses. */
 static void sweep(struct zone *zone)
 {
-    for (struct zone_group *zg = first_group(zone), *next; zg != NULL; zg = next) {
-        next = next_group(zone, zg);
+    for (struct zone_group *zg = shared_first(zone), *next; zg != NULL; zg = next) {
+        next = shared_next_group(zone, zg);
         if (!zg->current && zg->users == 0)
             free_group(zone, zg);
     }
@@ -277,18 +343,24 @@ static void sweep(struct zone *zone)
 
 static int zone_take_groups(struct zone *zone, const struct shared_groups *groups)
 {
-    for (const struct upstream *g = groups->first; g != NULL; g = g->next_shared) {
-        if (find(zone, g, true) != NULL || make(zone, g) != NULL)
+    for (struct upstream *g = groups->first; g != NULL; g = g->next_shared) {
+        struct zone_group *zg = find(zone, g);
+
+        if (zg == NULL)
+            zg = make(zone, g);
+        if (zg != NULL) {
+            g->zone_group = zone_off(zone, zg);
             continue;
+        }
         log_emerg(log_main, 0, "no memory in zone \"%.*s\" for upstream \"%.*s\": make it larger",
                   STR_ARG(zone_name(zone)), STR_ARG(g->name));
         sweep(zone); /* what was made for this configuration */
         return -1;
     }
-    for (struct zone_group *zg = first_group(zone); zg != NULL; zg = next_group(zone, zg))
+    for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg))
         zg->current = 0;
     for (const struct upstream *g = groups->first; g != NULL; g = g->next_shared)
-        find(zone, g, true)->current = 1;
+        find(zone, g)->current = 1;
     sweep(zone);
     return 0;
 }
@@ -314,25 +386,42 @@ static int zone_adopt_groups(struct zone *zone, void *data)
 static void count_held(struct zone *zone, const struct held *h, bool add)
 {
     struct zone_group *zg = zone_at(zone, h->group);
+    const uint32_t *conns = zone_at(zone, h->conns);
     struct peer_view v;
 
-    view_of(zone, zg, &v);
+    shared_view(zone, zg, &v);
     zg->users += add ? 1 : UINT32_MAX;
-    if (!add && zg->prober == zone_off(zone, h))
-        zg->prober = 0;
-    for (unsigned i = 0; i < zg->count; i++)
-        peers_count(&v, i, add ? (int64_t) h->conns[i] : -(int64_t) h->conns[i]);
+    if (!add && zg->prober.holder == zone_off(zone, h))
+        zg->prober.holder = 0;
+    if (!add && zg->asker.holder == zone_off(zone, h))
+        zg->asker.holder = 0;
+    for (unsigned i = 0; i < v.set->count && i < h->capacity; i++)
+        peers_count(&v, i, add ? (int64_t) conns[i] : -(int64_t) conns[i]);
+}
+
+/* A server that was on its way into its place, or out of it. */
+static void recover_places(struct zone *zone, const struct zone_group *zg, struct peer_view *v)
+{
+    for (unsigned i = 0; i < v->set->count; i++) {
+        const struct zone_server *s = shared_server(zone, zg, i);
+
+        if (s->kind == PLACE_FREE && !(v->state[i] & PEER_GONE))
+            peers_leave(v, i);
+        else if (s->kind == PLACE_SERVER)
+            shared_checks_settle(zone, zg, v, i);
+    }
 }
 
 static bool zone_recover(struct zone *zone)
 {
-    for (struct zone_group *zg = first_group(zone); zg != NULL; zg = next_group(zone, zg)) {
+    for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg)) {
         struct peer_view v;
 
-        view_of(zone, zg, &v);
-        settle_checks(zone, zg, &v);
+        shared_view(zone, zg, &v);
+        recover_places(zone, zg, &v);
         peers_reset(&v);
         zg->users = 0;
+        shared_changed(zone, zg);
     }
     for (unsigned w = 0; w < ZONE_WORKERS; w++) {
         const struct slot *slot = zone_slot(zone, w);
@@ -352,6 +441,7 @@ static void worker_gone(struct zone *zone, void *data)
     while ((h = zone_at(zone, slot->held)) != NULL) {
         slot->held = h->next;
         count_held(zone, h, false);
+        zone_free(zone, zone_at(zone, h->conns));
         zone_free(zone, h);
     }
     sweep(zone);
@@ -360,7 +450,7 @@ static void worker_gone(struct zone *zone, void *data)
 
 static const struct zone_kind upstream_zone = {
     .name = "upstream",
-    .version = 2,
+    .version = 3,
     .slot_size = sizeof(struct slot),
     .init = zone_init,
     .adopt = zone_adopt_groups,
@@ -370,13 +460,27 @@ static const struct zone_kind upstream_zone = {
 
 /* Configuration and workers ----------------------------------------------------------------------------- */
 
+/* A zone of its own, that nobody asked for, has room for a name's addresses. */
+#define PRIVATE_ZONE_SIZE (128 * 1024)
+
+static void join(struct conf *cf, struct upstream *g, struct res_zone *z)
+{
+    struct shared_groups *groups;
+
+    if (z->spec.data == NULL)
+        z->spec.data = ARENA_NEW(cf->arena, struct shared_groups);
+    groups = z->spec.data;
+    g->next_shared = groups->first;
+    groups->first = g;
+    g->zone_spec = z;
+}
+
 const char *shared_set_zone(struct conf *cf, void *field)
 {
     struct upstream *g = cf->level->object;
     const char *error = NULL;
     uint64_t size = 0;
     struct res_zone *z;
-    struct shared_groups *groups;
 
     (void) field;
     if (cf->args[1].len == 0)
@@ -390,151 +494,122 @@ const char *shared_set_zone(struct conf *cf, void *field)
     z = res_zone(cf, cf->args[1], (size_t) size, &upstream_zone, &error);
     if (z == NULL)
         return error;
-    if (z->spec.data == NULL)
-        z->spec.data = ARENA_NEW(cf->arena, struct shared_groups);
-    groups = z->spec.data;
-    g->next_shared = groups->first;
-    groups->first = g;
-    g->zone_spec = z;
+    join(cf, g, z);
     return NULL;
+}
+
+int shared_private_zone(struct conf *cf, struct upstream *g)
+{
+    const char *error = NULL;
+    struct res_zone *z = res_zone(cf, str_printf(cf->arena, "upstream \"%.*s\"", STR_ARG(g->name)),
+                                  PRIVATE_ZONE_SIZE, &upstream_zone, &error);
+
+    if (z == NULL) {
+        conf_error_at(cf, g->pos, "%s", error);
+        return -1;
+    }
+    join(cf, g, z);
+    return 0;
+}
+
+
+/* This worker's part in the group. NULL: the zone is full. */
+static struct held *hold(struct zone *zone, struct zone_group *zg)
+{
+    uint32_t capacity = places_of(zone, zg)->capacity;
+    struct held *h = zone_alloc(zone, sizeof(*h));
+    void *conns = h != NULL ? zone_alloc(zone, capacity * sizeof(uint32_t)) : NULL;
+    struct slot *slot = zone_my_slot(zone);
+
+    if (conns == NULL) {
+        zone_free(zone, h);
+        return NULL;
+    }
+    h->conns = zone_off(zone, conns);
+    h->capacity = capacity;
+    h->group = zone_off(zone, zg);
+    h->next = slot->held;
+    slot->held = zone_off(zone, h);
+    zg->users++;
+    return h;
 }
 
 void shared_attach(struct upstream *g)
 {
     struct zone *zone = g->zone_spec != NULL ? g->zone_spec->zone : NULL;
     struct zone_group *zg;
-    struct held *h;
+    struct held *h = NULL;
 
     if (zone == NULL)
         return;
     zone_lock(zone);
-    zg = find(zone, g, true);
-    if (zg != NULL) {
-        struct slot *slot = zone_my_slot(zone);
-
-        view_of(zone, zg, &g->view);
+    zg = find(zone, g);
+    if (zg != NULL)
+        h = hold(zone, zg);
+    if (h != NULL) {
         g->zone = zone;
         g->zone_group = zone_off(zone, zg);
-        h = zone_alloc(zone, sizeof(*h) + g->count * sizeof(h->conns[0]));
-        if (h != NULL) {
-            h->group = zone_off(zone, zg);
-            h->next = slot->held;
-            slot->held = zone_off(zone, h);
-            zg->users++;
-            g->view.held = h->conns;
-            g->zone_held = zone_off(zone, h);
-        }
+        g->zone_held = zone_off(zone, h);
+        g->live = &zg->generation;
+        shared_local_start(g);
     }
     zone_unlock(zone);
-    if (g->view.held == NULL)
+    if (h == NULL)
         log_alert(log_main, 0,
                   "no memory in zone \"%.*s\" for this worker's part of upstream \"%.*s\": make it larger",
                   STR_ARG(zone_name(zone)), STR_ARG(g->name));
+    else
+        upstream_look(g);
 }
 
-/* The prober ---------------------------------------------------------------------------------------------- */
-
-/* The group in its zone, locked. */
-static struct zone_group *lock_group(struct upstream *g)
+struct zone_group *shared_lock(struct upstream *g)
 {
-    zone_lock(g->zone);
+    upstream_lock(g);
     return zone_at(g->zone, g->zone_group);
 }
 
-static bool is_vacant(const struct zone_group *zg, zone_off_t prober)
-{
-    uint64_t seen_ms = __atomic_load_n(&zg->prober_ms, __ATOMIC_RELAXED), now_ms = clock_ms();
+/* Offices -------------------------------------------------------------------------------------------------- */
 
-    return prober == 0 || (now_ms > seen_ms && now_ms - seen_ms > PROBER_SILENT_MS);
+static struct zone_office *office_at(struct upstream *g, size_t office)
+{
+    return (struct zone_office *) (void *) ((char *) zone_at(g->zone, g->zone_group) + office);
 }
 
-bool shared_prober_take(struct upstream *g)
+static bool is_vacant(const struct zone_office *o, zone_off_t holder)
 {
-    struct zone_group *zg;
-    zone_off_t prober;
+    uint64_t seen_ms = __atomic_load_n(&o->seen_ms, __ATOMIC_RELAXED), now_ms = clock_ms();
+
+    return holder == 0 || (now_ms > seen_ms && now_ms - seen_ms > OFFICE_SILENT_MS);
+}
+
+bool shared_office_take(struct upstream *g, size_t office)
+{
+    struct zone_office *o;
+    zone_off_t holder;
 
     if (g->zone == NULL || g->zone_held == 0)
         return false;
-    zg = zone_at(g->zone, g->zone_group);
-    prober = __atomic_load_n(&zg->prober, __ATOMIC_RELAXED);
+    o = office_at(g, office);
+    holder = __atomic_load_n(&o->holder, __ATOMIC_RELAXED);
     /* Workers without the office look every second: not under the lock. */
-    if (prober != g->zone_held && !is_vacant(zg, prober))
+    if (holder != g->zone_held && !is_vacant(o, holder))
         return false;
     zone_lock(g->zone);
-    if (zg->prober != g->zone_held && is_vacant(zg, zg->prober))
-        zg->prober = g->zone_held;
-    prober = zg->prober;
-    if (prober == g->zone_held)
-        zg->prober_ms = clock_ms();
+    if (o->holder != g->zone_held && is_vacant(o, o->holder))
+        o->holder = g->zone_held;
+    holder = o->holder;
+    if (holder == g->zone_held)
+        o->seen_ms = clock_ms();
     zone_unlock(g->zone);
-    return prober == g->zone_held;
+    return holder == g->zone_held;
 }
 
-void shared_prober_leave(struct upstream *g)
+void shared_office_leave(struct upstream *g, size_t office)
 {
-    struct zone_group *zg = lock_group(g);
+    struct zone_office *o = office_at(g, office);
 
-    if (zg->prober == g->zone_held)
-        zg->prober = 0;
+    zone_lock(g->zone);
+    if (o->holder == g->zone_held)
+        o->holder = 0;
     zone_unlock(g->zone);
-}
-
-uint64_t shared_check_started(struct upstream *g, unsigned check, unsigned peer, bool *awaited)
-{
-    struct zone_group *zg = lock_group(g);
-    const struct peer_check *pc = check_at(g->zone, zg, check, peer);
-    uint64_t ms = pc->started_ms;
-
-    *awaited = pc->unchecked;
-    zone_unlock(g->zone);
-    return ms;
-}
-
-bool shared_check_begin(struct upstream *g, unsigned check, unsigned peer)
-{
-    struct zone_group *zg = lock_group(g);
-    bool go = zg->prober == g->zone_held && !(g->view.state[peer] & PEER_DOWN);
-
-    if (go)
-        check_at(g->zone, zg, check, peer)->started_ms = clock_ms();
-    zone_unlock(g->zone);
-    return go;
-}
-
-/* Counts the result. */
-static void count_check(struct peer_check *pc, struct peer_record *rec, const struct health_check *conf,
-                        bool passed)
-{
-    rec->checks++;
-    rec->last_passed = passed;
-    if (passed) {
-        pc->fails = 0;
-        pc->passes = MIN(pc->passes + 1, conf->passes);
-        if (pc->unchecked || pc->passes == conf->passes)
-            pc->sick = false;
-    } else {
-        rec->failed_checks++;
-        pc->passes = 0;
-        pc->fails = MIN(pc->fails + 1, conf->fails);
-        if (pc->unchecked || pc->fails == conf->fails)
-            pc->sick = true;
-    }
-    pc->unchecked = false;
-}
-
-enum health_change shared_check_end(struct upstream *g, unsigned check, unsigned peer, bool passed)
-{
-    struct zone_group *zg = lock_group(g);
-    struct peer_view *v = &g->view;
-    uint32_t before = v->state[peer] & (PEER_SICK | PEER_UNCHECKED), after = before;
-
-    if (zg->prober == g->zone_held) {
-        count_check(check_at(g->zone, zg, check, peer), &v->records[peer], g->health->checks[check], passed);
-        after = checked_state(g->zone, zg, peer);
-        peers_checked(v, peer, after, clock_ms() / 1000);
-    }
-    zone_unlock(g->zone);
-    if (after & ~before & PEER_SICK)
-        return HEALTH_SICK;
-    return before != 0 && after == 0 ? HEALTH_WELL : HEALTH_SAME;
 }

@@ -70,14 +70,16 @@ void sticky_build(struct arena *arena, struct upstream *g)
     table_init(&s->routes, arena);
     s->next = ARENA_ARRAY(arena, uint32_t, g->count);
     for (unsigned i = 0; i < g->count; i++) {
-        struct peer *p = &g->peers[i];
+        struct peer *p = g->peers[i];
         struct str route;
         uintptr_t first;
 
         s->next[i] = PEERS_NONE;
-        if (p->route.len == 0 && s->kind == STICKY_COOKIE)
-            p->route = digest(arena, p->name);
-        route = s->kind == STICKY_LEARN ? id_key(&p->id) : p->route;
+        if (p == NULL || p->gone || p->resolves)
+            continue;
+        p->cookie = p->route.len == 0 && s->kind == STICKY_COOKIE ? digest(arena, p->name)
+                                                                  : str_dup(arena, p->route);
+        route = s->kind == STICKY_LEARN ? str_dup(arena, id_key(&p->id)) : p->cookie;
         if (route.len == 0)
             continue;
         first = (uintptr_t) table_get(&s->routes, route);
@@ -261,13 +263,13 @@ static void set_cookie(struct exchange *x)
     struct req *r = x->req;
     struct str now, ends, same;
 
-    if (!s->has_expires && cookie_get(&r->in->fields, s->name, &now) && str_eq(now, p->route))
+    if (!s->has_expires && cookie_get(&r->in->fields, s->name, &now) && str_eq(now, p->cookie))
         return;
     ends = expiry(r, s);
     same = samesite(r, s);
     fields_add_token(&r->out, &r->out.fields, T_SET_COOKIE,
                      str_printf(r->arena, "%.*s=%.*s%.*s%.*s%.*s", STR_ARG(s->name),
-                                STR_ARG(p->route), STR_ARG(ends), STR_ARG(s->attributes),
+                                STR_ARG(p->cookie), STR_ARG(ends), STR_ARG(s->attributes),
                                 STR_ARG(same)));
 }
 

@@ -21,15 +21,38 @@ struct upconn;
 
 /* Groups ------------------------------------------------------------------------------------- */
 
-/* One address of a server, as a worker knows it. What changes about it is in the group's peer_view, at `index`. */
+/* What a server has done since it came, in the zone: added to without the lock. */
+struct peer_stats {
+    uint64_t requests, responses[5];
+    uint64_t sent, received; /* bytes */
+    uint64_t fails, unavail;
+    uint64_t downtime_ms;    /* of the times in which it could not be asked that are over */
+    int64_t downstart_ms;    /* since when it cannot be asked, on the wall clock; 0: it can */
+    int64_t selected_ms;     /* last chosen, on the wall clock; 0: never */
+    int64_t header_us, response_us; /* moving averages; 0: none yet */
+};
+
+/*
+ * One address of a server, as a worker knows it. What changes about it is in the group's peer_view, at `index`. Of a group in a zone a worker has
+ * peers of its own, which go when the server has gone and nobody in this worker has to do with it any more
+ * (shared_local.c): a request that is done with its attempt keeps no pointer to one, nor to its strings.
+ */
 struct peer {
     struct addr addr;
-    struct str name;         /* "127.0.0.1:80" */
+    struct str name;         /* "127.0.0.1:80"; of a name that is resolved at run time: empty */
     struct str server;       /* as `server` said */
     struct str route;        /* `route`; empty: none */
+    struct str service;      /* `service`; empty: none */
+    struct str cookie;       /* sticky cookie: what the client is told */
     uint64_t id;             /* of server and name: the same in all processes */
     unsigned index;
+    unsigned parent;         /* in the configuration: index of the name that this is an address of; PEERS_NONE */
+    uint32_t number;         /* in a zone: what upstream_server.id is */
+    bool resolves;           /* a name whose addresses are servers: not one itself */
+    bool gone;               /* its server was removed: connections are not kept any more */
+    struct peer_stats *stats; /* in the zone; NULL: nobody counts */
     struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
+    struct list retired;     /* upstream.retired, once it has gone */
 };
 
 /* A request's way through a group. */
@@ -102,17 +125,31 @@ struct upstream {
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct upstream_queue *queue; /* NULL: nobody waits for a server */
     struct health *health;    /* active checks; NULL: none */
-    struct peer *peers;
+    struct peer **peers;      /* by index; NULL: no server is in this place */
     struct peer_view view;    /* own, or in the zone */
-    struct peer_view own;     /* as the configuration says */
-    unsigned count;
+    struct peer_view own;     /* as the configuration says; of a group in a zone, in a worker: as its servers were when it last looked */
+    unsigned count;           /* places, those without a server included */
+    const uint32_t *live;     /* changes whenever servers change; never NULL */
+    uint32_t generation;      /* of what peers and own say, */
+    uint32_t table_generation; /* and of the tables that the balancer and sticky have built from them */
     struct res_zone *zone_spec; /* `zone`; NULL: each worker has numbers of its own */
     struct zone *zone;        /* in a worker: where view lies; its lock is held while view is used */
     struct upstream *next_shared; /* in the same zone */
-    uint64_t zone_group, zone_held; /* private to shared.c: where in the zone, in a worker */
+    uint64_t zone_group, zone_held; /* where in the zone (shared.h): of the configuration, in a worker */
+    struct shared_local *local; /* in a worker, of a group in a zone: what belongs to its peers (shared_local.c) */
+    struct str state;         /* `state`: absolute path; empty: none */
+    uint64_t state_hash;      /* of the servers that were read from it */
+    /* names that are resolved at run time */
+    struct resolver_spec *resolver; /* NULL: none is known */
+    struct resolver **resolver_instance; /* in a worker, made at first use */
+    uint64_t resolver_timeout_ms;
+    struct names *names;      /* in a worker (names.c); NULL: there is nothing to ask for */
+    struct str unresolved;    /* a name that did not resolve at load; empty: there is none */
     /* implicit: what is to be resolved */
     struct str host;
     unsigned port;
+    const struct level **passes; /* levels that pass requests here */
+    unsigned pass_count, pass_capacity;
     /* kept-alive connections */
     struct list idle;         /* struct upconn.link: youngest first */
     unsigned idle_count;

@@ -17,7 +17,7 @@ static struct upstream *group(unsigned n)
         addr_parse(&addrs[i], str_printf(arena, "127.0.0.1:%u", 1000 + i), 0, false);
     g = upstream_temporary(arena, STR("group"), addrs, n);
     for (unsigned i = 0; i < n; i++)
-        g->peers[i].name = str_printf(arena, "%c", 'a' + (int) (i % 26));
+        g->peers[i]->name = str_printf(arena, "%c", 'a' + (int) (i % 26));
     return g;
 }
 
