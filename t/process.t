@@ -116,7 +116,10 @@ for (
     ],
     [
         'an unknown upstream host',
-        sub { $_[0] =~ s!http://127.0.0.1:\{\{port:slow\}\}/!http://no.such.host.invalid!r },
+        sub {
+            $_[0] =~ s!http://127.0.0.1:\{\{port:slow\}\}/!http://no.such.host.invalid!r
+                =~ s/http \{/http { upstream_resolve_failure emerg;/r;
+        },
         qr/host not found in upstream/
     ]
     )

@@ -211,10 +211,19 @@ static void add_points(struct ring *ring, struct str server, uint32_t peer, unsi
     }
 }
 
+/*
+ * What decides where a server stands on the ring: what `server` says; of a name that is resolved at run time each address by itself, so
+ * that few keys move when one comes or goes.
+ */
+static struct str ring_name(const struct peer *p)
+{
+    return p->resolved ? p->name : p->server;
+}
+
 /* The address before i of the same server, or PEERS_NONE. */
 static unsigned same_server(struct table *servers, const struct upstream *g, unsigned i)
 {
-    uintptr_t before = (uintptr_t) table_get(servers, g->peers[i]->server);
+    uintptr_t before = (uintptr_t) table_get(servers, ring_name(g->peers[i]));
 
     return before == 0 ? PEERS_NONE : (unsigned) before - 1;
 }
@@ -239,8 +248,8 @@ static void build_ring(struct arena *arena, struct upstream *g)
             continue;
         first = same_server(&servers, g, i);
         if (first == PEERS_NONE) {
-            table_put(&servers, g->peers[i]->server, (void *) (uintptr_t) (i + 1));
-            add_points(ring, g->peers[i]->server, i, (unsigned) v->weight[i] * POINTS_PER_WEIGHT);
+            table_put(&servers, ring_name(g->peers[i]), (void *) (uintptr_t) (i + 1));
+            add_points(ring, ring_name(g->peers[i]), i, (unsigned) v->weight[i] * POINTS_PER_WEIGHT);
             last[i] = i;
         } else {
             ring->next[last[first]] = i;

@@ -160,7 +160,7 @@ static const char *set_upstream(struct conf *cf, void *field)
         return error;
     /* Where something in the block was at fault already, that may be why it is empty. */
     if (container_of(g, struct block_object, group)->lines.count == 0 && g->zone_spec == NULL
-        && cf->config->errors == errors)
+        && g->state.len == 0 && cf->config->errors == errors)
         return conf_error(cf, "no servers are inside upstream");
     return NULL;
 }

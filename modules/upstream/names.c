@@ -165,6 +165,7 @@ static void good_answer(struct name *name)
     struct resolve_query *q = &name->query;
     struct arena *arena = arena_new();
     unsigned come = 0, gone = 0;
+    uint64_t valid_ms;
 
     if (!apply(arena, g, name->number, q, &come, &gone))
         log_crit(log_main, 0, "no memory in zone \"%.*s\" for the addresses of \"%.*s\" in upstream \"%.*s\": make it larger",
@@ -174,7 +175,8 @@ static void good_answer(struct name *name)
                    STR_ARG(q->name), STR_ARG(g->name), q->addr_count, come, gone);
     arena_destroy(arena);
     name->failures = 0;
-    name->due_ms = clock_ms() + MAX((uint64_t) q->ttl_s * 1000, 1000);
+    valid_ms = g->resolver->valid_ms > 0 ? g->resolver->valid_ms : (uint64_t) q->ttl_s * 1000;
+    name->due_ms = clock_ms() + MAX(valid_ms, 1000);
     upstream_look(g);
 }
 

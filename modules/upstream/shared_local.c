@@ -50,6 +50,7 @@ static struct peer *new_peer(const struct zone_server *s, const struct place *pl
     p->index = i;
     p->parent = PEERS_NONE;
     p->resolves = s->kind == PLACE_NAME;
+    p->resolved = s->parent != UPSTREAM_NO_PARENT;
     list_init(&p->idle);
     list_init(&p->retired);
     return p;

@@ -131,7 +131,8 @@ static int grow(struct zone *zone, struct zone_group *zg)
 
 static char *append(char *p, struct str text)
 {
-    memcpy(p, text.ptr, text.len);
+    if (text.len > 0)
+        memcpy(p, text.ptr, text.len);
     return p + text.len;
 }
 

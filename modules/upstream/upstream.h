@@ -49,6 +49,7 @@ struct peer {
     unsigned parent;         /* in the configuration: index of the name that this is an address of; PEERS_NONE */
     uint32_t number;         /* in a zone: what upstream_server.id is */
     bool resolves;           /* a name whose addresses are servers: not one itself */
+    bool resolved;           /* in a worker: one of these addresses */
     bool gone;               /* its server was removed: connections are not kept any more */
     struct peer_stats *stats; /* in the zone; NULL: nobody counts */
     struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
