@@ -23,7 +23,7 @@ static void show(struct api *a, const struct upstream_server *s)
 
     json_object(j);
     json_put_u64(j, "id", s->id);
-    json_put_str(j, "server", s->server);
+    json_put_str(j, "server", s->resolves ? s->server : s->name);
     if (s->service.len > 0)
         json_put_str(j, "service", s->service);
     json_put_u64(j, "weight", (uint64_t) s->weight);
@@ -289,7 +289,8 @@ enum verdict api_server_add(struct api *a)
         return api_error(a, 400, FORMAT_ERROR, "missing \"server\" argument");
     rc = upstream_server_add(g, a->r->arena, &change, &id, &error);
     if (rc == EDIT_BAD_PARAMETER && change.backup)
-        return api_error(a, 400, "UpstreamNoBackup", "%.*s", STR_ARG(error));
+        return api_error(a, 400, "UpstreamNoBackup", "upstream \"%.*s\" has no backup",
+                         STR_ARG(g->name));
     return rc == EDIT_OK ? show_one(a, g, id, true) : refused(a, rc, error);
 }
 
@@ -299,7 +300,8 @@ static bool fixed_stays(struct api *a, const struct upstream_server *s,
 {
     const char *what = NULL;
 
-    if (change->server.ptr != NULL && !str_eq(change->server, s->server))
+    if (change->server.ptr != NULL && !str_eq(change->server, s->server)
+        && !str_eq(change->server, s->name))
         what = "address";
     if ((change->what & CHANGE_BACKUP) && change->backup != s->backup)
         what = "backup";

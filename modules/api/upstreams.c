@@ -16,12 +16,11 @@ struct upstream *api_group(struct api *a, enum verdict *v)
     return NULL;
 }
 
-static void show_responses(const struct api *a, struct json *j, const struct upstream_server *s)
+static void show_responses(struct json *j, const struct upstream_server *s)
 {
     static const char *const names[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
     uint64_t total = 0;
 
-    (void) a;
     json_key(j, "responses");
     json_object(j);
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
@@ -44,14 +43,14 @@ static void show_checks(struct json *j, const struct upstream_server *s)
     json_end(j);
 }
 
-static void show_peer(const struct api *a, struct json *j, const struct upstream_server *s)
+static void show_peer(struct json *j, const struct upstream_server *s)
 {
     json_object(j);
     json_put_u64(j, "id", s->id);
-    json_put_str(j, "server", s->server);
+    json_put_str(j, "server", s->name);
     if (s->service.len > 0)
         json_put_str(j, "service", s->service);
-    json_put_str(j, "name", s->host.len > 0 ? s->host : s->name);
+    json_put_str(j, "name", s->host.len > 0 ? s->host : s->server);
     json_put_bool(j, "backup", s->backup);
     json_put_u64(j, "weight", (uint64_t) s->weight);
     json_put_str(j, "state", str_cstr(s->state));
@@ -63,7 +62,7 @@ static void show_peer(const struct api *a, struct json *j, const struct upstream
         json_put_u64(j, "header_time", (uint64_t) s->header_time_ms);
     if (s->response_time_ms >= 0)
         json_put_u64(j, "response_time", (uint64_t) s->response_time_ms);
-    show_responses(a, j, s);
+    show_responses(j, s);
     json_put_u64(j, "sent", s->sent);
     json_put_u64(j, "received", s->received);
     json_put_u64(j, "fails", s->fails);
@@ -77,13 +76,13 @@ static void show_peer(const struct api *a, struct json *j, const struct upstream
     json_end(j);
 }
 
-static void show_peers(const struct api *a, struct json *j, const struct upstream_status *s)
+static void show_peers(struct json *j, const struct upstream_status *s)
 {
     json_key(j, "peers");
     json_array(j);
     for (unsigned i = 0; i < s->count; i++) {
         if (!s->servers[i].resolves)
-            show_peer(a, j, &s->servers[i]);
+            show_peer(j, &s->servers[i]);
     }
     json_end(j);
 }
@@ -96,7 +95,7 @@ static void show_group(struct api *a, struct upstream *g)
     json_object(j);
     if (upstream_snapshot(g, a->r->arena, &status)) {
         if (api_wants(a, "peers"))
-            show_peers(a, j, &status);
+            show_peers(j, &status);
         if (api_wants(a, "keepalive"))
             json_put_u64(j, "keepalive", status.keepalive);
         if (api_wants(a, "zombies"))
