@@ -189,7 +189,17 @@ static enum upstream_edit refuse(struct edit *e, enum upstream_edit why, const c
     return why;
 }
 
-/* The servers that people have told of, those that names resolved to left out; the lock is held. */
+static int by_number(const void *a, const void *b)
+{
+    const struct state_server *x = a, *y = b;
+
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/*
+ * The servers that people have told of, those that names resolved to left out, in the order in which they came; the lock is
+ * held.
+ */
 static void gather(struct edit *e, const struct zone_group *zg)
 {
     struct upstream *g = e->g;
@@ -208,6 +218,7 @@ static void gather(struct edit *e, const struct zone_group *zg)
             .resolves = s->kind == PLACE_NAME, .weight = p.weight, .state = p.state, .record = p.record,
         };
     }
+    qsort(e->servers, e->count, sizeof(*e->servers), by_number);
 }
 
 static enum upstream_edit edit_begin(struct edit *e, struct upstream *g, struct arena *arena, struct str *error)
