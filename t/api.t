@@ -412,7 +412,7 @@ $p->reload;
 is(data('/nginx')->{generation}, 2, 'a reload is another generation');
 survived('a reload');
 $p->expect_log(qr/exited on signal 9/);
-my ($victim) = $p->workers;
+my $victim = data('/workers')->[0]{pid}; # not one of before the reload that is still leaving
 kill 'KILL', $victim;
 ok($p->wait_for(sub { data('/processes')->{respawned} == 1 }, 10), 'a worker died');
 ok($p->wait_for(sub { my @w = @{ data('/workers') }; @w == $WORKERS && !grep { $_->{pid} == $victim } @w }, 10),
