@@ -9,6 +9,7 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP ();
 use Test::More;
 use Proxyd;
+use Proxyd::Dns;
 
 plan skip_all => 'proxyd only' if Proxyd::is_nginx();
 {
@@ -38,6 +39,8 @@ my %at = map { $_ => '127.0.0.1:' . $p->port($_) } qw(a b c d);
 mkdir $p->dir . '/states';
 my $state = $p->dir . '/states/servers.conf';
 
+my $dns = Proxyd::Dns->start(file => $p->dir . '/records', log => $p->dir . '/questions');
+$dns->records('x.test 1 A 127.0.0.1', "_http._tcp.s.test 1 SRV 1 5 " . $p->port('b') . ' x.test');
 my $conf = <<"EOT";
 worker_processes 4;
 daemon on;
@@ -55,6 +58,7 @@ http {
     upstream stated { zone dynamic; state states/servers.conf; }
     upstream many { zone dynamic; state states/many.conf; }
     upstream checked { zone dynamic; server $at{a}; }
+    upstream named { zone dynamic; state states/named.conf; resolver 127.0.0.1:@{[$dns->port]} ipv6=off; }
     upstream static { server $at{a}; }
     proxy_http_version 1.1;
     proxy_set_header Connection "";
@@ -62,7 +66,7 @@ http {
     server {
         listen 127.0.0.1:{{port}};
         location /api { api write=on; }
-@{[ join '', map { "        location /$_ { proxy_pass http://$_; }\n" } qw(empty dyn kept hash ring maglev ip chance least sticky stated many checked) ]}
+@{[ join '', map { "        location /$_ { proxy_pass http://$_; }\n" } qw(empty dyn kept hash ring maglev ip chance least sticky stated many checked named) ]}
         location /probes { proxy_pass http://checked; health_check interval=100ms uri=/up mandatory; }
     }
 }
@@ -225,10 +229,47 @@ is del('stated', 0), 500, 'nor can one be removed';
 is seen('/stated'), 'ad', 'nothing has changed';
 like $p->error_log, qr/state file/, 'the log says why';
 rename $p->dir . '/moved', $p->dir . '/states';
+rename "$state", "$state.moved";
+mkdir $state;
+is +(api('POST', 'stated/servers', { server => $at{b} }))[0], 500, 'the file cannot be written: an error';
+is +(api('PATCH', 'stated/servers/0', { weight => 5 }))[0], 500, 'nor can one be changed';
+is scalar(servers('stated')), 2, 'nothing has changed';
+is +(servers('stated'))[0]{weight}, 1, 'nothing at all';
+rmdir $state;
+rename "$state.moved", $state;
 is add('stated', server => $at{b}), 2, 'it is back: no number was lost';
 ok $p->reload(), 'reload';
 is seen('/stated'), 'abd', 'all of them';
+$p->write_conf($conf =~ s{(location /stated \{ proxy_pass http://stated;)}{$1 health_check interval=1h;}r);
+ok $p->reload(), 'reload with other checks';
+is seen('/stated'), 'abd', 'all of them, still';
+is add('stated', server => $at{c}), 3, 'and another';
+is seen('/stated'), 'abcd', 'serves';
+is del('stated', 3), 200, 'goes';
+$p->write_conf($conf);
+ok $p->reload(), 'reload without them';
+is seen('/stated'), 'abd', 'as it was';
 $p->expect_log(qr/./);
+
+# --- names ----------------------------------------------------------------------------------------------------------
+is add('named', server => 'x.test:' . $p->port('a'), max_fails => 2), 0, 'a name';
+ok Proxyd::wait_for(sub { servers('named') == 2 }, 10), 'is resolved';
+my @named = servers('named');
+is_deeply [@{ $named[1] }{qw(server parent host max_fails)}], [$at{a}, 0, 'x.test:' . $p->port('a'), 2], 'its address';
+is seen('/named'), 'a', 'serves';
+like del('named', 1), qr/^400$/, 'and cannot be removed by itself';
+is $p->read_file('states/named.conf'), 'server x.test:' . $p->port('a') . " max_fails=2 resolve;\n", 'the file has the name';
+patch('named', 0, max_fails => 7);
+is +(servers('named'))[1]{max_fails}, 7, 'what changes for the name changes for its address';
+is add('named', server => 's.test', service => 'http'), 2, 'a service';
+ok Proxyd::wait_for(sub { my @s = servers('named'); @s == 4 && $s[3]{weight} == 5 }, 10), 'is resolved, with its weight';
+is seen('/named'), 'ab', 'and serves';
+is del('named', 0), 200, 'the name goes';
+is seen('/named'), 'b', 'and its address';
+$dns->records('x.test 1 A 127.0.0.1', "_http._tcp.s.test 1 SRV 1 5 " . $p->port('c') . ' x.test');
+ok Proxyd::wait_for(sub { seen('/named', 8) eq 'c' }, 10), 'the service moves';
+ok $p->reload, 'reload';
+is seen('/named', 8), 'c', 'its address is known still';
 
 # --- many at a time -----------------------------------------------------------------------------------------------
 my @pids;
@@ -285,4 +326,5 @@ Proxyd::wait_for(sub { $p->workers == 4 });
 is seen('/stated'), 'abd', 'kill -9 of all: the servers are there again';
 is $p->read_file('states/servers.conf'), $file, 'as they were';
 $p->stop;
+$dns->stop;
 done_testing;

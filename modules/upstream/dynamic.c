@@ -514,7 +514,7 @@ static bool alter(struct edit *e, const struct state_server *s)
         peers_change(&g->view, i, weight, state, &s->record);
         g->view.records[i].weight = weight;
         g->view.records[i].state = state;
-        if (zs->route_len != s->route.len || s->route.len > 0)
+        if (text_of(g->zone, zs)->route_len + s->route.len > 0)
             done &= shared_route(g->zone, zs, s->route) == 0;
     }
     zg->edited = 1;

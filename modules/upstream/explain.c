@@ -47,8 +47,11 @@ static void explain_group(struct req *r, const struct exchange *x)
     req_trace(r, g->pos, "upstream %.*s (%s%u server%s)", STR_ARG(g->name),
               g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count,
               g->count == 1 ? "" : "s");
-    for (unsigned i = 0; i < g->count; i++)
-        explain_peer(r, g, g->peers[i], x->choice.peer == g->peers[i]);
+    for (unsigned i = 0; i < g->count; i++) {
+        /* A name that is resolved at run time has been said, once. */
+        if (g->peers[i]->parent == PEERS_NONE || !addr_is_stand_in(&g->peers[i]->addr))
+            explain_peer(r, g, g->peers[i], x->choice.peer == g->peers[i]);
+    }
 }
 
 /* The request's head line by line, where the protocol is one that people read. */

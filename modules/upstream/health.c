@@ -26,33 +26,75 @@ static uint64_t first_ms(const struct probe *p, unsigned number, unsigned count)
                : number * step_ms;
 }
 
-static void start_probes(struct prober *prober)
+/* Whether there is a server to be checked. */
+static bool is_there(const struct upstream *g, const struct peer *peer)
+{
+    return peer != NULL && g->peers[peer->index] == peer && !peer->gone && !peer->resolves;
+}
+
+static bool is_checked(const struct prober *prober, unsigned check, const struct peer *peer)
+{
+    for (unsigned n = 0; n < prober->count; n++) {
+        if (prober->probes[n]->check_index == check && prober->probes[n]->peer == peer)
+            return true;
+    }
+    return false;
+}
+
+/* Those of servers that have gone. */
+static void drop_probes(struct prober *prober)
+{
+    unsigned kept = 0;
+
+    for (unsigned n = 0; n < prober->count; n++) {
+        struct probe *p = prober->probes[n];
+
+        if (is_there(prober->group, p->peer)) {
+            prober->probes[kept++] = p;
+            continue;
+        }
+        probe_drop(p);
+        free(p);
+    }
+    prober->count = kept;
+}
+
+/* For each server that has none. What is under way goes on. */
+static void add_probes(struct prober *prober)
 {
     struct upstream *g = prober->group;
-    unsigned n = 0, count = g->count;
+    unsigned count = g->count, known = prober->count;
 
-    prober->probes = mem_zalloc(MAX(g->health->count * count, 1) * sizeof(*prober->probes));
     prober->generation = g->generation;
+    prober->probes = mem_realloc(prober->probes, (known + (size_t) g->health->count * count + 1)
+                                                     * sizeof(*prober->probes));
     for (unsigned c = 0; c < g->health->count; c++) {
         for (unsigned i = 0; i < count; i++) {
             struct peer *peer = g->peers[i];
-            struct probe *p = &prober->probes[n];
+            struct probe *p;
 
-            if (peer == NULL || peer->gone || peer->resolves)
+            if (!is_there(g, peer) || (known > 0 && is_checked(prober, c, peer)))
                 continue;
-            n++;
+            p = prober->probes[prober->count++] = mem_zalloc(sizeof(*p));
             probe_init(p, prober, c, peer);
             timer_set(&p->timer, first_ms(p, i, count));
         }
     }
-    prober->count = n;
-    log_debug(log_main, "this worker checks the servers of upstream \"%.*s\"", STR_ARG(g->name));
+}
+
+static void start_probes(struct prober *prober)
+{
+    add_probes(prober);
+    log_debug(log_main, "this worker checks the servers of upstream \"%.*s\"",
+              STR_ARG(prober->group->name));
 }
 
 static void stop_probes(struct prober *prober)
 {
-    for (unsigned i = 0; i < prober->count; i++)
-        probe_drop(&prober->probes[i]);
+    for (unsigned i = 0; i < prober->count; i++) {
+        probe_drop(prober->probes[i]);
+        free(prober->probes[i]);
+    }
     free(prober->probes);
     prober->probes = NULL;
     prober->count = 0;
@@ -78,9 +120,8 @@ void health_renew(struct upstream *g)
 
     if (prober == NULL || prober->probes == NULL || prober->generation == g->generation)
         return;
-    /* What is under way is asked again; when each server was asked last is known. */
-    stop_probes(prober);
-    start_probes(prober);
+    drop_probes(prober);
+    add_probes(prober);
 }
 
 void health_start(struct upstream *g)

@@ -44,7 +44,7 @@ struct probe {
 struct prober {
     struct upstream *group;
     struct timer timer;   /* to look whether there is a prober */
-    struct probe *probes; /* NULL: this worker is not the prober */
+    struct probe **probes; /* NULL: this worker is not the prober */
     unsigned count;
     uint32_t generation;  /* of the group's servers that the probes are of */
 };

@@ -44,7 +44,9 @@ struct target {
 
 static bool same_address(struct zone *zone, const struct zone_server *s, const struct target *t)
 {
-    return s->addr_len == t->addr.len && memcmp(zone_at(zone, s->data), &t->addr.ss, s->addr_len) == 0;
+    const struct zone_text *text = text_of(zone, s);
+
+    return text->addr_len == t->addr.len && memcmp(text->bytes, &t->addr.ss, t->addr.len) == 0;
 }
 
 /* The addresses of a name that are there: they stay and change, or go. */

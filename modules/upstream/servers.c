@@ -287,7 +287,9 @@ static int find_server(struct conf *cf, struct upstream *g, const struct upstrea
     } else if (addr_parse(&one, a->host, a->port, false) != 0) {
         /* A line of a state file stays one: it is written again. */
         if (line->settings.resolve || (g->state.len > 0 && g->resolver != NULL)) {
-            found_name(cf->arena, found, &line->settings, NULL, 0);
+            /* Who only explains has a stand-in to show. */
+            n = addr_offline ? addr_resolve(cf->arena, a->host, a->port, &addrs, &error) : 0;
+            found_name(cf->arena, found, &line->settings, addrs, n);
             return 0;
         }
         n = addr_resolve(cf->arena, a->host, a->port, &addrs, &error);

@@ -186,8 +186,7 @@ static int take_addresses(struct zone *zone, const struct zone_group *old, unsig
         if (o->kind != PLACE_SERVER || o->parent != was)
             continue;
         shared_read(zone, old, n, &p);
-        addr.len = o->addr_len;
-        memcpy(&addr.ss, zone_at(zone, o->data), o->addr_len);
+        shared_addr(zone, o, &addr);
         p.text.addr = &addr;
         p.text.route = name.text.route;
         p.parent = is;
@@ -277,13 +276,13 @@ static int place_old(struct zone *zone, struct zone_group *zg, const struct zone
     shared_view(zone, old, &v);
     for (unsigned i = 0; i < v.set->count; i++) {
         const struct zone_server *s = shared_server(zone, old, i);
-        struct addr addr = { .len = s->addr_len };
+        struct addr addr;
         struct place p;
 
         if (s->kind == PLACE_FREE || s->parent != UPSTREAM_NO_PARENT)
             continue;
         shared_read(zone, old, i, &p);
-        memcpy(&addr.ss, zone_at(zone, s->data), s->addr_len);
+        shared_addr(zone, s, &addr);
         p.text.addr = s->kind == PLACE_NAME ? NULL : &addr;
         p.record = (struct peer_record){ .max_fails = p.record.max_fails,
                                          .fail_timeout_s = p.record.fail_timeout_s,
@@ -399,45 +398,35 @@ static void count_held(struct zone *zone, const struct held *h, bool add)
         peers_count(&v, i, add ? (int64_t) conns[i] : -(int64_t) conns[i]);
 }
 
-/* A server that was on its way into its place, or out of it. */
-static void recover_places(struct zone *zone, const struct zone_group *zg, struct peer_view *v)
-{
-    for (unsigned i = 0; i < v->set->count; i++) {
-        const struct zone_server *s = shared_server(zone, zg, i);
-
-        if (s->kind == PLACE_FREE && !(v->state[i] & PEER_GONE))
-            peers_leave(v, i);
-        else if (s->kind == PLACE_SERVER)
-            shared_checks_settle(zone, zg, v, i);
-    }
-}
-
-static bool zone_recover(struct zone *zone)
+static bool recover_groups(struct zone *zone)
 {
     for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg)) {
         struct peer_view v;
 
+        shared_places_recover(zone, zg);
         shared_view(zone, zg, &v);
-        recover_places(zone, zg, &v);
+        for (unsigned i = 0; i < v.set->count; i++) {
+            if (shared_server(zone, zg, i)->kind == PLACE_SERVER)
+                shared_checks_settle(zone, zg, &v, i);
+        }
         peers_reset(&v);
         zg->users = 0;
         shared_changed(zone, zg);
     }
     for (unsigned w = 0; w < ZONE_WORKERS; w++) {
-        const struct slot *slot = zone_slot(zone, w);
+        struct slot *slot = zone_slot(zone, w);
 
+        shared_slot_recover(zone, slot);
         for (const struct held *h = zone_at(zone, slot->held); h != NULL; h = zone_at(zone, h->next))
             count_held(zone, h, true);
     }
     return true;
 }
 
-static void worker_gone(struct zone *zone, void *data)
+static void give_back(struct zone *zone, struct slot *slot)
 {
-    struct slot *slot = data;
     struct held *h;
 
-    zone_lock(zone);
     while ((h = zone_at(zone, slot->held)) != NULL) {
         slot->held = h->next;
         count_held(zone, h, false);
@@ -445,6 +434,12 @@ static void worker_gone(struct zone *zone, void *data)
         zone_free(zone, h);
     }
     sweep(zone);
+}
+
+static void worker_gone(struct zone *zone, void *data)
+{
+    zone_lock(zone);
+    give_back(zone, data);
     zone_unlock(zone);
 }
 
@@ -454,7 +449,7 @@ static const struct zone_kind upstream_zone = {
     .slot_size = sizeof(struct slot),
     .init = zone_init,
     .adopt = zone_adopt_groups,
-    .recover = zone_recover,
+    .recover = recover_groups,
     .worker_gone = worker_gone,
 };
 
@@ -517,19 +512,21 @@ int shared_private_zone(struct conf *cf, struct upstream *g)
 static struct held *hold(struct zone *zone, struct zone_group *zg)
 {
     uint32_t capacity = places_of(zone, zg)->capacity;
-    struct held *h = zone_alloc(zone, sizeof(*h));
-    void *conns = h != NULL ? zone_alloc(zone, capacity * sizeof(uint32_t)) : NULL;
     struct slot *slot = zone_my_slot(zone);
+    struct held *h = zone_alloc_into(zone, sizeof(*h), &slot->making);
 
-    if (conns == NULL) {
+    if (h == NULL)
+        return NULL;
+    if (zone_alloc_into(zone, capacity * sizeof(uint32_t), &h->conns) == NULL) {
+        ZONE_SET(slot->making, 0);
         zone_free(zone, h);
         return NULL;
     }
-    h->conns = zone_off(zone, conns);
     h->capacity = capacity;
     h->group = zone_off(zone, zg);
     h->next = slot->held;
-    slot->held = zone_off(zone, h);
+    ZONE_SET(slot->held, slot->making);
+    ZONE_SET(slot->making, 0);
     zg->users++;
     return h;
 }

@@ -17,14 +17,20 @@
 
 enum place_kind { PLACE_FREE, PLACE_SERVER, PLACE_NAME };
 
+/* The address and the texts of a server, which change as one. */
+struct zone_text {
+    uint16_t addr_len, name_len, server_len, route_len, service_len;
+    char bytes[];        /* one behind the other */
+};
+
 /* The server in one place. */
 struct zone_server {
-    zone_off_t data;     /* its address, then the texts, one behind the other */
+    zone_off_t text;
+    zone_off_t making, dropping; /* the next one and the one before, while it changes */
     uint64_t who;        /* shared_peer_id */
     uint32_t number;     /* upstream_server.id */
     uint32_t parent;     /* number of the name that it is an address of; UPSTREAM_NO_PARENT */
-    uint16_t addr_len, name_len, server_len, route_len, service_len;
-    uint16_t kind;       /* PLACE_…; set last */
+    uint32_t kind;       /* PLACE_…; set last */
     struct peer_stats stats;
 };
 
@@ -57,6 +63,7 @@ struct zone_office {
 struct zone_group {
     zone_off_t next;
     zone_off_t places;
+    zone_off_t making;   /* the next ones, while they are made */
     struct zone_office prober, asker; /* who makes the health checks; who resolves the names */
     uint64_t name;       /* hash of the group's name */
     uint64_t identity;   /* hash of everything that its `server` lines say, and of frame */
@@ -82,6 +89,7 @@ struct held {
     zone_off_t next;
     zone_off_t group;
     zone_off_t conns;    /* uint32_t: its connections to the server of each place */
+    zone_off_t making, dropping; /* the next ones and those before, while they change */
     uint32_t capacity;
     uint32_t idle;       /* kept-alive connections */
     uint32_t queued;     /* requests that wait for a server */
@@ -89,6 +97,7 @@ struct held {
 
 struct slot {
     zone_off_t held;
+    zone_off_t making;   /* one that is to be the first of them */
 };
 
 /* All with the lock held, unless they say otherwise. */
@@ -101,6 +110,18 @@ static inline struct zone_places *places_of(struct zone *zone, const struct zone
     return zone_at(zone, zg->places);
 }
 void shared_view(struct zone *zone, const struct zone_group *zg, struct peer_view *v);
+static inline struct zone_text *text_of(struct zone *zone, const struct zone_server *s)
+{
+    return zone_at(zone, s->text);
+}
+/* An address as it lies there. */
+static inline void shared_addr(struct zone *zone, const struct zone_server *s, struct addr *addr)
+{
+    const struct zone_text *t = text_of(zone, s);
+
+    addr->len = t->addr_len;
+    memcpy(&addr->ss, t->bytes, t->addr_len);
+}
 /* What is in a place; NULL: there never was a server. */
 struct zone_server *shared_server(struct zone *zone, const struct zone_group *zg, unsigned i);
 /* Takes the lock: the group in its zone, in a worker; its view is up to date. */
@@ -126,6 +147,9 @@ struct place {
 /* Memory for a group of so many places, all of them free. 0, or -1: the zone is full (what was taken is in the group). */
 int shared_places_init(struct zone *zone, struct zone_group *zg, unsigned capacity, uint32_t scale);
 void shared_places_free(struct zone *zone, struct zone_group *zg);
+/* After a death in the midst of something: what was on its way into a place, or out of it. */
+void shared_places_recover(struct zone *zone, struct zone_group *zg);
+void shared_slot_recover(struct zone *zone, struct slot *slot);
 /* A server in a free place. Its index, or PEERS_NONE: the zone is full. */
 unsigned shared_place(struct zone *zone, struct zone_group *zg, const struct health *health,
                       const struct place *p);

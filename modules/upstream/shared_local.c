@@ -34,14 +34,13 @@ static struct str copy(char **at, struct str text)
     return s;
 }
 
-static struct peer *new_peer(const struct zone_server *s, const struct place *place, const void *data, unsigned i)
+static struct peer *new_peer(struct zone *zone, struct zone_server *s, const struct place *place, unsigned i)
 {
     const struct place_text *t = &place->text;
     struct peer *p = mem_zalloc(sizeof(*p) + t->name.len + t->server.len + t->service.len);
     char *at = (char *) (p + 1);
 
-    p->addr.len = s->addr_len;
-    memcpy(&p->addr.ss, data, s->addr_len);
+    shared_addr(zone, s, &p->addr);
     p->name = copy(&at, t->name);
     p->server = copy(&at, t->server);
     p->service = copy(&at, t->service);
@@ -50,6 +49,7 @@ static struct peer *new_peer(const struct zone_server *s, const struct place *pl
     p->index = i;
     p->parent = PEERS_NONE;
     p->resolves = s->kind == PLACE_NAME;
+    p->stats = &s->stats;
     p->resolved = s->parent != UPSTREAM_NO_PARENT;
     list_init(&p->idle);
     list_init(&p->retired);
@@ -86,14 +86,21 @@ static void free_retired(struct later *later)
 {
     struct shared_local *l = container_of(later, struct shared_local, later);
     struct upstream *g = l->g;
+    struct list doomed, *n;
 
+    /* Only these: who looks for servers in the meantime may find that more have gone. */
+    list_init(&doomed);
+    while ((n = l->retired.next) != &l->retired) {
+        list_remove(n);
+        list_push_back(&doomed, n);
+    }
     health_renew(g);
     for (unsigned i = 0; i < g->count; i++) {
         if (g->peers[i] != NULL && g->peers[i]->gone)
             close_idle(g->peers[i]);
     }
-    while (!list_empty(&l->retired))
-        free_peer(container_of(l->retired.next, struct peer, retired));
+    while (!list_empty(&doomed))
+        free_peer(container_of(doomed.next, struct peer, retired));
 }
 
 /* It is not the peer of this place any more. */
@@ -121,10 +128,8 @@ static void refresh_place(struct upstream *g, const struct zone_group *zg, unsig
     if (g->peers[i] != NULL && g->peers[i]->number != s->number)
         retire(g->local, i);
     shared_read(g->zone, zg, i, &place);
-    if (g->peers[i] == NULL) {
-        g->peers[i] = new_peer(s, &place, zone_at(g->zone, s->data), i);
-        g->peers[i]->stats = &s->stats;
-    }
+    if (g->peers[i] == NULL)
+        g->peers[i] = new_peer(g->zone, s, &place, i);
     set_route(g->peers[i], place.text.route);
 }
 

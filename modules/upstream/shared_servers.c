@@ -2,7 +2,7 @@
 /*
  * The places of a group in a zone: servers that come into them, are read, change and leave. Everything here runs with the zone's lock
  * held. Who dies in the midst leaves at worst a place that is not used: a server is in its place from the
- * store of its kind on, and all sums are made anew (shared.c, zone_recover).
+ * store of its kind on, and all sums are made anew (shared.c, recover_groups).
  */
 #include "modules/upstream/shared.h"
 
@@ -15,6 +15,7 @@ struct zone_server *shared_server(struct zone *zone, const struct zone_group *zg
 
 /* Memory ------------------------------------------------------------------------------------------ */
 
+/* All that is allocated is found from the group at each step, so that no byte is lost in a death. */
 static void free_places(struct zone *zone, struct zone_places *p)
 {
     if (p == NULL)
@@ -24,35 +25,39 @@ static void free_places(struct zone *zone, struct zone_places *p)
     zone_free(zone, p);
 }
 
-/* Arrays for so many places. NULL: the zone is full. */
-static struct zone_places *new_places(struct zone *zone, unsigned check_count, unsigned capacity)
+static void drop_making(struct zone *zone, struct zone_group *zg)
 {
-    struct zone_places *p = zone_alloc(zone, sizeof(*p) + capacity * sizeof(p->servers[0]));
-    void *set = zone_alloc(zone, peers_size(capacity));
-    size_t checks_size = (size_t) check_count * capacity * sizeof(struct peer_check);
-    void *checks = checks_size > 0 ? zone_alloc(zone, checks_size) : NULL;
+    free_places(zone, zone_at(zone, zg->making));
+    ZONE_SET(zg->making, 0);
+}
 
-    if (p == NULL || set == NULL || (checks == NULL && checks_size > 0)) {
-        zone_free(zone, checks);
-        zone_free(zone, set);
-        zone_free(zone, p);
+/* Arrays for so many places, in zg->making. NULL: the zone is full. */
+static struct zone_places *new_places(struct zone *zone, struct zone_group *zg, unsigned capacity)
+{
+    size_t checks_size = (size_t) zg->check_count * capacity * sizeof(struct peer_check);
+    struct zone_places *p = zone_alloc_into(zone, sizeof(*p) + capacity * sizeof(p->servers[0]), &zg->making);
+
+    if (p == NULL)
+        return NULL;
+    p->capacity = capacity;
+    if (zone_alloc_into(zone, peers_size(capacity), &p->set) == NULL
+        || (checks_size > 0 && zone_alloc_into(zone, checks_size, &p->checks) == NULL)) {
+        drop_making(zone, zg);
         return NULL;
     }
-    p->capacity = capacity;
-    p->set = zone_off(zone, set);
-    p->checks = checks != NULL ? zone_off(zone, checks) : 0;
     return p;
 }
 
 int shared_places_init(struct zone *zone, struct zone_group *zg, unsigned capacity, uint32_t scale)
 {
-    struct zone_places *p = new_places(zone, zg->check_count, MAX(capacity, 1));
+    struct zone_places *p = new_places(zone, zg, MAX(capacity, 1));
     struct peer_view v;
 
     if (p == NULL)
         return -1;
     peers_init(&v, zone_at(zone, p->set), p->capacity, scale == PEERS_SCALE);
-    zg->places = zone_off(zone, p);
+    ZONE_SET(zg->places, zg->making);
+    ZONE_SET(zg->making, 0);
     return 0;
 }
 
@@ -65,7 +70,7 @@ void shared_places_free(struct zone *zone, struct zone_group *zg)
             struct zone_server *s = zone_at(zone, p->servers[i]);
 
             if (s != NULL)
-                zone_free(zone, zone_at(zone, s->data));
+                zone_free(zone, zone_at(zone, s->text));
             zone_free(zone, s);
         }
     }
@@ -77,6 +82,37 @@ void shared_places_free(struct zone *zone, struct zone_group *zg)
     }
 }
 
+/* Takes the place of what is at *at. */
+static void replace(struct zone *zone, zone_off_t *at, zone_off_t *making, zone_off_t *dropping)
+{
+    ZONE_SET(*dropping, *at);
+    ZONE_SET(*at, *making);
+    ZONE_SET(*making, 0);
+    zone_free(zone, zone_at(zone, *dropping));
+    ZONE_SET(*dropping, 0);
+}
+
+/* The same after a death in it, or before it. */
+static void recover_replace(struct zone *zone, const zone_off_t *at, zone_off_t *making, zone_off_t *dropping)
+{
+    zone_off_t *const both[] = { making, dropping };
+
+    for (unsigned i = 0; i < ARRAY_LEN(both); i++) {
+        if (*both[i] == 0)
+            continue;
+        if (*both[i] != *at && zone_is_object(zone, *both[i], 1))
+            zone_free(zone, zone_at(zone, *both[i]));
+        ZONE_SET(*both[i], 0);
+    }
+}
+
+/* What was about to be allocated. */
+static void forget_unless_object(struct zone *zone, zone_off_t *at)
+{
+    if (*at != 0 && !zone_is_object(zone, *at, 1))
+        ZONE_SET(*at, 0);
+}
+
 /* Each worker's connections get as much room. 0 or -1. */
 static int grow_held(struct zone *zone, const struct zone_group *zg, unsigned capacity)
 {
@@ -84,21 +120,35 @@ static int grow_held(struct zone *zone, const struct zone_group *zg, unsigned ca
         const struct slot *slot = zone_slot(zone, w);
 
         for (struct held *h = zone_at(zone, slot->held); h != NULL; h = zone_at(zone, h->next)) {
-            void *old = zone_at(zone, h->conns), *conns;
+            void *conns;
 
             if (zone_at(zone, h->group) != zg || h->capacity >= capacity)
                 continue;
-            conns = zone_alloc(zone, capacity * sizeof(uint32_t));
+            conns = zone_alloc_into(zone, capacity * sizeof(uint32_t), &h->making);
             if (conns == NULL)
                 return -1;
-            memcpy(conns, old, h->capacity * sizeof(uint32_t));
-            ZONE_SET(h->conns, zone_off(zone, conns));
-            ZONE_SET(h->capacity, capacity);
+            memcpy(conns, zone_at(zone, h->conns), h->capacity * sizeof(uint32_t));
             /* It is written with the lock held only, and whoever takes the lock looks where it lies now. */
-            zone_free(zone, old);
+            replace(zone, &h->conns, &h->making, &h->dropping);
+            ZONE_SET(h->capacity, capacity);
         }
     }
     return 0;
+}
+
+void shared_slot_recover(struct zone *zone, struct slot *slot)
+{
+    struct held *h = zone_at(zone, slot->making);
+
+    if (slot->making != slot->held && zone_is_object(zone, slot->making, sizeof(*h))) {
+        forget_unless_object(zone, &h->conns);
+        zone_free(zone, zone_at(zone, h->conns));
+        zone_free(zone, h);
+    }
+    if (slot->making != 0)
+        ZONE_SET(slot->making, 0);
+    for (h = zone_at(zone, slot->held); h != NULL; h = zone_at(zone, h->next))
+        recover_replace(zone, &h->conns, &h->making, &h->dropping);
 }
 
 /* Twice as many places. 0 or -1: the zone is full. */
@@ -112,7 +162,7 @@ static int grow(struct zone *zone, struct zone_group *zg)
     __atomic_store_n(&zg->generation, zg->generation + 1, __ATOMIC_RELAXED);
     if (grow_held(zone, zg, capacity) != 0)
         return -1;
-    p = new_places(zone, zg->check_count, capacity);
+    p = new_places(zone, zg, capacity);
     if (p == NULL)
         return -1;
     peers_map(&from, zone_at(zone, old->set));
@@ -123,8 +173,38 @@ static int grow(struct zone *zone, struct zone_group *zg)
                (struct peer_check *) zone_at(zone, old->checks) + (size_t) c * old->capacity,
                old->capacity * sizeof(struct peer_check));
     p->older = zg->places;
-    ZONE_SET(zg->places, zone_off(zone, p));
+    ZONE_SET(zg->places, zg->making);
+    ZONE_SET(zg->making, 0);
     return 0;
+}
+
+void shared_places_recover(struct zone *zone, struct zone_group *zg)
+{
+    struct peer_view v;
+
+    struct zone_places *making = zone_at(zone, zg->making);
+
+    if (zg->making != zg->places && zone_is_object(zone, zg->making, sizeof(*making))) {
+        /* Who dies here finds it again, less what has been freed. */
+        forget_unless_object(zone, &making->set);
+        forget_unless_object(zone, &making->checks);
+        free_places(zone, making);
+    }
+    ZONE_SET(zg->making, 0);
+    shared_view(zone, zg, &v);
+    for (unsigned i = 0; i < v.set->capacity; i++) {
+        struct zone_server *s;
+
+        forget_unless_object(zone, &places_of(zone, zg)->servers[i]);
+        s = shared_server(zone, zg, i);
+        if (s == NULL)
+            continue;
+        recover_replace(zone, &s->text, &s->making, &s->dropping);
+        if (i >= v.set->count)
+            ZONE_SET(s->kind, PLACE_FREE);
+        else if (s->kind == PLACE_FREE && !(v.state[i] & PEER_GONE))
+            peers_leave(&v, i);
+    }
 }
 
 /* Servers ------------------------------------------------------------------------------------------- */
@@ -137,28 +217,28 @@ static char *append(char *p, struct str text)
 }
 
 /* The address and the texts. 0, or -1: the zone is full. */
-static int set_data(struct zone *zone, struct zone_server *s, const struct place_text *t)
+static int set_text(struct zone *zone, struct zone_server *s, const struct place_text *t)
 {
     size_t addr_len = t->addr != NULL ? t->addr->len : 0;
     size_t size = addr_len + t->name.len + t->server.len + t->route.len + t->service.len;
-    zone_off_t old = s->data;
-    char *data = zone_alloc(zone, MAX(size, 1)), *p = data;
+    struct zone_text *text = zone_alloc_into(zone, sizeof(*text) + size, &s->making);
+    char *p;
 
-    if (data == NULL)
+    if (text == NULL)
         return -1;
+    text->addr_len = (uint16_t) addr_len;
+    text->name_len = (uint16_t) t->name.len;
+    text->server_len = (uint16_t) t->server.len;
+    text->route_len = (uint16_t) t->route.len;
+    text->service_len = (uint16_t) t->service.len;
+    p = text->bytes;
     if (addr_len > 0)
         p = append(p, str_from((const char *) &t->addr->ss, addr_len));
     p = append(p, t->name);
     p = append(p, t->server);
     p = append(p, t->route);
     append(p, t->service);
-    s->addr_len = (uint16_t) addr_len;
-    s->name_len = (uint16_t) t->name.len;
-    s->server_len = (uint16_t) t->server.len;
-    s->route_len = (uint16_t) t->route.len;
-    s->service_len = (uint16_t) t->service.len;
-    ZONE_SET(s->data, zone_off(zone, data));
-    zone_free(zone, zone_at(zone, old));
+    replace(zone, &s->text, &s->making, &s->dropping);
     return 0;
 }
 
@@ -197,12 +277,11 @@ unsigned shared_place(struct zone *zone, struct zone_group *zg, const struct hea
         return PEERS_NONE;
     s = shared_server(zone, zg, i);
     if (s == NULL) {
-        s = zone_alloc(zone, sizeof(*s));
+        s = zone_alloc_into(zone, sizeof(*s), &places_of(zone, zg)->servers[i]);
         if (s == NULL)
             return PEERS_NONE;
-        ZONE_SET(places_of(zone, zg)->servers[i], zone_off(zone, s));
     }
-    if (set_data(zone, s, &p->text) != 0)
+    if (set_text(zone, s, &p->text) != 0)
         return PEERS_NONE;
     s->who = who(&p->text);
     s->number = zg->next_number++;
@@ -213,7 +292,7 @@ unsigned shared_place(struct zone *zone, struct zone_group *zg, const struct hea
     /* Of a name the state is what its addresses get: it has none itself. */
     v.records[i].state = p->state & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP);
     v.records[i].weight = p->weight;
-    ZONE_SET(s->kind, (uint16_t) p->kind);
+    ZONE_SET(s->kind, (uint32_t) p->kind);
     shared_checks_begin(zone, zg, i, health);
     if (p->kind == PLACE_SERVER)
         shared_checks_settle(zone, zg, &v, i);
@@ -228,37 +307,40 @@ static struct str take(const char **p, size_t len)
     return s;
 }
 
+static void read_text(const struct zone_text *from, struct place_text *t)
+{
+    const char *at = from->bytes + from->addr_len;
+
+    t->addr = NULL;
+    t->name = take(&at, from->name_len);
+    t->server = take(&at, from->server_len);
+    t->route = take(&at, from->route_len);
+    t->service = take(&at, from->service_len);
+}
+
 void shared_read(struct zone *zone, const struct zone_group *zg, unsigned i, struct place *p)
 {
     const struct zone_server *s = shared_server(zone, zg, i);
-    const char *at = zone_at(zone, s->data);
     const uint32_t said = PEER_DOWN | PEER_DRAIN | PEER_BACKUP;
     struct peer_view v;
 
     shared_view(zone, zg, &v);
-    at += s->addr_len;
     *p = (struct place){ .kind = s->kind, .parent = s->parent, .record = v.records[i] };
-    p->text.name = take(&at, s->name_len);
-    p->text.server = take(&at, s->server_len);
-    p->text.route = take(&at, s->route_len);
-    p->text.service = take(&at, s->service_len);
+    read_text(text_of(zone, s), &p->text);
     p->weight = s->kind == PLACE_SERVER ? peers_weight(&v, i) : v.records[i].weight;
     p->state = s->kind == PLACE_SERVER ? v.state[i] & said : v.records[i].state;
 }
 
 int shared_route(struct zone *zone, struct zone_server *s, struct str route)
 {
-    const char *at = zone_at(zone, s->data);
-    struct addr addr = { .len = s->addr_len };
-    struct place_text t = { .addr = s->addr_len > 0 ? &addr : NULL, .route = route };
+    struct addr addr;
+    struct place_text t;
 
-    memcpy(&addr.ss, at, s->addr_len);
-    at += s->addr_len;
-    t.name = take(&at, s->name_len);
-    t.server = take(&at, s->server_len);
-    take(&at, s->route_len);
-    t.service = take(&at, s->service_len);
-    return set_data(zone, s, &t);
+    read_text(text_of(zone, s), &t);
+    shared_addr(zone, s, &addr);
+    t.addr = addr.len > 0 ? &addr : NULL;
+    t.route = route;
+    return set_text(zone, s, &t);
 }
 
 void shared_leave(struct zone *zone, struct zone_group *zg, unsigned i)
