@@ -511,9 +511,9 @@ $p->start;
 
     my (@held, %n);
     $p->expect_log(qr/no memory/);
-    for (1 .. 600) { my @h = hold($p, "/c?k=key$_"); $n{ $h[1] }++; push @held, $h[0] }
+    for (1 .. 1000) { my @h = hold($p, "/c?k=key$_"); $n{ $h[1] }++; push @held, $h[0] }
     cmp_ok $n{100}, '>', 300, 'a full zone of limit_conn';
-    is $n{503}, 600 - $n{100}, 'refuses, since all entries are in use';
+    is $n{503}, 1000 - $n{100}, 'refuses, since all entries are in use';
     ok $p->wait_log(qr/\[crit\] .*no memory in limit_conn_zone "c"/), 'and tells';
     $_->abort for @held;
     ok $p->wait_for(sub { $p->get('/stub')->body =~ /^Active connections: 1 \n/ }), 'all end';

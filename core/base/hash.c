@@ -19,6 +19,52 @@ void hash_seed(uint64_t seed)
     seed_value = seed ^ MIX_C;
 }
 
+static inline uint64_t rotate(uint64_t x, unsigned n)
+{
+    return x << n | x >> (64 - n);
+}
+
+static inline __attribute__((always_inline)) void sip_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32) + v[3];
+    v[2] += v[1];
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[2] = rotate(v[2], 32);
+}
+
+uint64_t hash_keyed(const uint64_t seed[2], struct str key)
+{
+    uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575u, seed[1] ^ 0x646f72616e646f6du,
+                      seed[0] ^ 0x6c7967656e657261u, seed[1] ^ 0x7465646279746573u };
+    const char *p = key.ptr;
+    size_t left = key.len;
+    uint64_t word;
+
+    for (; left >= 8; left -= 8, p += 8) {
+        memcpy(&word, p, 8);
+        v[3] ^= word;
+        sip_round(v);
+        v[0] ^= word;
+    }
+    word = 0;
+    if (left != 0)
+        memcpy(&word, p, left);
+    word |= (uint64_t) key.len << 56;
+    v[3] ^= word;
+    sip_round(v);
+    v[0] ^= word;
+    v[2] ^= 0xff;
+    sip_round(v);
+    sip_round(v);
+    sip_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
 /* Both halves of the 128-bit product folded: every input bit reaches every output bit. */
 static uint64_t fold(uint64_t a, uint64_t b)
 {

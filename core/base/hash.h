@@ -16,6 +16,11 @@
 uint64_t hash_bytes(const void *ptr, size_t len);
 void hash_seed(uint64_t seed);
 /*
+ * SipHash-1-3, 64 bit, with a key of the table's own: for memory shared with another binary, and where two keys that
+ * a peer chooses must not collide.
+ */
+uint64_t hash_keyed(const uint64_t seed[2], struct str key);
+/*
  * 32 bit, without seed: the hash of field names, the same however the name is spelled. Eight bytes a
  * step; setting bit 5 stands for folding: that signs collide as well ('_' and DEL) costs nothing,
  * for whoever finds an equal hash compares the names.

@@ -45,7 +45,7 @@ enum phase {
 
 /* Order of hooks within their phase (semantics.md, 2.1). */
 enum hook_order {
-    HOOK_REALIP = 10, HOOK_LIMIT_REQ = 20, HOOK_LIMIT_CONN = 30,
+    HOOK_REALIP = 10, HOOK_LIMIT_PREPARE = 15, HOOK_LIMIT_REQ = 20, HOOK_LIMIT_CONN = 30,
     HOOK_ACCESS = 10, HOOK_AUTH_BASIC = 20, HOOK_AUTH_REQUEST = 30, HOOK_AUTH_REQUIRE = 90,
     HOOK_INTERNAL_REDIRECT = 5, HOOK_TRY_FILES = 10, HOOK_MIRROR = 20,
     HOOK_REWRITE = 10,

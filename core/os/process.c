@@ -23,6 +23,7 @@
 #include "core/base/log.h"
 
 #define CPUS_MAX 8192
+#define SHM_REMOVE_MIN (64u << 10) /* less is zeroed sooner than it is taken out and put back */
 
 /* The memory of argv and environ, which the kernel shows as the command line. */
 static char *title_start;
@@ -304,6 +305,12 @@ void shm_destroy(void *ptr, size_t size, int fd)
         munmap(ptr, size);
     if (fd >= 0)
         close(fd);
+}
+
+void shm_zero(void *ptr, size_t size)
+{
+    if (size < SHM_REMOVE_MIN || madvise(ptr, size, MADV_REMOVE) != 0)
+        memset(ptr, 0, size);
 }
 
 size_t process_page_size(void)

@@ -42,6 +42,8 @@ uint64_t random_u64(void);
 void *shm_create(const char *name, size_t size, int *fd_out);
 void *shm_attach(int fd, size_t size);
 void shm_destroy(void *ptr, size_t size, int fd);
+/* Makes whole pages of it zero; of many, the memory goes back to the kernel until they are touched. */
+void shm_zero(void *ptr, size_t size);
 
 #define PROCESS_HOSTNAME_MAX 256
 

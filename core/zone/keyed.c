@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The keyed table of limits, sessions, keyval and cache indexes. It owns nodes in the zone's slab
+ * The keyed table of sessions, keyval and cache indexes. It owns nodes in the zone's slab
  * and a run of bucket heads; its users own the values. Every call is made with the lock held.
  *
  * The truth is the singly linked chains: an entry exists from the store that puts it at the
@@ -11,6 +11,7 @@
  *
  * References are offsets in units of 16 bytes (what the slab aligns to) in 32 bits.
  */
+#include "core/base/hash.h"
 #include "core/os/process.h"
 #include "core/zone/keyed.h"
 #include "core/zone/layout.h"
@@ -76,52 +77,11 @@ static uint32_t *bucket(const struct zone *zone, const struct keyed *t, uint32_t
     return (uint32_t *) (void *) (zone->base + t->buckets) + (hash & t->mask);
 }
 
-static uint64_t rotate(uint64_t x, unsigned n)
-{
-    return x << n | x >> (64 - n);
-}
-
-static inline __attribute__((always_inline)) void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32) + v[3];
-    v[2] += v[1];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[2] = rotate(v[2], 32);
-}
-
-/* SipHash-1-3 with a table's own seed: peers choose keys, and may not choose chains. */
 static uint32_t hash_with(const uint64_t seed[2], struct str key)
 {
-    uint64_t v[4] = { seed[0] ^ 0x736f6d6570736575ull, seed[1] ^ 0x646f72616e646f6dull,
-                      seed[0] ^ 0x6c7967656e657261ull, seed[1] ^ 0x7465646279746573ull };
-    const char *p = key.ptr;
-    size_t left = key.len;
-    uint64_t word;
+    uint64_t hash = hash_keyed(seed, key);
 
-    for (; left >= 8; left -= 8, p += 8) {
-        memcpy(&word, p, 8);
-        v[3] ^= word;
-        sip_round(v);
-        v[0] ^= word;
-    }
-    word = 0;
-    if (left != 0)
-        memcpy(&word, p, left);
-    word |= (uint64_t) key.len << 56;
-    v[3] ^= word;
-    sip_round(v);
-    v[0] ^= word;
-    v[2] ^= 0xff;
-    sip_round(v);
-    sip_round(v);
-    sip_round(v);
-    word = v[0] ^ v[1] ^ v[2] ^ v[3];
-    return (uint32_t) (word ^ word >> 32);
+    return (uint32_t) (hash ^ hash >> 32);
 }
 
 /* Takes the node out of the order of use; one store takes it out of the list from old to young. */
@@ -210,53 +170,13 @@ static void *node_touch(struct zone *zone, struct keyed *t, struct node *node)
     return node_value(node);
 }
 
-void keyed_touch(struct zone *zone, struct keyed *t, void *value)
+void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
 {
-    (void) node_touch(zone, t, value_node(value));
-}
+    struct node *node = node_find(zone, t, key, hash_with(t->seed, key));
 
-static void key_hash(const struct keyed *t, struct keyed_key *k)
-{
-    k->seed[0] = __atomic_load_n(&t->seed[0], __ATOMIC_RELAXED);
-    k->seed[1] = __atomic_load_n(&t->seed[1], __ATOMIC_RELAXED);
-    k->hash = hash_with(k->seed, k->str);
-}
-
-void keyed_prepare(struct zone *zone, const struct keyed *t, struct str key, struct keyed_key *k)
-{
-    k->str = key;
-    if (unlikely(t == NULL)) {
-        k->seed[0] = k->seed[1] = 0;
-        return;
-    }
-    key_hash(t, k);
-    __builtin_prefetch(bucket(zone, t, k->hash));
-}
-
-/* A wipe since it was prepared has changed the seed. */
-static void key_check(const struct keyed *t, struct keyed_key *k)
-{
-    if (unlikely(k->seed[0] != t->seed[0] || k->seed[1] != t->seed[1]))
-        key_hash(t, k);
-}
-
-void *keyed_get_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k, bool touch)
-{
-    struct node *node;
-
-    key_check(t, k);
-    node = node_find(zone, t, k->str, k->hash);
     if (node == NULL)
         return NULL;
     return touch ? node_touch(zone, t, node) : node_value(node);
-}
-
-void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch)
-{
-    struct keyed_key k = { .str = key };
-
-    key_hash(t, &k);
-    return keyed_get_prepared(zone, t, &k, touch);
 }
 
 static void node_delete(struct zone *zone, struct keyed *t, struct node *node)
@@ -294,26 +214,25 @@ static struct node *node_new(struct zone *zone, struct keyed *t, size_t size, un
     return node;
 }
 
-void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k,
-                         unsigned evict_max, bool *created)
+void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
+                bool *created)
 {
-    struct str key = k->str;
     struct node *node;
-    uint32_t *head;
+    uint32_t *head, hash;
 
     *created = false;
     if (key.len > zone->size) /* also keeps the sum below from overflowing */
         return NULL;
-    key_check(t, k);
-    node = node_find(zone, t, key, k->hash);
+    hash = hash_with(t->seed, key);
+    node = node_find(zone, t, key, hash);
     if (node != NULL)
         return node_touch(zone, t, node);
     node = node_new(zone, t, node_size(t, key.len), evict_max);
     if (node == NULL)
         return NULL;
-    head = bucket(zone, t, k->hash);
+    head = bucket(zone, t, hash);
     node->chain = *head;
-    node->hash = k->hash;
+    node->hash = hash;
     node->key_len = (uint32_t) key.len;
     if (key.len != 0)
         memcpy((char *) node_value(node) + t->value_size, key.ptr, key.len);
@@ -323,18 +242,6 @@ void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k
     ZONE_SET(t->pending, 0);
     *created = true;
     return node_value(node);
-}
-
-void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
-                bool *created)
-{
-    struct keyed_key k = { .str = key };
-
-    *created = false;
-    if (key.len > zone->size)
-        return NULL;
-    key_hash(t, &k);
-    return keyed_put_prepared(zone, t, &k, evict_max, created);
 }
 
 void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key)
@@ -471,16 +378,4 @@ bool keyed_recover(struct zone *zone, struct keyed *t)
         ZONE_SET(t->pending, 0);
     }
     return true;
-}
-
-bool keyed_has_value(struct zone *zone, struct keyed *t, zone_off_t value)
-{
-    uint64_t ref;
-
-    if (value < sizeof(struct node) || (value - sizeof(struct node)) % UNIT != 0)
-        return false;
-    ref = (value - sizeof(struct node)) / UNIT;
-    /* The recovery has left its mark in all that chains hold. */
-    return ref <= UINT32_MAX && node_is_sound(zone, t, (uint32_t) ref) &&
-           node_at(zone, (uint32_t) ref)->mark == t->pass * 2 + 1;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A keyed table with expiry inside a zone: what limits, sessions, keyval and cache indexes
+ * A keyed table with expiry inside a zone: what sessions, keyval and cache indexes
  * share. Chained hash sized from the zone, least-recently-used order, fixed value size per table.
  * All calls need the zone's lock. A full zone evicts from the old end (keyed_put with evict).
  */
@@ -25,22 +25,7 @@ void *keyed_get(struct zone *zone, struct keyed *t, struct str key, bool touch);
  */
 void *keyed_put(struct zone *zone, struct keyed *t, struct str key, unsigned evict_max,
                 bool *created);
-/*
- * For hot paths: a key that is hashed, and whose place in the table is asked of the memory, before the
- * lock is taken. t may be NULL or be about to be wiped: that is noticed when the lock is held.
- */
-struct keyed_key {
-    struct str str;
-    uint64_t seed[2]; /* private */
-    uint32_t hash;
-};
-void keyed_prepare(struct zone *zone, const struct keyed *t, struct str key, struct keyed_key *k);
-void *keyed_get_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k, bool touch);
-void *keyed_put_prepared(struct zone *zone, struct keyed *t, struct keyed_key *k,
-                         unsigned evict_max, bool *created);
 void keyed_delete(struct zone *zone, struct keyed *t, void *value);
-/* To the young end, as if it had just been asked for. */
-void keyed_touch(struct zone *zone, struct keyed *t, void *value);
 /* The oldest entry, its key, for expiry; NULL when empty. */
 void *keyed_oldest(struct zone *zone, struct keyed *t, struct str *key);
 /*
@@ -55,7 +40,5 @@ size_t keyed_count(const struct keyed *t);
  * rebuilds the order of use, loses no memory. May die and be called again. False: hopeless.
  */
 bool keyed_recover(struct zone *zone, struct keyed *t);
-/* Within recover, after that: whether the offset is that of a value in the table. */
-bool keyed_has_value(struct zone *zone, struct keyed *t, zone_off_t value);
 
 #endif

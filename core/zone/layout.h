@@ -90,12 +90,14 @@ struct zone {
     struct str params;
 };
 
-/* lock.c. The mutex of fresh memory; 0 or an errno value. */
-int zone_lock_init(struct zone *zone);
+/* lock.c. A robust mutex for all processes, in fresh memory; 0 or an errno value. */
+int zone_mutex_init(pthread_mutex_t *mutex);
 /*
  * Makes everything sound again while the lock is held: the slab, then the kind's data, or a wipe.
  */
 void zone_recover(struct zone *zone);
+/* Counts and logs a recovery after a death with another lock in the zone. */
+void zone_recovered(struct zone *zone);
 
 /* slab.c. All pages free. Needs header->slab.pages, pool and count. */
 void slab_init(struct zone *zone);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Ledgers: which worker holds which objects of a zone. They own chunks of entries in the slab and the
+ * Ledgers: which worker holds what in a zone. They own chunks of entries in the slab and the
  * head of each worker's slot. Who dies in the midst of a change has its own ledger dropped soon after;
  * until then its list of free entries may lack one, which nobody will ask for. So the only rule for the
  * order of stores is that an entry is never seen to hold what it does not.
@@ -65,31 +65,36 @@ static bool grow(struct zone *zone, struct ledger *ledger)
     return true;
 }
 
-zone_off_t ledger_take(struct zone *zone, const void *object)
+bool ledger_grow(struct zone *zone, struct ledger *ledger)
 {
-    struct ledger *ledger = zone_my_slot(zone);
-    zone_off_t entry;
+    bool grown;
 
-    if (unlikely(ledger->free == 0) && !grow(zone, ledger))
-        return 0;
-    entry = ledger->free;
+    zone_lock(zone);
+    grown = grow(zone, ledger);
+    zone_unlock(zone);
+    return grown;
+}
+
+zone_off_t ledger_take(struct zone *zone, struct ledger *ledger, uint64_t what)
+{
+    zone_off_t entry = ledger->free;
+
+    ASSERT(entry != 0 && (what & ENTRY_FREE) == 0);
     ZONE_SET(ledger->free, *entry_at(zone, entry) & ~(zone_off_t) ENTRY_FREE);
-    ZONE_SET(*entry_at(zone, entry), zone_off(zone, object));
+    ZONE_SET(*entry_at(zone, entry), what);
     return entry;
 }
 
-void *ledger_held(const struct zone *zone, zone_off_t entry)
+uint64_t ledger_held(const struct zone *zone, zone_off_t entry)
 {
-    zone_off_t object = *entry_at(zone, entry);
+    uint64_t what = *entry_at(zone, entry);
 
-    ASSERT((object & ENTRY_FREE) == 0);
-    return zone_at(zone, object);
+    ASSERT((what & ENTRY_FREE) == 0);
+    return what;
 }
 
-void ledger_give(struct zone *zone, zone_off_t entry)
+void ledger_give(struct zone *zone, struct ledger *ledger, zone_off_t entry)
 {
-    struct ledger *ledger = zone_my_slot(zone);
-
     ZONE_SET(*entry_at(zone, entry), ledger->free | ENTRY_FREE);
     ZONE_SET(ledger->free, entry);
 }
@@ -115,7 +120,8 @@ void ledger_recover(struct zone *zone, struct ledger *ledger)
 }
 
 bool ledger_each(struct zone *zone, const struct ledger *ledger,
-                 bool (*each)(struct zone *zone, zone_off_t object))
+                 bool (*each)(struct zone *zone, zone_off_t entry, uint64_t what, void *data),
+                 void *data)
 {
     uint64_t most = (uint64_t) zone->page_count * (ZONE_PAGE / CHUNK_MIN);
 
@@ -125,7 +131,10 @@ bool ledger_each(struct zone *zone, const struct ledger *ledger,
         if (most-- == 0 || !chunk_is_sound(zone, off))
             return false;
         for (size_t i = 0; i < chunk_entries(chunk); i++) {
-            if ((chunk->entries[i] & ENTRY_FREE) == 0 && !each(zone, chunk->entries[i]))
+            uint64_t what = __atomic_load_n(&chunk->entries[i], __ATOMIC_RELAXED);
+
+            if ((what & ENTRY_FREE) == 0 &&
+                !each(zone, zone_off(zone, &chunk->entries[i]), what, data))
                 return false;
         }
     }

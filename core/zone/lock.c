@@ -6,15 +6,14 @@
  *
  * The mutex works at different addresses in different processes: a waiter sleeps on the file
  * and offset behind the address, and the links that the C library keeps inside a robust mutex
- * are those of its present owner, written when it locks. They are why locks do not nest: two
- * mutexes held at once would be linked to each other.
+ * are those of its present owner, written when it locks, and read by nobody else.
  */
 #include <errno.h>
 
 #include "core/base/log.h"
 #include "core/zone/layout.h"
 
-int zone_lock_init(struct zone *zone)
+int zone_mutex_init(pthread_mutex_t *mutex)
 {
     pthread_mutexattr_t attr;
     int err = pthread_mutexattr_init(&attr);
@@ -25,7 +24,7 @@ int zone_lock_init(struct zone *zone)
     if (err == 0)
         err = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
     if (err == 0)
-        err = pthread_mutex_init(&zone->header->lock, &attr);
+        err = pthread_mutex_init(mutex, &attr);
     (void) pthread_mutexattr_destroy(&attr);
     return err;
 }
@@ -50,6 +49,19 @@ static void zone_wipe(struct zone *zone)
     ZONE_SET(header->state, ZONE_READY);
 }
 
+static void recovered(struct zone *zone, bool kept)
+{
+    (void) __atomic_add_fetch(&zone->header->recoveries, 1, __ATOMIC_RELAXED);
+    log_error(log_main, 0, "a process died holding the lock of shared memory zone \"%.*s\": %s",
+              STR_ARG(zone->name),
+              kept ? "its data was recovered" : "its data was lost, starting anew");
+}
+
+void zone_recovered(struct zone *zone)
+{
+    recovered(zone, true);
+}
+
 void zone_recover(struct zone *zone)
 {
     struct zone_header *header = zone->header;
@@ -60,10 +72,7 @@ void zone_recover(struct zone *zone)
            zone->kind->recover(zone);
     if (!kept)
         zone_wipe(zone);
-    ZONE_SET(header->recoveries, header->recoveries + 1);
-    log_error(log_main, 0, "a process died holding the lock of shared memory zone \"%.*s\": %s",
-              STR_ARG(zone->name),
-              kept ? "its data was recovered" : "its data was lost, starting anew");
+    recovered(zone, kept);
 }
 
 void zone_lock(struct zone *zone)

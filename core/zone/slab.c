@@ -8,6 +8,7 @@
  * room, bins of free runs and counts are derived. So an object is taken or given back by one
  * store, and a process that dies around it leaves nothing but derived data to be rebuilt.
  */
+#include "core/os/process.h"
 #include "core/zone/layout.h"
 
 static unsigned log2_floor(uint32_t n)
@@ -192,7 +193,7 @@ static void *run_alloc(struct zone *zone, size_t size, uint64_t *into)
         ZONE_SET(*into, (uint64_t) (ptr - zone->base));
     ZONE_SET(slab->bytes_free, slab->bytes_free - (uint64_t) n * ZONE_PAGE);
     ZONE_SET(zone->pages[p].kind, PAGE_RUN | (uint64_t) n << 8);
-    memset(ptr, 0, (size_t) n * ZONE_PAGE);
+    shm_zero(ptr, (size_t) n * ZONE_PAGE);
     return ptr;
 }
 

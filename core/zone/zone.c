@@ -122,7 +122,7 @@ static void header_fill(struct zone *zone, const struct zone_spec *spec)
  */
 static int zone_start(struct zone *zone, const struct logger *log)
 {
-    int err = zone_lock_init(zone);
+    int err = zone_mutex_init(&zone->header->lock);
     int rc = 0;
 
     if (err != 0) {

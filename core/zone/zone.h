@@ -99,7 +99,7 @@ uint64_t zone_recoveries(const struct zone *zone);
 
 /*
  * The lock: blocks. If the previous owner died the kind's recover runs before this returns.
- * Never held across anything that can wait. Locks do not nest in one process.
+ * Never held across anything that can wait, nor while another zone's lock is taken.
  */
 void zone_lock(struct zone *zone);
 void zone_unlock(struct zone *zone);

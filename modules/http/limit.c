@@ -100,19 +100,24 @@ const char *limit_zone_set(struct conf *cf, struct limit_zone *zone, const struc
 
 /* Requests ----------------------------------------------------------------------------------- */
 
-bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct keyed_key *key)
+uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly)
 {
     struct str value = expr_eval(&r->eval, zone->key);
+    const struct cells *t = limit_table(zone->res->zone);
+    uint64_t digest;
 
     if (value.len == 0)
-        return false;
+        return 0;
     if (unlikely(value.len > max)) {
-        log_error(&r->log, 0, "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
-                  STR_ARG(expr_source(zone->key)), max, STR_ARG(value));
-        return false;
+        if (!quietly)
+            log_error(&r->log, 0,
+                      "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
+                      STR_ARG(expr_source(zone->key)), max, STR_ARG(value));
+        return 0;
     }
-    keyed_prepare(zone->res->zone, limit_table(zone->res->zone), value, key);
-    return true;
+    digest = cells_digest(t, value);
+    cells_prefetch(zone->res->zone, t, digest);
+    return digest;
 }
 
 enum limit_result limit_result(const struct req *r, unsigned slot)

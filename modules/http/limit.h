@@ -7,7 +7,7 @@
 #define MODULES_HTTP_LIMIT_H
 
 #include "core/http/req.h"
-#include "core/zone/keyed.h"
+#include "core/zone/cells.h"
 
 /* A zone and its key: res->spec.data of a zone that is defined. */
 struct limit_zone {
@@ -62,13 +62,13 @@ extern const struct conf_range limit_statuses;
 /* Requests ----------------------------------------------------------------------------------- */
 
 /*
- * The value of the zone's key for the request, prepared for the table. False: it is not to be counted,
- * being empty or longer than max bytes (logged).
+ * The digest of the zone's key for the request; the memory has been asked for what is known of it. 0: it is
+ * not to be counted, being empty or longer than max bytes, which is logged unless `quietly`.
  */
-bool limit_key(struct req *r, const struct limit_zone *zone, size_t max, struct keyed_key *key);
+uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly);
 
 /* The table that is the root of both modules' zones. */
-static inline struct keyed *limit_table(const struct zone *zone)
+static inline struct cells *limit_table(const struct zone *zone)
 {
     return zone_at(zone, zone_root(zone));
 }

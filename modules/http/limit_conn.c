@@ -12,18 +12,9 @@
 
 #define KEY_MAX 255
 #define CONN_MAX 65535
-/*
- * Entries live no longer than requests, so there are few of them for the size of the zone: a table of half a
- * megabyte stays in the processor's caches, and a million entries still make chains of eight only.
- */
-#define BUCKETS_MAX (1u << 17)
+#define PREPARED_MAX 4
 
 static unsigned conn_slot;
-
-/* In the zone. The ledgers are the truth, this is their sum. */
-struct counter {
-    uint32_t count;
-};
 
 struct conn_limit {
     struct res_zone *res;
@@ -54,56 +45,113 @@ struct held {
 
 /* Counting ----------------------------------------------------------------------------------- */
 
-static void uncount(struct zone *zone, struct counter *c)
+/* A cell's narrow value is its count; that of a cell in use is above zero. The ledgers are the truth, this is their sum. */
+static uint32_t *count_of(struct cell cell)
 {
-    if (--c->count == 0)
-        keyed_delete(zone, limit_table(zone), c);
+    return &cell.line->narrow[cell.n];
+}
+
+static void uncount(struct cells_page *page, struct cell cell)
+{
+    ZONE_SET(*count_of(cell), *count_of(cell) - 1);
+    if (*count_of(cell) == 0)
+        cells_drop(page, cell);
+}
+
+/* What a recount is about. */
+struct recount {
+    const struct cells *t;
+    struct cells_page *page;
+};
+
+static void recount(struct zone *zone, const struct cells *t, struct cells_page *page);
+
+static const struct cells_kind counts = { .mend = recount };
+
+static bool count_again(struct zone *zone, zone_off_t entry, uint64_t digest, void *data)
+{
+    const struct recount *re = data;
+    struct cell cell = { NULL, 0 };
+
+    (void) entry;
+    if (cells_is_page_of(zone, re->t, re->page, digest))
+        cell = cells_find(re->page, digest);
+    if (cell.line != NULL)
+        ZONE_SET(*count_of(cell), *count_of(cell) + 1);
+    return true;
+}
+
+/* After a death: what ledgers hold of a page cannot change while it is locked. */
+static void recount(struct zone *zone, const struct cells *t, struct cells_page *page)
+{
+    struct recount re = { t, page };
+    struct cell cell;
+
+    for (unsigned l = 0; l < CELLS_LINES; l++)
+        memset(page->lines[l].narrow, 0, sizeof(page->lines[l].narrow));
+    zone_lock(zone);
+    for (unsigned worker = 0; worker < ZONE_WORKERS; worker++)
+        (void) ledger_each(zone, zone_slot(zone, worker), count_again, &re);
+    zone_unlock(zone);
+    for (cell.line = page->lines; cell.line < page->lines + CELLS_LINES; cell.line++) {
+        for (cell.n = 0; cell.n < CELLS_IN_LINE; cell.n++) {
+            if (cell.line->digest[cell.n] != 0 && *count_of(cell) == 0)
+                cells_drop(page, cell);
+        }
+    }
 }
 
 enum outcome { COUNTED, TOO_MANY, NO_ROOM };
 
-static enum outcome count(struct zone *zone, struct keyed_key *key, unsigned max,
-                          struct held_one *one)
+static enum outcome count(struct zone *zone, uint64_t digest, unsigned max, struct held_one *one)
 {
+    struct cells *t = limit_table(zone);
+    struct ledger *ledger = zone_my_slot(zone);
     enum outcome outcome = COUNTED;
-    struct counter *c;
-    bool created;
+    struct cells_page *page;
+    struct cell cell;
 
-    zone_lock(zone);
-    c = keyed_put_prepared(zone, limit_table(zone), key, 0, &created);
-    if (c == NULL) {
+    if (unlikely(!ledger_reserve(zone, ledger)))
+        return NO_ROOM;
+    page = cells_lock(zone, t, &counts, digest);
+    cell = cells_find(page, digest);
+    if (cell.line == NULL)
+        cell = cells_put(t, &counts, page, digest, NULL);
+    if (unlikely(cell.line == NULL)) {
         outcome = NO_ROOM;
-    } else if (c->count >= max) {
+    } else if (*count_of(cell) >= max) {
         outcome = TOO_MANY;
     } else {
         one->zone = zone;
         one->generation = zone_generation(zone);
-        one->entry = ledger_take(zone, c);
-        if (one->entry != 0)
-            c->count++;
-        else
-            outcome = NO_ROOM;
-        if (unlikely(c->count == 0))
-            keyed_delete(zone, limit_table(zone), c);
+        one->entry = ledger_take(zone, ledger, digest);
+        ZONE_SET(*count_of(cell), *count_of(cell) + 1);
     }
-    zone_unlock(zone);
+    cells_unlock(zone, t, &counts, page);
     return outcome;
+}
+
+static void give_one(struct zone *zone, struct ledger *ledger, zone_off_t entry)
+{
+    struct cells *t = limit_table(zone);
+    uint64_t digest = ledger_held(zone, entry);
+    struct cells_page *page = cells_lock(zone, t, &counts, digest);
+    struct cell cell = cells_find(page, digest);
+
+    ASSERT(cell.line != NULL);
+    ledger_give(zone, ledger, entry);
+    uncount(page, cell);
+    cells_unlock(zone, t, &counts, page);
 }
 
 static void give_back(struct held *held)
 {
     while (held->count > 0) {
         struct held_one *one = &held->items[--held->count];
-        struct counter *c;
 
-        zone_lock(one->zone);
         /* A wipe has forgotten it. */
-        if (likely(zone_generation(one->zone) == one->generation)) {
-            c = ledger_held(one->zone, one->entry);
-            ledger_give(one->zone, one->entry);
-            uncount(one->zone, c);
-        }
-        zone_unlock(one->zone);
+        if (likely(zone_generation(one->zone) == one->generation))
+            give_one(one->zone, zone_my_slot(one->zone), one->entry);
     }
 }
 
@@ -129,6 +177,35 @@ static enum verdict refuse(struct req *r, const struct conn_conf *conf,
     return limit_refuse(r, conn_slot, &conf->settings);
 }
 
+/*
+ * Digests are made before limit_req has its turn: what is known of them comes from memory together with what limit_req
+ * needs. They are kept here, since nothing but limit_req is between; if that makes the request wait, they are made again.
+ * So is one of a key that is not to be counted, since what there is to log must not be before limit_req's lines.
+ */
+static struct {
+    const struct req *r;
+    uint64_t digests[PREPARED_MAX];
+} prepared;
+
+static enum verdict conn_prepare(struct req *r)
+{
+    const struct conn_limits *limits = &((struct conn_conf *) req_loc_conf(r, conn_slot))->limits;
+
+    if (limit_result(r, conn_slot) != LIMIT_NOT_JUDGED)
+        return V_NEXT;
+    prepared.r = r;
+    for (unsigned i = 0; i < MIN(limits->count, PREPARED_MAX); i++)
+        prepared.digests[i] = limit_digest(r, limits->items[i].res->spec.data, KEY_MAX, true);
+    return V_NEXT;
+}
+
+static uint64_t conn_digest(struct req *r, const struct conn_limits *limits, unsigned n)
+{
+    if (likely(prepared.r == r && n < PREPARED_MAX && prepared.digests[n] != 0))
+        return prepared.digests[n];
+    return limit_digest(r, limits->items[n].res->spec.data, KEY_MAX, false);
+}
+
 static enum verdict conn_run(struct req *r)
 {
     const struct conn_conf *conf = req_loc_conf(r, conn_slot);
@@ -138,17 +215,17 @@ static enum verdict conn_run(struct req *r)
         return V_NEXT;
     for (unsigned i = 0; i < conf->limits.count; i++) {
         const struct conn_limit *limit = &conf->limits.items[i];
+        uint64_t digest = conn_digest(r, &conf->limits, i);
         enum outcome outcome;
-        struct keyed_key key;
 
-        if (!limit_key(r, limit->res->spec.data, KEY_MAX, &key))
+        if (digest == 0)
             continue;
         if (held == NULL) {
             held = arena_alloc(r->main->arena,
                                sizeof(*held) + conf->limits.count * sizeof(held->items[0]));
             held->count = 0;
         }
-        outcome = count(limit->res->zone, &key, limit->max, &held->items[held->count]);
+        outcome = count(limit->res->zone, digest, limit->max, &held->items[held->count]);
         if (unlikely(outcome != COUNTED)) {
             give_back(held);
             return refuse(r, conf, limit, outcome);
@@ -173,8 +250,8 @@ static bool conn_wanted(const struct level *level)
 
 static int zone_init(struct zone *zone, void *data)
 {
-    size_t most = zone_bytes_free(zone) / 128;
-    struct keyed *t = keyed_new(zone, sizeof(struct counter), MIN(most, BUCKETS_MAX));
+    /* The rest is for ledgers. */
+    struct cells *t = cells_new(zone, zone_bytes_free(zone) / 8 * 5);
 
     (void) data;
     if (t == NULL) {
@@ -186,58 +263,34 @@ static int zone_init(struct zone *zone, void *data)
     return 0;
 }
 
-static bool count_again(struct zone *zone, zone_off_t object)
+static bool recover(struct zone *zone)
 {
-    if (!keyed_has_value(zone, limit_table(zone), object))
-        return false;
-    ((struct counter *) zone_at(zone, object))->count++;
+    for (unsigned worker = 0; worker < ZONE_WORKERS; worker++)
+        ledger_recover(zone, zone_slot(zone, worker));
     return true;
 }
 
-static bool recount(struct zone *zone)
+static bool give_of_dead(struct zone *zone, zone_off_t entry, uint64_t digest, void *ledger)
 {
-    struct keyed *t = limit_table(zone);
-    struct counter *c, *next;
-
-    if (!keyed_recover(zone, t))
-        return false;
-    for (c = keyed_next(zone, t, NULL); c != NULL; c = keyed_next(zone, t, c))
-        c->count = 0;
-    for (unsigned worker = 0; worker < ZONE_WORKERS; worker++) {
-        struct ledger *ledger = zone_slot(zone, worker);
-
-        ledger_recover(zone, ledger);
-        if (!ledger_each(zone, ledger, count_again))
-            return false;
-    }
-    for (c = keyed_next(zone, t, NULL); c != NULL; c = next) {
-        next = keyed_next(zone, t, c);
-        if (c->count == 0)
-            keyed_delete(zone, t, c);
-    }
-    return true;
-}
-
-static bool uncount_one(struct zone *zone, zone_off_t object)
-{
-    uncount(zone, zone_at(zone, object));
+    (void) digest;
+    give_one(zone, ledger, entry);
     return true;
 }
 
 static void worker_gone(struct zone *zone, void *slot)
 {
+    (void) ledger_each(zone, slot, give_of_dead, slot);
     zone_lock(zone);
-    (void) ledger_each(zone, slot, uncount_one);
     ledger_drop(zone, slot);
     zone_unlock(zone);
 }
 
 static const struct zone_kind conn_kind = {
     .name = "limit_conn_zone", /* as it stands in messages on zones */
-    .version = 2,
+    .version = 3,
     .slot_size = sizeof(struct ledger),
     .init = zone_init,
-    .recover = recount,
+    .recover = recover,
     .worker_gone = worker_gone,
 };
 
@@ -308,6 +361,7 @@ static const struct directive directives[] = {
 };
 
 static const struct hook hooks[] = {
+    { PHASE_PREACCESS, HOOK_LIMIT_PREPARE, conn_prepare, conn_wanted },
     { PHASE_PREACCESS, HOOK_LIMIT_CONN, conn_run, conn_wanted },
     HOOK_END,
 };

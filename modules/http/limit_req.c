@@ -3,7 +3,7 @@
  * limit_req: requests are let through at a rate, by the method of the leaky bucket. A key's bucket
  * holds how many requests, in thousandths, came faster than the rate allows. It leaks at that rate;
  * more than `burst` in it and a request is refused, more than `delay` and it waits until the bucket
- * has leaked that far. Buckets lie in a shared zone; one that has leaked dry is forgotten.
+ * has leaked that far. Buckets lie in a shared zone, in cells; one that has leaked dry makes way for others.
  */
 #include "core/base/clock.h"
 #include "modules/http/limit.h"
@@ -13,26 +13,19 @@
 #define KEY_MAX 65535
 #define REQUEST 1000 /* what one of them adds to a bucket */
 #define RATE_MAX (UINT64_C(1) << 31)
-#define BURST_MAX (UINT64_C(1) << 50)
-#define IDLE_MS 60000 /* a dry bucket is kept for that long */
+#define BURST_MAX (UINT64_C(1) << 30)
+#define EXCESS_MAX ((UINT64_C(1) << 40) - 1)
+#define ASKED_MAX UINT16_MAX
 #define CLOCKS_MAY_DIFFER_MS 60000
-#define EXPIRE_DELETES 2 /* old buckets that go, at most, for a new one */
-#define EXPIRE_STEPS 6   /* and how many are looked at for that */
-#define EVICT_STEPS 16
 
 static unsigned req_slot;
 
-/* In the zone. All zero, as a new one is, is a bucket that ran dry long ago. */
+/* As a cell holds it: 40 bits of time, 40 of excess, 16 of what asked is later than time. */
 struct bucket {
-    uint64_t time;   /* the last request's, milliseconds; and USED */
-    uint64_t excess; /* at that time, in thousandths of a request */
+    uint64_t time_ms;  /* of the last request that passed */
+    uint64_t asked_ms; /* of the last one, by which the age of buckets is told */
+    uint64_t excess;   /* at time_ms, in thousandths of a request */
 };
-
-/*
- * A bucket that is asked for stays where it is in the table's order, since moving it would touch three more cache
- * lines; it is only marked, and moves when it has become the oldest.
- */
-#define USED UINT64_C(1)
 
 struct req_zone {
     struct limit_zone zone; /* first */
@@ -63,19 +56,34 @@ struct delay {
 
 /* Buckets ------------------------------------------------------------------------------------ */
 
-static uint64_t bucket_time(const struct bucket *b)
+static struct bucket bucket_of(struct cell cell)
 {
-    return b->time >> 1;
+    uint64_t wide = cell.line->wide[cell.n];
+    struct bucket b = {
+        .time_ms = wide >> 24,
+        .asked_ms = (wide >> 24) + (wide & UINT16_MAX),
+        .excess = (wide >> 16 & UINT8_MAX) << 32 | cell.line->narrow[cell.n],
+    };
+
+    return b;
 }
 
-/* How long ago the last request was. Workers read their clocks at different times, so it may lie ahead. */
+/* Two stores, of which a death in between lets one request leak too early or too late. */
+static void bucket_store(struct cell cell, const struct bucket *b)
+{
+    uint64_t asked_later = b->asked_ms > b->time_ms ? b->asked_ms - b->time_ms : 0;
+    uint64_t excess = MIN(b->excess, EXCESS_MAX);
+
+    cell.line->narrow[cell.n] = (uint32_t) excess;
+    cell.line->wide[cell.n] = b->time_ms << 24 | excess >> 32 << 16 | MIN(asked_later, ASKED_MAX);
+}
+
+/* How long ago the last request passed. Workers read their clocks at different times, so it may lie ahead. */
 static uint64_t bucket_age(const struct bucket *b, uint64_t now)
 {
-    uint64_t then = bucket_time(b);
-
-    if (likely(then <= now))
-        return now - then;
-    return then - now > CLOCKS_MAY_DIFFER_MS ? 1 : 0;
+    if (likely(b->time_ms <= now))
+        return now - b->time_ms;
+    return b->time_ms - now > CLOCKS_MAY_DIFFER_MS ? 1 : 0;
 }
 
 /* What leaks out in so many milliseconds. */
@@ -94,130 +102,89 @@ static uint64_t bucket_with_one(const struct bucket *b, uint64_t rate, uint64_t 
     return in > out ? in - out : 0;
 }
 
-/* Time and excess stand for each other; who dies in between lets one request leak too early or too late. */
-static void bucket_put(struct bucket *b, uint64_t excess, uint64_t now)
+static void bucket_charge(struct bucket *b, uint64_t excess, uint64_t now)
 {
+    if (bucket_age(b, now) != 0)
+        b->time_ms = now;
     b->excess = excess;
-    b->time = (bucket_age(b, now) != 0 ? now : bucket_time(b)) << 1 | USED;
 }
 
-static bool bucket_is_wanted(const struct bucket *b, uint64_t rate, uint64_t now)
+/* For the table: who puts a bucket into it, and when. */
+struct newcomer {
+    uint64_t rate, now;
+};
+
+/*
+ * Nothing, once the next request would find what it would find in a new bucket; then it counts how long ago the bucket
+ * was asked for.
+ */
+static uint64_t bucket_worth(struct cell cell, const void *data)
 {
-    uint64_t age = bucket_age(b, now);
+    const struct newcomer *newcomer = data;
+    struct bucket b = bucket_of(cell);
 
-    return age < IDLE_MS || b->excess > leaked(rate, age);
+    if (bucket_with_one(&b, newcomer->rate, newcomer->now) == 0)
+        return 0;
+    return b.asked_ms + 1;
 }
 
-/* Second chance: the oldest goes to the young end if it was asked for since it was put into the order. */
-static bool spared(struct zone *zone, struct keyed *t, struct bucket *b)
-{
-    if ((b->time & USED) == 0)
-        return false;
-    b->time &= ~USED;
-    keyed_touch(zone, t, b);
-    return true;
-}
-
-/* Makes room: what nobody wants any more goes, a little with each new bucket. */
-static void expire(struct zone *zone, struct keyed *t, uint64_t rate, uint64_t now)
-{
-    unsigned deleted = 0;
-
-    for (unsigned i = 0; i < EXPIRE_STEPS && deleted < EXPIRE_DELETES; i++) {
-        struct bucket *b = keyed_oldest(zone, t, NULL);
-
-        if (b == NULL)
-            return;
-        if (!bucket_is_wanted(b, rate, now)) {
-            keyed_delete(zone, t, b);
-            deleted++;
-        } else if (!spared(zone, t, b)) {
-            return;
-        }
-    }
-}
-
-/* A new bucket, at the cost of old ones when the zone is full; NULL: even so. */
-static struct bucket *bucket_new(struct zone *zone, struct keyed *t, struct keyed_key *key,
-                                 uint64_t rate, uint64_t now)
-{
-    bool created;
-    struct bucket *b;
-
-    expire(zone, t, rate, now);
-    b = keyed_put_prepared(zone, t, key, 0, &created);
-    if (b != NULL)
-        return b;
-    for (unsigned i = 0; i < EVICT_STEPS; i++) {
-        b = keyed_oldest(zone, t, NULL);
-        if (b == NULL || !spared(zone, t, b))
-            break;
-    }
-    return keyed_put_prepared(zone, t, key, EVICT_STEPS, &created);
-}
+static const struct cells_kind buckets = { .worth = bucket_worth };
 
 /* The limits of a request -------------------------------------------------------------------- */
-
-enum outcome { FITS, TOO_MANY, NO_ROOM };
 
 /*
  * Whether one more request fits under a limit, and what its bucket then holds. Of several limits only
  * the last one is also `charged` at once: before, all must have agreed.
  */
-static enum outcome judge(const struct req_limit *limit, struct keyed_key *key, bool charged,
-                          uint64_t *excess)
+static bool judge(const struct req_limit *limit, uint64_t digest, bool charged, uint64_t *excess)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
+    struct cells *t = limit_table(zone);
+    struct cells_page *page = cells_lock(zone, t, &buckets, digest);
+    struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms();
-    enum outcome outcome = FITS;
-    struct keyed *t;
-    struct bucket *b;
+    struct bucket b = { now, now, 0 };
+    bool fits = true;
 
     *excess = 0;
-    zone_lock(zone);
-    t = limit_table(zone);
-    b = keyed_get_prepared(zone, t, key, false);
-    if (likely(b != NULL)) {
-        *excess = bucket_with_one(b, z->rate, now);
-        if (*excess > limit->burst)
-            outcome = TOO_MANY;
-        else if (charged)
-            bucket_put(b, *excess, now);
-        b->time |= USED;
-    } else {
-        b = bucket_new(zone, t, key, z->rate, now);
-        if (b == NULL)
-            outcome = NO_ROOM;
-        else if (charged)
-            b->time = now << 1;
+    if (likely(cell.line != NULL)) {
+        b = bucket_of(cell);
+        b.asked_ms = now;
+        *excess = bucket_with_one(&b, z->rate, now);
+        fits = *excess <= limit->burst;
+        if (fits && charged)
+            bucket_charge(&b, *excess, now);
+    } else if (charged) {
+        cell = cells_put(t, &buckets, page, digest, &(struct newcomer){ z->rate, now });
     }
-    zone_unlock(zone);
-    if (unlikely(outcome == NO_ROOM))
-        log_alert(log_main, 0, "could not allocate node in limit_req zone \"%.*s\"",
-                  STR_ARG(limit->res->spec.name));
-    return outcome;
+    if (likely(cell.line != NULL))
+        bucket_store(cell, &b);
+    cells_unlock(zone, t, &buckets, page);
+    return fits;
 }
 
 /* Charges a bucket that was judged before; what it holds now. */
-static uint64_t charge(const struct req_limit *limit, struct keyed_key *key)
+static uint64_t charge(const struct req_limit *limit, uint64_t digest)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
+    struct cells *t = limit_table(zone);
+    struct cells_page *page = cells_lock(zone, t, &buckets, digest);
+    struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms(), excess = 0;
-    struct keyed *t;
-    struct bucket *b;
+    struct bucket b = { now, now, 0 };
 
-    zone_lock(zone);
-    t = limit_table(zone);
-    b = keyed_get_prepared(zone, t, key, false);
-    if (b == NULL)
-        b = bucket_new(zone, t, key, z->rate, now);
-    if (likely(b != NULL)) {
-        excess = bucket_with_one(b, z->rate, now);
-        bucket_put(b, excess, now);
+    if (cell.line != NULL) {
+        b = bucket_of(cell);
+        b.asked_ms = now;
+        excess = bucket_with_one(&b, z->rate, now);
+        bucket_charge(&b, excess, now);
+    } else {
+        cell = cells_put(t, &buckets, page, digest, &(struct newcomer){ z->rate, now });
     }
-    zone_unlock(zone);
+    bucket_store(cell, &b);
+    cells_unlock(zone, t, &buckets, page);
     return excess;
 }
 
@@ -294,7 +261,7 @@ static enum verdict delay_start(struct req *r, uint64_t ms)
 /* A request before one limit whose key it has. */
 struct judged {
     const struct req_limit *limit;
-    struct keyed_key key;
+    uint64_t digest;
     uint64_t excess;
     bool charged;
 };
@@ -310,7 +277,7 @@ static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct 
         uint64_t ms;
 
         if (!j->charged)
-            j->excess = charge(j->limit, &j->key);
+            j->excess = charge(j->limit, j->digest);
         ms = delay_of(j->limit, j->excess);
         if (ms > longest_ms) {
             longest_ms = ms;
@@ -340,21 +307,20 @@ static enum verdict req_run(struct req *r)
         return V_NEXT;
     if (unlikely(limits > 1))
         judged = ARENA_ARRAY(r->arena, struct judged, limits);
+    /* All digests first: while one is made, the memory fetches what the ones before it need. */
     for (unsigned i = 0; i < limits; i++) {
         struct judged *j = &judged[count];
-        enum outcome outcome;
 
         j->limit = &conf->limits.items[i];
-        if (!limit_key(r, j->limit->res->spec.data, KEY_MAX, &j->key))
-            continue;
+        j->digest = limit_digest(r, j->limit->res->spec.data, KEY_MAX, false);
         j->charged = i + 1 == limits;
-        outcome = judge(j->limit, &j->key, j->charged, &j->excess);
-        if (unlikely(outcome != FITS)) {
-            if (outcome == TOO_MANY)
-                log_refused(r, conf, j->limit, j->excess);
+        count += j->digest != 0;
+    }
+    for (struct judged *j = judged; j < judged + count; j++) {
+        if (unlikely(!judge(j->limit, j->digest, j->charged, &j->excess))) {
+            log_refused(r, conf, j->limit, j->excess);
             return limit_refuse(r, req_slot, &conf->settings);
         }
-        count++;
     }
     return count > 0 ? let_pass(r, conf, judged, count) : V_NEXT;
 }
@@ -370,7 +336,7 @@ static bool req_wanted(const struct level *level)
 
 static int zone_init(struct zone *zone, void *data)
 {
-    struct keyed *t = keyed_new(zone, sizeof(struct bucket), 0);
+    struct cells *t = cells_new(zone, zone_bytes_free(zone));
 
     (void) data;
     if (t == NULL) {
@@ -381,16 +347,18 @@ static int zone_init(struct zone *zone, void *data)
     return 0;
 }
 
-static bool zone_recover_table(struct zone *zone)
+/* Nobody changes anything with the zone's lock. */
+static bool zone_recover_all(struct zone *zone)
 {
-    return keyed_recover(zone, limit_table(zone));
+    (void) zone;
+    return true;
 }
 
 static const struct zone_kind req_kind = {
     .name = "limit_req",
-    .version = 1,
+    .version = 2,
     .init = zone_init,
-    .recover = zone_recover_table,
+    .recover = zone_recover_all,
 };
 
 /* Configuration ------------------------------------------------------------------------------ */

@@ -12,7 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "t/unit/core/zone/check.h"
+#define CROWDED 8
+
+#include "t/unit/core/zone/cells_check.h"
 #include "core/zone/ledger.c"
 #include "modules/http/limit_conn.c"
 #include "t/unit/tap.h"
@@ -40,12 +42,14 @@ static size_t empty_free;
 /* Worker 0 lives and holds "both" once; worker 1 dies: it holds "both", "own" and "many" often. */
 static struct held_one both, own, many[FULL];
 
+static uint64_t digest_of(const char *text)
+{
+    return cells_digest(limit_table(zone), str_cstr(text));
+}
+
 static enum outcome take(const char *text, struct held_one *one)
 {
-    struct keyed_key key;
-
-    keyed_prepare(zone, limit_table(zone), str_cstr(text), &key);
-    return count(zone, &key, LIMIT, one);
+    return count(zone, digest_of(text), LIMIT, one);
 }
 
 static void give(const struct held_one *one)
@@ -61,13 +65,22 @@ static void give(const struct held_one *one)
 static void setup(void)
 {
     struct held_one other;
-    unsigned n = 0;
+    unsigned n;
 
     zone_set_worker(0);
     (void) take("both", &other);
     zone_set_worker(1);
     (void) take("both", &both);
     (void) take("own", &own);
+    for (n = 0; page_of(zone, limit_table(zone), digest_of("grow"))->used < CROWDED; n++) {
+        char text[16];
+
+        (void) snprintf(text, sizeof(text), "fill%u", n);
+        if (page_of(zone, limit_table(zone), digest_of(text)) ==
+            page_of(zone, limit_table(zone), digest_of("grow")))
+            (void) take(text, &other);
+    }
+    n = 0;
     while (((struct ledger *) zone_my_slot(zone))->free != 0)
         (void) take("many", &many[n++]);
 }
@@ -77,6 +90,13 @@ static void op_new(void)
     struct held_one one;
 
     (void) take("new", &one);
+}
+
+static void op_grow(void)
+{
+    struct held_one one;
+
+    (void) take("grow", &one);
 }
 
 static void op_known(void)
@@ -95,6 +115,7 @@ static const struct op {
     void (*run)(void);
 } ops[] = {
     { "a new key and a new chunk", op_new },
+    { "a new key that makes the table grow", op_grow },
     { "a known key", op_known },
     { "the last of a key", op_last },
     { "not the last", op_not_last },
@@ -102,47 +123,59 @@ static const struct op {
 
 static uint32_t seen;
 
-static bool see(struct zone *z, zone_off_t object)
+static bool see(struct zone *z, zone_off_t entry, uint64_t what, void *data)
 {
     (void) z;
-    (void) object;
+    (void) entry;
+    (void) what;
+    (void) data;
     seen++;
     return true;
 }
 
 static uint32_t counted(const char *text)
 {
-    struct counter *c = keyed_get(zone, limit_table(zone), str_cstr(text), false);
+    struct cell cell =
+        cells_find(page_of(zone, limit_table(zone), digest_of(text)), digest_of(text));
 
-    return c != NULL ? c->count : 0;
+    return cell.line != NULL ? *count_of(cell) : 0;
+}
+
+static uint32_t sum;
+static bool zero;
+
+static void add(struct cell cell, void *data)
+{
+    (void) data;
+    sum += *count_of(cell);
+    zero = zero || *count_of(cell) == 0;
 }
 
 /* Empties the zone on the way. */
 static const char *check(void)
 {
-    struct counter *c = NULL;
+    struct cells *t = limit_table(zone);
     const char *wrong;
-    uint32_t sum = 0;
 
+    cells_lock_all(zone, t, &counts);
     zone_lock(zone);
     wrong = slab_check(zone);
     if (wrong == NULL)
-        wrong = keyed_check(zone, limit_table(zone));
-    while (wrong == NULL && (c = keyed_next(zone, limit_table(zone), c)) != NULL) {
-        if (c->count == 0)
-            wrong = "a count of zero stays";
-        sum += c->count;
-    }
-    seen = 0;
+        wrong = cells_check(zone, t);
+    sum = seen = 0;
+    (void) cells_each(zone, t, add, NULL);
+    if (wrong == NULL && zero)
+        wrong = "a count of zero stays";
     for (unsigned worker = 0; worker < 2; worker++)
-        (void) ledger_each(zone, zone_slot(zone, worker), see);
+        (void) ledger_each(zone, zone_slot(zone, worker), see, NULL);
     if (wrong == NULL && seen != sum)
         wrong = "counts and ledgers differ";
     zone_unlock(zone);
+    cells_unlock_all(zone, t);
     if (wrong == NULL && zone_generation(zone) != 0)
         wrong = "the zone was wiped";
     zone_worker_gone(zone, 1, log_main);
-    if (wrong == NULL && (counted("both") != 1 || keyed_count(limit_table(zone)) != 1))
+    if (wrong == NULL && (counted("both") != 1 || cells_each(zone, t, NULL, NULL) != 1))
         wrong = "not what the living one holds";
     zone_worker_gone(zone, 0, log_main);
     return wrong == NULL && zone_bytes_free(zone) != empty_free ? "memory was lost" : wrong;
@@ -168,6 +201,8 @@ static void lock_only(void)
 {
     zone_lock(zone);
     zone_unlock(zone);
+    cells_lock_all(zone, limit_table(zone), &counts);
+    cells_unlock_all(zone, limit_table(zone));
 }
 
 static void test(const struct op *op)
@@ -203,6 +238,7 @@ int main(void)
     if (!ok(zone != NULL, "a zone"))
         return done_testing();
     empty_free = zone_bytes_free(zone);
+    limit_table(zone)->in_use = 2;
     setup();
     image = mem_alloc(zone->total);
     memcpy(image, zone->base, zone->total);

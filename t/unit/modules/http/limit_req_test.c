@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The arithmetic of the leaky bucket, and which buckets make way for new ones. */
+/* The arithmetic of the leaky bucket, how it lies in a cell, and which buckets make way for new ones. */
+#include "t/unit/core/zone/cells_check.h"
 #include "modules/http/limit_req.c"
 #include "t/unit/tap.h"
 
@@ -19,13 +20,13 @@ static void test_bucket(void)
         { "fractions are cut", 0, 1, 1500, 999 },
         { "30 a minute, a second later", 3000, 1000, 500, 3500 },
         { "long ago", 5000, 3600000, 1000, 0 },
-        { "a product beyond 64 bits", UINT64_C(1) << 60, UINT64_C(1) << 40, UINT64_C(1) << 41, 0 },
+        { "a product beyond 64 bits", UINT64_C(1) << 60, UINT64_C(1) << 38, UINT64_C(1) << 41, 0 },
         { "a slow rate and much to leak", 100000000, 86400000, 16, 98618600 },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        uint64_t now = UINT64_C(1) << 41;
-        struct bucket b = { (now - rows[i].age) << 1, rows[i].excess };
+        uint64_t now = UINT64_C(1) << 39;
+        struct bucket b = { now - rows[i].age, now, rows[i].excess };
 
         is_uint(bucket_with_one(&b, rows[i].rate, now), rows[i].want, "%s", rows[i].what);
     }
@@ -33,97 +34,117 @@ static void test_bucket(void)
 
 static void test_clocks(void)
 {
-    struct bucket b = { (NOW + 5) << 1, 1000 };
+    struct bucket b = { NOW + 5, NOW, 1000 };
 
     is_uint(bucket_age(&b, NOW), 0, "another worker's clock may be a little ahead");
-    bucket_put(&b, 2000, NOW);
-    is_uint(bucket_time(&b), NOW + 5, "and is not set back");
-    b.time = (NOW + CLOCKS_MAY_DIFFER_MS + 1) << 1;
+    bucket_charge(&b, 2000, NOW);
+    is_uint(b.time_ms, NOW + 5, "and is not set back");
+    b.time_ms = NOW + CLOCKS_MAY_DIFFER_MS + 1;
     is_uint(bucket_age(&b, NOW), 1, "but not by a minute");
-    bucket_put(&b, 2000, NOW);
-    is_uint(bucket_time(&b), NOW, "then it is set right");
-    ok((b.time & USED) != 0, "what was charged was used");
-    b = (struct bucket){ 0, 0 };
-    is_uint(bucket_with_one(&b, 1, NOW), 0, "a bucket of zeroes has run dry");
+    bucket_charge(&b, 2000, NOW);
+    is_uint(b.time_ms, NOW, "then it is set right");
 }
 
-static void test_wanted(void)
+static void test_packing(void)
 {
-    struct bucket b = { (NOW - 1000) << 1, 0 };
+    static const struct bucket rows[] = {
+        { NOW, NOW, 0 },
+        { NOW, NOW + 17, 999 },
+        { NOW, NOW + ASKED_MAX, UINT32_MAX },
+        { (UINT64_C(1) << 40) - 1, (UINT64_C(1) << 40) - 1, BURST_MAX * REQUEST },
+    };
+    struct cells_line line = { .passed = 0 };
+    struct cell cell = { &line, 2 };
+    struct bucket b = { NOW, NOW + 100000, UINT64_MAX };
 
-    ok(bucket_is_wanted(&b, 1000, NOW), "dry, but used a second ago");
-    b.time = (NOW - IDLE_MS) << 1;
-    ok(!bucket_is_wanted(&b, 1000, NOW), "dry for a minute");
-    b.excess = 61000;
-    ok(bucket_is_wanted(&b, 1000, NOW), "idle for a minute, and a second's worth in it");
-    b.excess = 60000;
-    ok(!bucket_is_wanted(&b, 1000, NOW), "all has leaked");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        bucket_store(cell, &rows[i]);
+        b = bucket_of(cell);
+        ok(b.time_ms == rows[i].time_ms && b.asked_ms == rows[i].asked_ms &&
+               b.excess == rows[i].excess,
+           "a bucket in a cell, %zu", i);
+    }
+    b = (struct bucket){ NOW, NOW + 100000, UINT64_MAX };
+    bucket_store(cell, &b);
+    b = bucket_of(cell);
+    ok(b.time_ms == NOW && b.asked_ms == NOW + ASKED_MAX && b.excess == EXCESS_MAX,
+       "what does not fit is cut");
+    ok(BURST_MAX * REQUEST <= EXCESS_MAX, "every burst fits");
+}
+
+static void test_worth(void)
+{
+    struct newcomer newcomer = { 1000, NOW };
+    struct cells_line line = { .passed = 0 };
+    struct cell cell = { &line, 1 };
+    struct bucket b = { NOW - 999, NOW - 10, 0 };
+
+    bucket_store(cell, &b);
+    is_uint(bucket_worth(cell, &newcomer), NOW - 10 + 1, "wanted: as old as it was asked for");
+    b.time_ms = NOW - 1000;
+    bucket_store(cell, &b);
+    is_uint(bucket_worth(cell, &newcomer), 0, "no more than a new one would say");
+    b.excess = 1;
+    bucket_store(cell, &b);
+    ok(bucket_worth(cell, &newcomer) > 0, "a little more");
 }
 
 static struct zone *zone;
-static unsigned next_key;
+static struct expr *no_key;
 
-static struct bucket *add(uint64_t time, unsigned *n)
+static bool passes(const struct req_limit *limit, unsigned n)
 {
-    char text[16];
-    struct keyed_key key;
-    struct bucket *b;
+    uint64_t excess, digest = cells_digest(limit_table(zone), str_from((const char *) &n, sizeof(n)));
 
-    *n = next_key++;
-    keyed_prepare(zone, limit_table(zone), str_from(text, (size_t) sprintf(text, "key%u", *n)),
-                  &key);
-    b = bucket_new(zone, limit_table(zone), &key, 1000, NOW);
-    if (b != NULL)
-        b->time = time << 1;
-    return b;
+    return judge(limit, digest, true, &excess);
 }
 
-static bool has(unsigned n)
+static void next_millisecond(void)
 {
-    char text[16];
+    uint64_t now = clock_ms();
 
-    return keyed_get(zone, limit_table(zone), str_from(text, (size_t) sprintf(text, "key%u", n)),
-                     false) != NULL;
+    while (clock_ms() == now)
+        clock_update();
 }
 
-static void test_eviction(void)
+static void test_zone(void)
 {
-    struct zone_spec spec = { STR_INIT("requests"), ZONE_MIN, &req_kind, STR_INIT(""), NULL };
-    unsigned old[4], n, first;
-    struct bucket *b;
-    size_t full;
+    struct req_zone z = { .zone = { .key = no_key }, .rate = 16 };
+    struct zone_spec spec = { STR_INIT("requests"), ZONE_MIN, &req_kind, STR_INIT(""), &z };
+    struct res_zone res = { .spec = spec };
+    struct req_limit limit = { .res = &res };
+    unsigned passed = 0, n;
 
-    zone = zone_create(&spec, log_main);
-    for (unsigned i = 0; i < 4; i++)
-        (void) add(NOW - 2 * IDLE_MS, &old[i]);
-    ok(!has(old[0]) && has(old[3]), "a new bucket takes those along that are dry");
-    for (unsigned i = 0; i < 3; i++)
-        (void) add(NOW, &n);
-    ok(!has(old[1]) && !has(old[2]) && !has(old[3]), "all in the end");
-    is_uint(keyed_count(limit_table(zone)), 3, "those in use stay");
-    first = n - 2;
-    do {
-        full = keyed_count(limit_table(zone));
-        b = add(NOW, &n);
-    } while (b != NULL && keyed_count(limit_table(zone)) > full && n < 10000);
-    ok(b != NULL && full > 200, "a full zone: the oldest makes way");
-    ok(!has(first) && has(first + 1), "and nobody else");
-    b = keyed_oldest(zone, limit_table(zone), NULL);
-    b->time |= USED;
-    (void) add(NOW, &n);
-    ok(has(first + 1) && !has(first + 2), "what was used since has a second chance");
-    for (b = NULL; (b = keyed_next(zone, limit_table(zone), b)) != NULL;)
-        b->time |= USED;
-    ok(add(NOW, &n) != NULL && has(n), "but not when all were used");
-    is_uint(keyed_count(limit_table(zone)), full, "as many as before");
+    res.zone = zone = zone_create(&spec, log_main);
+    ok(passes(&limit, 0) && !passes(&limit, 0), "a bucket");
+    for (n = 1; n < 400; n++)
+        passed += passes(&limit, n) && !passes(&limit, n);
+    is_uint(passed, 399, "many keys");
+    for (; n < 5000; n++) {
+        passed += passes(&limit, n);
+        if (n % 20 == 0) {
+            next_millisecond();
+            passed -= passes(&limit, 0);
+        }
+    }
+    is_uint(passed, 4999, "a full zone: old ones make way, not one that is asked for");
+    ok(!passes(&limit, 4999), "the youngest are there");
+    ok(passes(&limit, 1), "the oldest have gone");
+    limit.burst = 3 * REQUEST;
+    for (n = 0, passed = 0; n < 10; n++)
+        passed += passes(&limit, 10000);
+    is_uint(passed, 4, "the burst and one");
+    is_str(cells_check(zone, limit_table(zone)), NULL, "all is sound");
     zone_destroy(zone);
 }
 
 int main(void)
 {
+    clock_update();
     test_bucket();
     test_clocks();
-    test_wanted();
-    test_eviction();
+    test_packing();
+    test_worth();
+    test_zone();
     return done_testing();
 }
