@@ -45,6 +45,10 @@ http {
     keyval_zone zone=timed:64k timeout=1h;
     keyval_zone zone=ip:64k type=ip;
     keyval $arg_k $one zone=one;
+    limit_req_zone $arg_k zone=rate:64k rate=1r/m;
+    limit_req_zone $arg_k zone=dry:64k rate=1r/m;
+    limit_req_zone $arg_k zone=slow:64k rate=20r/s;
+    limit_conn_zone $arg_k zone=conns:64k;
     resolver 127.0.0.1:DNS ipv6=off status_zone=names;
     server {
         listen 127.0.0.1:{{port}};
@@ -75,6 +79,10 @@ http {
         location /444 { status_zone a; return 444; }
         location /599 { status_zone many; return 599 x; }
         location /code { status_zone many; if ($arg_c = 1) { return 211 x; } if ($arg_c = 2) { return 212 x; } return 213 x; }
+        location /rate { limit_req zone=rate burst=1 nodelay; try_files /ssi.txt =404; }
+        location /rate/slow { limit_req zone=slow burst=2; try_files /ssi.txt =404; }
+        location /dry { limit_req zone=dry burst=1; limit_req_dry_run on; limit_conn conns 2; try_files /ssi.txt =404; }
+        location /conns { limit_conn conns 1; proxy_pass http://127.0.0.1:{{port:slow}}; }
         location /name { proxy_pass http://$arg_n:1/; }
     }
     server { listen 127.0.0.1:{{port:counted}}; server_name second; status_zone first; return 204; }
@@ -387,6 +395,33 @@ is($res->{responses}{noerror}, 1, 'resolver: answers');
 is($res->{responses}{nxdomain}, 1, 'resolver: no such name');
 cmp_ok($res->{requests}{name}, '>=', 3, 'resolver: questions');
 
+# Limits.
+sub limit { my ($kind, $name) = @_; return $json->encode(data("/http/limit_${kind}s/$name")) }
+is(limit('req', 'rate'), '{"delayed":0,"delayed_dry_run":0,"passed":0,"rejected":0,"rejected_dry_run":0}', 'limit_req: none yet');
+is(limit('conn', 'conns'), '{"passed":0,"rejected":0,"rejected_dry_run":0}', 'limit_conn: none yet');
+$p->expect_log(qr/limiting (?:requests|connections)|delaying request/);
+hit('/rate?k=a') for 1 .. 5;
+is(limit('req', 'rate'), '{"delayed":0,"delayed_dry_run":0,"passed":2,"rejected":3,"rejected_dry_run":0}', 'limit_req: passed and rejected');
+hit('/rate'), is(data('/http/limit_reqs/rate')->{passed}, 2, 'limit_req: without a key nothing is counted');
+hit('/rate/slow?k=a') for 1 .. 3;
+my $slow = data('/http/limit_reqs/slow');
+is($slow->{passed} + $slow->{delayed}, 3, 'limit_req: delayed');
+cmp_ok($slow->{delayed}, '>', 0, 'limit_req: some were');
+hit('/dry?k=a') for 1 .. 5;
+is(limit('req', 'dry'), '{"delayed":0,"delayed_dry_run":1,"passed":1,"rejected":0,"rejected_dry_run":3}', 'limit_req: dry run');
+is(limit('conn', 'conns'), '{"passed":5,"rejected":0,"rejected_dry_run":0}', 'limit_conn: passed');
+{
+    my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p->port('slow'), Listen => 5, ReuseAddr => 1) or die;
+    my $c = $p->connect('counted');
+    $c->send("GET /conns?k=a HTTP/1.1\r\nHost: first\r\n\r\n");
+    ok($p->wait_for(sub { data('/http/limit_conns/conns')->{passed} == 6 }, 10), 'limit_conn: one more');
+    is(hit('/conns?k=a')->status, 503, 'limit_conn: too many');
+    is(limit('conn', 'conns'), '{"passed":6,"rejected":1,"rejected_dry_run":0}', 'limit_conn: rejected');
+    $p->expect_log(qr/upstream|client prematurely/);
+}
+is($json->encode(api('GET', '/api/9/http/limit_reqs?fields=')->{json}), '["rate","dry","slow"]', 'limit_reqs: names');
+is($json->encode(api('GET', '/api/9/http/limit_conns?fields=passed')->{json}), '{"conns":{"passed":6}}', 'limit_conns: fields');
+
 # Connections and requests.
 my $req = data('/http/requests');
 hit('/') for 1 .. 20;
@@ -430,6 +465,8 @@ is(zone('server', 'new')->{requests}, 0, 'the new zone');
 for (
     ['/http/server_zones/first', sub { my $z = zone('server', 'first'); $z->{requests} + $z->{sent} + $z->{responses}{total} + keys %{ $z->{responses}{codes} } }],
     ['/http/location_zones/a', sub { zone('location', 'a')->{requests} }],
+    ['/http/limit_reqs/rate', sub { my $n = data('/http/limit_reqs/rate'); $n->{passed} + $n->{rejected} }],
+    ['/http/limit_conns/conns', sub { data('/http/limit_conns/conns')->{passed} }],
     ['/resolvers/names', sub { data('/resolvers/names')->{requests}{name} }],
     ['/processes', sub { data('/processes')->{respawned} }],
     ['/slabs/one', sub { my $n = 0; $n += $_->{reqs} for values %{ data('/slabs/one')->{slots} }; $n }],
