@@ -21,7 +21,8 @@
 #ifndef CROWDED /* tests have smaller ones */
 #define CROWDED (CELLS_LINES * CELLS_IN_LINE / 2)
 #endif
-#define EVICT_LINES 32 /* of which the least worthy cell goes: to search all of a full page would take too long */
+#define EVICT_LINES \
+    32 /* of which the least worthy cell goes: to search all of a full page would take too long */
 
 _Static_assert(sizeof(struct cells_line) == 64, "a line of cells is a cache line");
 _Static_assert(sizeof(struct cells_page) == ZONE_PAGE, "a page of cells is a page");
@@ -71,12 +72,11 @@ static uint32_t page_number(uint64_t digest, uint32_t in_use)
 
 static struct cells_page *page_of(const struct zone *zone, const struct cells *t, uint64_t digest)
 {
-    return page_at(zone, t,
-                   page_number(digest, __atomic_load_n(&t->in_use, __ATOMIC_ACQUIRE)));
+    return page_at(zone, t, page_number(digest, __atomic_load_n(&t->in_use, __ATOMIC_ACQUIRE)));
 }
 
-bool cells_is_page_of(const struct zone *zone, const struct cells *t,
-                      const struct cells_page *page, uint64_t digest)
+bool cells_is_page_of(const struct zone *zone, const struct cells *t, const struct cells_page *page,
+                      uint64_t digest)
 {
     return page_of(zone, t, digest) == page;
 }
@@ -193,16 +193,16 @@ static void relieve(const struct cells_kind *kind, struct cells_page *page, cons
         ZONE_SET(page->crowded, 1);
 }
 
-struct cell cells_put(const struct cells *t, const struct cells_kind *kind,
-                      struct cells_page *page, uint64_t digest, const void *data)
+struct cell cells_put(const struct cells *t, const struct cells_kind *kind, struct cells_page *page,
+                      uint64_t digest, const void *data)
 {
     bool can_grow = t->in_use < t->page_count;
     struct cell cell;
 
     if (unlikely(page->used >= CROWDED) && can_grow)
         relieve(kind, page, data);
-    cell = place(kind, page, digest,
-                 can_grow || kind->worth == NULL ? CELLS_LINES : EVICT_LINES, data);
+    cell = place(kind, page, digest, can_grow || kind->worth == NULL ? CELLS_LINES : EVICT_LINES,
+                 data);
     if (unlikely(cell.line == NULL))
         return no_cell;
     if (cell.line->digest[cell.n] != 0)

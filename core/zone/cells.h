@@ -26,7 +26,7 @@ struct cells_line {
     uint64_t digest[CELLS_IN_LINE]; /* 0: the cell is free */
     uint64_t wide[CELLS_IN_LINE];   /* its value, the user's */
     uint32_t narrow[CELLS_IN_LINE]; /* more of it */
-    uint32_t passed;                /* how many cells lie behind this line whose search begins before */
+    uint32_t passed; /* how many cells lie behind this line whose search begins before */
 };
 
 struct cells_page {
@@ -78,14 +78,14 @@ struct cells_page *cells_lock(struct zone *zone, struct cells *t, const struct c
                               uint64_t digest);
 void cells_unlock(struct zone *zone, struct cells *t, const struct cells_kind *kind,
                   struct cells_page *page);
-bool cells_is_page_of(const struct zone *zone, const struct cells *t,
-                      const struct cells_page *page, uint64_t digest);
+bool cells_is_page_of(const struct zone *zone, const struct cells *t, const struct cells_page *page,
+                      uint64_t digest);
 
 /* These: with the page's lock. */
 struct cell cells_find(struct cells_page *page, uint64_t digest);
 /* A cell for a digest that has none, its value zero. None: the page is full. */
-struct cell cells_put(const struct cells *t, const struct cells_kind *kind,
-                      struct cells_page *page, uint64_t digest, const void *data);
+struct cell cells_put(const struct cells *t, const struct cells_kind *kind, struct cells_page *page,
+                      uint64_t digest, const void *data);
 void cells_drop(struct cells_page *page, struct cell cell);
 
 #endif

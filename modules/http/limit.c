@@ -110,8 +110,7 @@ uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, 
         return 0;
     if (unlikely(value.len > max)) {
         if (!quietly)
-            log_error(&r->log, 0,
-                      "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
+            log_error(&r->log, 0, "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
                       STR_ARG(expr_source(zone->key)), max, STR_ARG(value));
         return 0;
     }

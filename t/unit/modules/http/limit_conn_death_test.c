@@ -107,8 +107,14 @@ static void op_known(void)
     (void) take("both", &one);
 }
 
-static void op_last(void) { give(&own); }
-static void op_not_last(void) { give(&both); }
+static void op_last(void)
+{
+    give(&own);
+}
+static void op_not_last(void)
+{
+    give(&both);
+}
 
 static const struct op {
     const char *name;
