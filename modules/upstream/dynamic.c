@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Servers that change while they serve: what the groups in zones are asked for and told from outside. Called by whoever
- * lets people look at the servers and edit them.
+ * Servers that change while they serve: added, changed and removed from outside, in all workers at once. With a state file the change is
+ * written there first, so that what has been confirmed is never lost; the lock of the file's directory is held
+ * meanwhile (state_file.c), the zone's only for moments. Called by whoever lets people edit the servers.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -9,159 +10,6 @@
 #include "modules/upstream/servers.h"
 #include "modules/upstream/shared.h"
 #include "modules/upstream/state_file.h"
-
-struct upstream *upstream_shared_next(const struct http_main *http, const struct upstream *prev)
-{
-    struct upstream_main *m = level_conf(http->level, STORE_MAIN, upstream_slot);
-    struct list *n;
-
-    if (m == NULL || !m->ready)
-        return NULL;
-    for (n = prev != NULL ? prev->link.next : m->groups.next; n != &m->groups; n = n->next) {
-        struct upstream *g = container_of(n, struct upstream, link);
-
-        if (g->level != NULL && g->zone_spec != NULL)
-            return g;
-    }
-    return NULL;
-}
-
-bool upstream_is_shared(const struct upstream *g)
-{
-    return g->zone != NULL;
-}
-
-/* Looking ------------------------------------------------------------------------------------------------ */
-
-static const char *state_name(uint32_t state)
-{
-    static const struct {
-        uint32_t bit;
-        const char *name;
-    } names[] = {
-        { PEER_DOWN, "down" }, { PEER_DRAIN, "draining" }, { PEER_SICK, "unhealthy" },
-        { PEER_UNCHECKED, "checking" }, { PEER_BROKEN, "unavail" },
-    };
-
-    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        if (state & names[i].bit)
-            return names[i].name;
-    }
-    return "up";
-}
-
-static int64_t average_ms(int64_t us)
-{
-    return us > 0 ? us / 1000 : -1;
-}
-
-static void fill_numbers(struct upstream_server *out, const struct peer_view *v, unsigned i,
-                         struct peer_stats *stats)
-{
-    const struct peer_record *rec = &v->records[i];
-    uint32_t state = v->state[i];
-
-    shared_note_state(stats, state);
-    out->state = state_name(state);
-    out->active = v->conns[i];
-    out->requests = stats->requests;
-    memcpy(out->responses, stats->responses, sizeof(out->responses));
-    out->sent = stats->sent;
-    out->received = stats->received;
-    out->fails = stats->fails;
-    out->unavail = stats->unavail;
-    out->checked = rec->checks > 0;
-    out->last_passed = rec->last_passed;
-    out->checks = rec->checks;
-    out->failed_checks = rec->failed_checks;
-    out->unhealthy = rec->unhealthy;
-    out->downtime_ms = stats->downtime_ms;
-    out->downstart_ms = stats->downstart_ms;
-    if (stats->downstart_ms != 0)
-        out->downtime_ms += (uint64_t) MAX(shared_wall_ms() - stats->downstart_ms, 0);
-    out->selected_ms = stats->selected_ms;
-    out->header_time_ms = average_ms(stats->header_us);
-    out->response_time_ms = average_ms(stats->response_us);
-}
-
-static void fill(struct arena *arena, struct upstream *g, const struct zone_group *zg, unsigned i,
-                 struct upstream_server *out)
-{
-    struct zone_server *s = shared_server(g->zone, zg, i);
-    struct place p;
-
-    shared_read(g->zone, zg, i, &p);
-    *out = (struct upstream_server){
-        .id = s->number, .parent = s->parent, .resolves = s->kind == PLACE_NAME,
-        .name = str_dup(arena, p.text.name), .server = str_dup(arena, p.text.server),
-        .service = str_dup(arena, p.text.service), .route = str_dup(arena, p.text.route),
-        .backup = (p.state & PEER_BACKUP) != 0, .down = (p.state & PEER_DOWN) != 0,
-        .drain = (p.state & PEER_DRAIN) != 0, .weight = p.weight, .max_conns = p.record.max_conns,
-        .max_fails = p.record.max_fails, .fail_timeout_s = p.record.fail_timeout_s,
-        .slow_start_s = p.record.slow_start_s, .state = "up", .header_time_ms = -1,
-        .response_time_ms = -1,
-    };
-    if (s->parent != UPSTREAM_NO_PARENT) {
-        out->host = out->server;
-        out->server = out->name;
-    }
-    if (s->kind == PLACE_SERVER)
-        fill_numbers(out, &g->view, i, &s->stats);
-    if (s->kind == PLACE_SERVER && out->route.len == 0 && g->peers[i] != NULL)
-        out->route = str_dup(arena, g->peers[i]->cookie);
-}
-
-static int by_id(const void *a, const void *b)
-{
-    const struct upstream_server *x = a, *y = b;
-
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-/* What each worker tells of itself, in sum. */
-static void sum_workers(struct upstream *g, const struct zone_group *zg, struct upstream_status *out,
-                        unsigned *workers)
-{
-    for (unsigned w = 0; w < ZONE_WORKERS; w++) {
-        const struct slot *slot = zone_slot(g->zone, w);
-
-        for (const struct held *h = zone_at(g->zone, slot->held); h != NULL; h = zone_at(g->zone, h->next)) {
-            if (zone_at(g->zone, h->group) != zg)
-                continue;
-            out->keepalive += h->idle;
-            out->queue_size += h->queued;
-            *workers += 1;
-        }
-    }
-}
-
-bool upstream_snapshot(struct upstream *g, struct arena *arena, struct upstream_status *out)
-{
-    struct zone_group *zg;
-    unsigned workers = 0;
-
-    *out = (struct upstream_status){ 0 };
-    if (g->zone == NULL)
-        return false;
-    upstream_look(g);
-    zg = shared_lock(g);
-    peers_look(&g->view, clock_ms() / 1000);
-    out->zone = zone_name(g->zone);
-    out->servers = ARENA_ARRAY(arena, struct upstream_server, g->count);
-    for (unsigned i = 0; i < g->count; i++) {
-        if (shared_server(g->zone, zg, i)->kind != PLACE_FREE)
-            fill(arena, g, zg, i, &out->servers[out->count++]);
-        else
-            out->zombies += g->view.conns[i] > 0;
-    }
-    sum_workers(g, zg, out, &workers);
-    out->queue_overflows = zg->queue_overflows;
-    upstream_unlock(g);
-    out->has_queue = g->queue != NULL;
-    out->queue_max = g->queue != NULL ? queue_max(g->queue) * workers : 0;
-    qsort(out->servers, out->count, sizeof(*out->servers), by_id);
-    return true;
-}
 
 /* Changing ------------------------------------------------------------------------------------------------- */
 
@@ -173,10 +21,11 @@ struct edit {
     int lock;                     /* of the state file; -1: there is none */
     struct state_server *servers; /* those that were told of, as they are to be */
     unsigned count;
-    struct str before;            /* the state file as it is */
+    struct str before; /* the state file as it is */
 };
 
-static enum upstream_edit refuse(struct edit *e, enum upstream_edit why, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static enum upstream_edit refuse(struct edit *e, enum upstream_edit why, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 static enum upstream_edit refuse(struct edit *e, enum upstream_edit why, const char *fmt, ...)
 {
     char buf[512];
@@ -213,15 +62,21 @@ static void gather(struct edit *e, const struct zone_group *zg)
             continue;
         shared_read(g->zone, zg, i, &p);
         e->servers[e->count++] = (struct state_server){
-            .number = s->number, .server = str_dup(e->arena, p.text.server),
-            .route = str_dup(e->arena, p.text.route), .service = str_dup(e->arena, p.text.service),
-            .resolves = s->kind == PLACE_NAME, .weight = p.weight, .state = p.state, .record = p.record,
+            .number = s->number,
+            .server = str_dup(e->arena, p.text.server),
+            .route = str_dup(e->arena, p.text.route),
+            .service = str_dup(e->arena, p.text.service),
+            .resolves = s->kind == PLACE_NAME,
+            .weight = p.weight,
+            .state = p.state,
+            .record = p.record,
         };
     }
     qsort(e->servers, e->count, sizeof(*e->servers), by_number);
 }
 
-static enum upstream_edit edit_begin(struct edit *e, struct upstream *g, struct arena *arena, struct str *error)
+static enum upstream_edit edit_begin(struct edit *e, struct upstream *g, struct arena *arena,
+                                     struct str *error)
 {
     const struct zone_group *zg;
     bool current;
@@ -229,14 +84,17 @@ static enum upstream_edit edit_begin(struct edit *e, struct upstream *g, struct 
     *e = (struct edit){ .g = g, .arena = arena, .error = error, .lock = -1 };
     *error = STR("");
     if (g->zone == NULL)
-        return refuse(e, EDIT_STATIC, "upstream \"%.*s\" is not in shared memory", STR_ARG(g->name));
+        return refuse(e, EDIT_STATIC, "upstream \"%.*s\" is not in shared memory",
+                      STR_ARG(g->name));
     if (g->state.len > 0) {
         e->lock = state_lock(arena, g->state);
         if (e->lock < 0) {
             int err = errno;
 
-            log_error(log_main, err, "the directory of state file \"%.*s\" cannot be locked", STR_ARG(g->state));
-            return refuse(e, EDIT_NOT_SAVED, "the state file cannot be written (%s)", strerror(err));
+            log_error(log_main, err, "the directory of state file \"%.*s\" cannot be locked",
+                      STR_ARG(g->state));
+            return refuse(e, EDIT_NOT_SAVED, "the state file cannot be written (%s)",
+                          strerror(err));
         }
     }
     zg = shared_lock(g);
@@ -272,8 +130,10 @@ static enum upstream_edit edit_save(struct edit *e, struct str text)
         return EDIT_OK;
     err = errno;
     remember(g, e->before);
-    log_crit(log_main, err, "writing state file \"%.*s\" of upstream \"%.*s\" failed, its servers stay as they are",
-             STR_ARG(g->state), STR_ARG(g->name));
+    log_crit(
+        log_main, err,
+        "writing state file \"%.*s\" of upstream \"%.*s\" failed, its servers stay as they are",
+        STR_ARG(g->state), STR_ARG(g->name));
     return refuse(e, EDIT_NOT_SAVED, "the state file cannot be written (%s)", strerror(err));
 }
 
@@ -281,7 +141,8 @@ static enum upstream_edit edit_save(struct edit *e, struct str text)
 static enum upstream_edit edit_back(struct edit *e)
 {
     edit_save(e, e->before);
-    return refuse(e, EDIT_NO_MEMORY, "no memory in zone \"%.*s\": make it larger", STR_ARG(zone_name(e->g->zone)));
+    return refuse(e, EDIT_NO_MEMORY, "no memory in zone \"%.*s\": make it larger",
+                  STR_ARG(zone_name(e->g->zone)));
 }
 
 static enum upstream_edit edit_end(struct edit *e, enum upstream_edit result)
@@ -331,7 +192,8 @@ static enum upstream_edit bad(struct edit *e, const char *name)
 }
 
 /* A value's worth of a change into the settings. */
-static enum upstream_edit merge(struct edit *e, struct state_server *s, const struct upstream_change *c)
+static enum upstream_edit merge(struct edit *e, struct state_server *s,
+                                const struct upstream_change *c)
 {
     bool fixed = e->g->balancer->fixed;
 
@@ -343,7 +205,8 @@ static enum upstream_edit merge(struct edit *e, struct state_server *s, const st
         return bad(e, "max_fails");
     if ((c->what & CHANGE_FAIL_TIMEOUT) && c->fail_timeout_s > INT32_MAX)
         return bad(e, "fail_timeout");
-    if ((c->what & CHANGE_SLOW_START) && (c->slow_start_s > INT32_MAX || (fixed && c->slow_start_s > 0)))
+    if ((c->what & CHANGE_SLOW_START) &&
+        (c->slow_start_s > INT32_MAX || (fixed && c->slow_start_s > 0)))
         return bad(e, "slow_start");
     if ((c->what & CHANGE_ROUTE) && (c->route.len > ROUTE_MAX || !is_plain(c->route)))
         return bad(e, "route");
@@ -381,7 +244,8 @@ static enum upstream_edit check_sums(struct edit *e)
         weight += (uint64_t) e->servers[i].weight;
     /* A name stands for several. */
     if (weight * PEERS_SCALE > PEERS_WEIGHT_MAX)
-        return refuse(e, EDIT_BAD_PARAMETER, "the weights add up to more than %d", PEERS_WEIGHT_MAX / PEERS_SCALE);
+        return refuse(e, EDIT_BAD_PARAMETER, "the weights add up to more than %d",
+                      PEERS_WEIGHT_MAX / PEERS_SCALE);
     return EDIT_OK;
 }
 
@@ -392,15 +256,16 @@ static bool is_name(struct str host)
     for (size_t i = 0; i < host.len; i++) {
         unsigned char c = (unsigned char) host.ptr[i];
 
-        if (!(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z') && strchr("-_.", c) == NULL)
+        if (!(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z') &&
+            strchr("-_.", c) == NULL)
             return false;
     }
     return true;
 }
 
 /* What `server` says. *resolves: it is a name. */
-static enum upstream_edit parse_server(struct edit *e, const struct upstream_change *c, struct addr *addr,
-                                       struct state_server *s)
+static enum upstream_edit parse_server(struct edit *e, const struct upstream_change *c,
+                                       struct addr *addr, struct state_server *s)
 {
     struct upstream_address a;
     bool service = (c->what & CHANGE_SERVICE) && c->service.len > 0;
@@ -417,7 +282,8 @@ static enum upstream_edit parse_server(struct edit *e, const struct upstream_cha
     if (a.is_unix || !is_name(a.host))
         return refuse(e, EDIT_BAD_ADDRESS, "invalid host in upstream \"%.*s\"", STR_ARG(c->server));
     if (e->g->resolver == NULL)
-        return refuse(e, EDIT_NO_RESOLVER, "no resolver defined to resolve \"%.*s\"", STR_ARG(c->server));
+        return refuse(e, EDIT_NO_RESOLVER, "no resolver defined to resolve \"%.*s\"",
+                      STR_ARG(c->server));
     s->resolves = true;
     if (!service)
         return EDIT_OK;
@@ -428,7 +294,8 @@ static enum upstream_edit parse_server(struct edit *e, const struct upstream_cha
 }
 
 /* Under the lock: whether the weights are kept finely enough for a slow start. */
-static void make_room(struct upstream *g, const struct zone_group *zg, const struct peer_record *record)
+static void make_room(struct upstream *g, const struct zone_group *zg,
+                      const struct peer_record *record)
 {
     struct peer_view v;
 
@@ -438,15 +305,19 @@ static void make_room(struct upstream *g, const struct zone_group *zg, const str
 }
 
 /* Puts a server into the zone. */
-static bool place(struct edit *e, const struct state_server *s, const struct addr *addr, uint32_t *id)
+static bool place(struct edit *e, const struct state_server *s, const struct addr *addr,
+                  uint32_t *id)
 {
     struct upstream *g = e->g;
     struct zone_group *zg;
     struct place p = {
-        .kind = s->resolves ? PLACE_NAME : PLACE_SERVER, .parent = UPSTREAM_NO_PARENT,
+        .kind = s->resolves ? PLACE_NAME : PLACE_SERVER,
+        .parent = UPSTREAM_NO_PARENT,
         .text = { s->resolves ? STR("") : addr_dup_text(e->arena, addr, true), s->server, s->route,
                   s->service, s->resolves ? NULL : addr },
-        .weight = s->weight, .state = s->state, .record = s->record,
+        .weight = s->weight,
+        .state = s->state,
+        .record = s->record,
     };
     unsigned i;
 
@@ -472,7 +343,8 @@ enum upstream_edit upstream_server_add(struct upstream *g, struct arena *arena,
     struct state_server *s = result == EDIT_OK ? &e.servers[e.count] : NULL;
 
     if (result == EDIT_OK) {
-        *s = (struct state_server){ .number = UINT32_MAX, .weight = server_defaults.weight,
+        *s = (struct state_server){ .number = UINT32_MAX,
+                                    .weight = server_defaults.weight,
                                     .record = server_defaults.record };
         result = parse_server(&e, change, &addr, s);
     }
@@ -534,7 +406,8 @@ enum upstream_edit upstream_server_change(struct upstream *g, struct arena *aren
         s = find_told(&e, id);
         result = s == NULL ? not_told(&e, id) : EDIT_OK;
     }
-    if (result == EDIT_OK && (change->what & CHANGE_BACKUP) && change->backup != ((s->state & PEER_BACKUP) != 0))
+    if (result == EDIT_OK && (change->what & CHANGE_BACKUP) &&
+        change->backup != ((s->state & PEER_BACKUP) != 0))
         result = bad(&e, "backup");
     if (result == EDIT_OK) {
         was = *s;
@@ -581,47 +454,4 @@ enum upstream_edit upstream_server_remove(struct upstream *g, struct arena *aren
         upstream_unlock(g);
     }
     return edit_end(&e, result);
-}
-
-/* Statistics -------------------------------------------------------------------------------------------------- */
-
-static void reset_server(struct upstream *g, const struct zone_group *zg, unsigned i)
-{
-    struct peer_stats *stats = &shared_server(g->zone, zg, i)->stats;
-    struct peer_record *rec = &g->view.records[i];
-    int64_t out = stats->downstart_ms != 0 ? shared_wall_ms() : 0;
-
-    memset(stats, 0, sizeof(*stats));
-    stats->downstart_ms = out;
-    rec->checks = rec->failed_checks = 0;
-    rec->unhealthy = 0;
-}
-
-enum upstream_edit upstream_reset(struct upstream *g)
-{
-    struct zone_group *zg;
-
-    if (g->zone == NULL)
-        return EDIT_STATIC;
-    zg = shared_lock(g);
-    for (unsigned i = 0; i < g->count; i++)
-        reset_server(g, zg, i);
-    zg->queue_overflows = 0;
-    upstream_unlock(g);
-    return EDIT_OK;
-}
-
-enum upstream_edit upstream_server_reset(struct upstream *g, uint32_t id)
-{
-    const struct zone_group *zg;
-    unsigned i;
-
-    if (g->zone == NULL)
-        return EDIT_STATIC;
-    zg = shared_lock(g);
-    i = shared_find(g->zone, zg, id);
-    if (i != PEERS_NONE)
-        reset_server(g, zg, i);
-    upstream_unlock(g);
-    return i != PEERS_NONE ? EDIT_OK : EDIT_NOT_FOUND;
 }

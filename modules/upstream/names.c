@@ -15,21 +15,21 @@
 #define ADDRESSES_MAX 1024 /* of one name */
 
 struct name {
-    struct list link;       /* struct names.all */
+    struct list link; /* struct names.all */
     struct names *names;
-    uint32_t number;        /* upstream_server.id */
+    uint32_t number; /* upstream_server.id */
     struct resolve_query query;
     bool asking, seen;
     uint64_t due_ms;
-    unsigned failures;      /* one after the other */
-    char text[];            /* host, then service */
+    unsigned failures; /* one after the other */
+    char text[];       /* host, then service */
 };
 
 struct names {
     struct upstream *group;
     struct timer timer;
-    struct list all;        /* empty unless this worker is the asker */
-    uint32_t generation;    /* of the servers that `all` was made from */
+    struct list all;     /* empty unless this worker is the asker */
+    uint32_t generation; /* of the servers that `all` was made from */
     bool asker;
 };
 
@@ -50,8 +50,8 @@ static bool same_address(struct zone *zone, const struct zone_server *s, const s
 }
 
 /* The addresses of a name that are there: they stay and change, or go. */
-static void match_there(struct upstream *g, struct zone_group *zg, uint32_t parent, struct target *targets,
-                        unsigned count, unsigned *gone)
+static void match_there(struct upstream *g, struct zone_group *zg, uint32_t parent,
+                        struct target *targets, unsigned count, unsigned *gone)
 {
     for (unsigned i = 0; i < g->view.set->count; i++) {
         const struct zone_server *s = shared_server(g->zone, zg, i);
@@ -69,8 +69,8 @@ static void match_there(struct upstream *g, struct zone_group *zg, uint32_t pare
             continue;
         }
         t->there = true;
-        if (peers_weight(&g->view, i) != t->place.weight
-            || (g->view.state[i] & PEER_BACKUP) != (t->place.state & PEER_BACKUP))
+        if (peers_weight(&g->view, i) != t->place.weight ||
+            (g->view.state[i] & PEER_BACKUP) != (t->place.state & PEER_BACKUP))
             peers_change(&g->view, i, t->place.weight, t->place.state, &t->place.record);
     }
 }
@@ -89,8 +89,9 @@ static unsigned first_priority(const struct resolve_query *q)
  * What the addresses of an answer are to be. With a service weights and ranks are the records'; of a backup only those of the
  * highest priority are taken. The port of the name is that of a service's record, or the one in its text.
  */
-static unsigned make_targets(struct arena *arena, struct upstream *g, const struct place *name, uint32_t parent,
-                             unsigned port, const struct resolve_query *q, struct target *targets)
+static unsigned make_targets(struct arena *arena, struct upstream *g, const struct place *name,
+                             uint32_t parent, unsigned port, const struct resolve_query *q,
+                             struct target *targets)
 {
     bool service = name->text.service.len > 0;
     unsigned first = first_priority(q), count = 0;
@@ -126,8 +127,8 @@ static unsigned port_of(struct str server)
 }
 
 /* Puts an answer into the zone. False: the zone is full. */
-static bool apply(struct arena *arena, struct upstream *g, uint32_t number, const struct resolve_query *q,
-                  unsigned *come, unsigned *gone)
+static bool apply(struct arena *arena, struct upstream *g, uint32_t number,
+                  const struct resolve_query *q, unsigned *come, unsigned *gone)
 {
     struct target *targets = ARENA_ARRAY(arena, struct target, MIN(q->addr_count, ADDRESSES_MAX));
     struct zone_group *zg = shared_lock(g);
@@ -170,10 +171,13 @@ static void good_answer(struct name *name)
     uint64_t valid_ms;
 
     if (!apply(arena, g, name->number, q, &come, &gone))
-        log_crit(log_main, 0, "no memory in zone \"%.*s\" for the addresses of \"%.*s\" in upstream \"%.*s\": make it larger",
-                 STR_ARG(zone_name(g->zone)), STR_ARG(q->name), STR_ARG(g->name));
+        log_crit(
+            log_main, 0,
+            "no memory in zone \"%.*s\" for the addresses of \"%.*s\" in upstream \"%.*s\": make it larger",
+            STR_ARG(zone_name(g->zone)), STR_ARG(q->name), STR_ARG(g->name));
     if (come + gone > 0)
-        log_notice(log_main, 0, "\"%.*s\" in upstream \"%.*s\" resolved to %u addresses, %u new, %u gone",
+        log_notice(log_main, 0,
+                   "\"%.*s\" in upstream \"%.*s\" resolved to %u addresses, %u new, %u gone",
                    STR_ARG(q->name), STR_ARG(g->name), q->addr_count, come, gone);
     arena_destroy(arena);
     name->failures = 0;
@@ -187,7 +191,8 @@ static void bad_answer(struct name *name)
     const struct resolve_query *q = &name->query;
     uint64_t wait_ms = MIN(UINT64_C(1000) << MIN(name->failures, 10), RETRY_MAX_MS);
 
-    log_warn(log_main, 0, "%.*s could not be resolved (%s) in upstream \"%.*s\", the addresses known stay",
+    log_warn(log_main, 0,
+             "%.*s could not be resolved (%s) in upstream \"%.*s\", the addresses known stay",
              STR_ARG(q->name), resolve_status_text(q->status), STR_ARG(name->names->group->name));
     name->failures++;
     name->due_ms = clock_ms() + wait_ms;
@@ -255,7 +260,8 @@ static void add_name(struct names *names, const struct peer *p)
 
     memcpy(name->text, host.ptr, host.len);
     name->query.name = str_from(name->text, host.len);
-    name->query.service = str_from(name->text + host.len, service_text(p->service, name->text + host.len));
+    name->query.service =
+        str_from(name->text + host.len, service_text(p->service, name->text + host.len));
     name->query.done = done;
     name->query.timeout_ms = names->group->resolver_timeout_ms;
     name->names = names;
@@ -275,7 +281,8 @@ static void collect(struct names *names)
         container_of(n, struct name, link)->seen = false;
     for (unsigned i = 0; i < g->count; i++) {
         const struct peer *p = g->peers[i];
-        struct name *name = p != NULL && p->resolves && !p->gone ? find_name(names, p->number) : NULL;
+        struct name *name =
+            p != NULL && p->resolves && !p->gone ? find_name(names, p->number) : NULL;
 
         if (name != NULL)
             name->seen = true;

@@ -91,7 +91,8 @@ void peers_recount(struct peer_view *v)
     struct peer_set *set = v->set;
     int32_t first = 0;
 
-    set->primary_live = set->backup_live = set->broken = set->troubled = set->slowing = set->gone = 0;
+    set->primary_live = set->backup_live = set->broken = set->troubled = set->slowing = set->gone =
+        0;
     set->conns = 0;
     set->weight = 0;
     set->uniform = true;

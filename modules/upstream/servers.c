@@ -9,7 +9,8 @@
 #include "modules/upstream/servers.h"
 
 const struct server_settings server_defaults = {
-    .weight = 1, .record = { .max_fails = 1, .fail_timeout_s = 10 },
+    .weight = 1,
+    .record = { .max_fails = 1, .fail_timeout_s = 10 },
 };
 
 /* The directives ------------------------------------------------------------------------------ */
@@ -67,8 +68,7 @@ static const char *server_parameter(struct conf *cf, unsigned arg, struct server
         return error;
     }
     if (str_starts(text, STR("max_fails=")))
-        return server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX,
-                             &p->record.max_fails);
+        return server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX, &p->record.max_fails);
     if (str_starts(text, STR("max_conns="))) {
         const char *error = server_number(cf, arg, str_skip(text, 10), 0, INT32_MAX, &n);
 
@@ -157,8 +157,8 @@ const char *server_set(struct conf *cf, void *field)
     error = check_service(cf, &line);
     if (error != NULL)
         return error;
-    lines->items = arena_grow(cf->arena, lines->items, lines->count, &lines->capacity,
-                              sizeof(*lines->items));
+    lines->items =
+        arena_grow(cf->arena, lines->items, lines->count, &lines->capacity, sizeof(*lines->items));
     lines->items[lines->count++] = line;
     return NULL;
 }
@@ -188,9 +188,10 @@ const char *server_set_state(struct conf *cf, void *field)
 static struct found_server *add_found(struct arena *arena, struct found_servers *found,
                                       const struct server_settings *settings)
 {
-    found->items = arena_grow(arena, found->items, found->count, &found->capacity,
-                              sizeof(*found->items));
-    found->items[found->count] = (struct found_server){ .settings = settings, .parent = PEERS_NONE };
+    found->items =
+        arena_grow(arena, found->items, found->count, &found->capacity, sizeof(*found->items));
+    found->items[found->count] =
+        (struct found_server){ .settings = settings, .parent = PEERS_NONE };
     return &found->items[found->count++];
 }
 
@@ -245,7 +246,8 @@ void servers_complete(struct arena *arena, struct upstream *g, const struct foun
     g->peers = ARENA_ARRAY(arena, struct peer *, found->count);
     for (unsigned i = 0; i < found->count; i++)
         slow |= found->items[i].settings->record.slow_start_s > 0;
-    peers_init(&g->own, arena_zalloc(arena, peers_size(MAX(found->count, 1))), MAX(found->count, 1), slow);
+    peers_init(&g->own, arena_zalloc(arena, peers_size(MAX(found->count, 1))), MAX(found->count, 1),
+               slow);
     for (unsigned i = 0; i < found->count; i++)
         complete_peer(arena, g, &found->items[i]);
     peers_recount(&g->own);
@@ -259,7 +261,8 @@ void servers_complete(struct arena *arena, struct upstream *g, const struct foun
 static int not_found(struct conf *cf, struct upstream *g, const struct upstream_srv *s,
                      struct conf_pos pos, const char *error, struct str text)
 {
-    if (s->resolve_failure == RESOLVE_FAILURE_EMERG || str_eq(str_cstr(error), STR("invalid host"))) {
+    if (s->resolve_failure == RESOLVE_FAILURE_EMERG ||
+        str_eq(str_cstr(error), STR("invalid host"))) {
         conf_error_at(cf, pos, "%s in upstream \"%.*s\"", error, STR_ARG(text));
         return -1;
     }
@@ -324,8 +327,8 @@ static int find_implicit(struct conf *cf, struct upstream *g, const struct upstr
     struct upstream_address a;
 
     /* A group's name with a port behind it is not that group, and hardly a host. */
-    if (upstream_address_parse(&a, g->name, 0) == NULL && a.has_port
-        && upstream_find(conf_http(cf), a.host) != NULL) {
+    if (upstream_address_parse(&a, g->name, 0) == NULL && a.has_port &&
+        upstream_find(conf_http(cf), a.host) != NULL) {
         conf_error_at(cf, g->pos, "upstream \"%.*s\" may not have port %u", STR_ARG(a.host),
                       a.port);
         return -1;
@@ -333,7 +336,8 @@ static int find_implicit(struct conf *cf, struct upstream *g, const struct upstr
     line->settings = server_defaults;
     line->settings.server = line->text = g->name;
     line->pos = g->pos;
-    line->address = (struct upstream_address){ .host = g->host, .port = g->port,
+    line->address = (struct upstream_address){ .host = g->host,
+                                               .port = g->port,
                                                .is_unix = str_starts(g->host, STR("unix:")) };
     return find_server(cf, g, s, found, line);
 }
@@ -355,7 +359,8 @@ static int check_sums(struct conf *cf, const struct upstream *g, const struct fo
         return -1;
     }
     if (weight * (slow ? PEERS_SCALE : 1) > PEERS_WEIGHT_MAX) {
-        conf_error_at(cf, g->pos, "the weights of the servers in upstream \"%.*s\" add up to more than %d",
+        conf_error_at(cf, g->pos,
+                      "the weights of the servers in upstream \"%.*s\" add up to more than %d",
                       STR_ARG(g->name), PEERS_WEIGHT_MAX / (slow ? PEERS_SCALE : 1));
         return -1;
     }
@@ -382,20 +387,23 @@ static int check_shared(struct conf *cf, struct upstream *g, const struct found_
     for (unsigned i = 0; i < found->count; i++)
         names |= found->items[i].resolves;
     if (g->state.len > 0 && g->zone_spec == NULL) {
-        conf_error_at(cf, g->pos, "\"state\" requires upstream \"%.*s\" to be in shared memory (\"zone\")",
+        conf_error_at(cf, g->pos,
+                      "\"state\" requires upstream \"%.*s\" to be in shared memory (\"zone\")",
                       STR_ARG(g->name));
         return -1;
     }
     if (!names)
         return 0;
     if (g->zone_spec == NULL && g->level != NULL && asks(g)) {
-        conf_error_at(cf, g->pos,
-                      "resolving names at run time requires upstream \"%.*s\" to be in shared memory",
-                      STR_ARG(g->name));
+        conf_error_at(
+            cf, g->pos,
+            "resolving names at run time requires upstream \"%.*s\" to be in shared memory",
+            STR_ARG(g->name));
         return -1;
     }
     if (g->resolver == NULL) {
-        conf_error_at(cf, g->pos, "no resolver defined to resolve names at run time in upstream \"%.*s\"",
+        conf_error_at(cf, g->pos,
+                      "no resolver defined to resolve names at run time in upstream \"%.*s\"",
                       STR_ARG(g->name));
         return -1;
     }
@@ -406,8 +414,8 @@ int servers_find(struct conf *cf, struct upstream *g, const struct upstream_srv 
 {
     struct found_servers found = { NULL, 0, 0 };
 
-    if ((g->level != NULL ? find_block(cf, g, s, &found) : find_implicit(cf, g, s, &found)) != 0
-        || check_sums(cf, g, &found) != 0 || check_shared(cf, g, &found) != 0)
+    if ((g->level != NULL ? find_block(cf, g, s, &found) : find_implicit(cf, g, s, &found)) != 0 ||
+        check_sums(cf, g, &found) != 0 || check_shared(cf, g, &found) != 0)
         return -1;
     servers_complete(cf->arena, g, &found);
     if (g->state.len > 0)

@@ -2,7 +2,8 @@
 /* What active checks have found out about the servers of a group in a zone, and who makes them (health.c). */
 #include "modules/upstream/shared.h"
 
-static struct peer_check *check_at(struct zone *zone, const struct zone_group *zg, unsigned c, unsigned i)
+static struct peer_check *check_at(struct zone *zone, const struct zone_group *zg, unsigned c,
+                                   unsigned i)
 {
     const struct zone_places *p = places_of(zone, zg);
     struct peer_check *all = zone_at(zone, p->checks);
@@ -27,8 +28,9 @@ void shared_checks_begin(struct zone *zone, const struct zone_group *zg, unsigne
                          const struct health *health)
 {
     for (unsigned c = 0; c < zg->check_count; c++)
-        *check_at(zone, zg, c, i) = (struct peer_check){ .id = health->checks[c]->id,
-                                                         .unchecked = health->checks[c]->mandatory };
+        *check_at(zone, zg, c, i) =
+            (struct peer_check){ .id = health->checks[c]->id,
+                                 .unchecked = health->checks[c]->mandatory };
 }
 
 void shared_checks_copy(struct zone *zone, const struct zone_group *zg, unsigned i,
@@ -52,7 +54,8 @@ void shared_checks_copy(struct zone *zone, const struct zone_group *zg, unsigned
     shared_checks_settle(zone, zg, &v, i);
 }
 
-void shared_checks_settle(struct zone *zone, const struct zone_group *zg, struct peer_view *v, unsigned i)
+void shared_checks_settle(struct zone *zone, const struct zone_group *zg, struct peer_view *v,
+                          unsigned i)
 {
     peers_checked(v, i, checked_state(zone, zg, i), clock_ms() / 1000);
     shared_note_state(&shared_server(zone, zg, i)->stats, v->state[i]);
@@ -100,8 +103,8 @@ bool shared_check_begin(struct upstream *g, unsigned check, const struct peer *p
 }
 
 /* Counts the result. */
-static void count_check(struct peer_check *pc, struct peer_record *rec, const struct health_check *conf,
-                        bool passed)
+static void count_check(struct peer_check *pc, struct peer_record *rec,
+                        const struct health_check *conf, bool passed)
 {
     rec->checks++;
     rec->last_passed = passed;
@@ -120,7 +123,8 @@ static void count_check(struct peer_check *pc, struct peer_record *rec, const st
     pc->unchecked = false;
 }
 
-enum health_change shared_check_end(struct upstream *g, unsigned check, const struct peer *peer, bool passed)
+enum health_change shared_check_end(struct upstream *g, unsigned check, const struct peer *peer,
+                                    bool passed)
 {
     struct zone_group *zg = shared_lock(g);
     struct peer_view *v = &g->view;
@@ -129,7 +133,8 @@ enum health_change shared_check_end(struct upstream *g, unsigned check, const st
     uint32_t before = v->state[i] & bits, after = before;
 
     if (is_mine(g, zg, peer)) {
-        count_check(check_at(g->zone, zg, check, i), &v->records[i], g->health->checks[check], passed);
+        count_check(check_at(g->zone, zg, check, i), &v->records[i], g->health->checks[check],
+                    passed);
         shared_checks_settle(g->zone, zg, v, i);
         after = v->state[i] & bits;
     }

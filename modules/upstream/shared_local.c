@@ -15,12 +15,12 @@
 
 struct shared_local {
     struct upstream *g;
-    struct list retired;   /* struct peer.retired */
-    struct later later;    /* to free them */
-    struct timer timer;    /* to look */
-    unsigned capacity;     /* of g->peers and g->own */
-    bool stopped;          /* the worker ends: only requests that are cut off are still to come */
-    struct arena *tables;  /* NULL: those of the configuration are in use */
+    struct list retired;  /* struct peer.retired */
+    struct later later;   /* to free them */
+    struct timer timer;   /* to look */
+    unsigned capacity;    /* of g->peers and g->own */
+    bool stopped;         /* the worker ends: only requests that are cut off are still to come */
+    struct arena *tables; /* NULL: those of the configuration are in use */
 };
 
 /* Peers ------------------------------------------------------------------------------------------- */
@@ -34,7 +34,8 @@ static struct str copy(char **at, struct str text)
     return s;
 }
 
-static struct peer *new_peer(struct zone *zone, struct zone_server *s, const struct place *place, unsigned i)
+static struct peer *new_peer(struct zone *zone, struct zone_server *s, const struct place *place,
+                             unsigned i)
 {
     const struct place_text *t = &place->text;
     struct peer *p = mem_zalloc(sizeof(*p) + t->name.len + t->server.len + t->service.len);

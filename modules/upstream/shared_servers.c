@@ -35,13 +35,14 @@ static void drop_making(struct zone *zone, struct zone_group *zg)
 static struct zone_places *new_places(struct zone *zone, struct zone_group *zg, unsigned capacity)
 {
     size_t checks_size = (size_t) zg->check_count * capacity * sizeof(struct peer_check);
-    struct zone_places *p = zone_alloc_into(zone, sizeof(*p) + capacity * sizeof(p->servers[0]), &zg->making);
+    struct zone_places *p =
+        zone_alloc_into(zone, sizeof(*p) + capacity * sizeof(p->servers[0]), &zg->making);
 
     if (p == NULL)
         return NULL;
     p->capacity = capacity;
-    if (zone_alloc_into(zone, peers_size(capacity), &p->set) == NULL
-        || (checks_size > 0 && zone_alloc_into(zone, checks_size, &p->checks) == NULL)) {
+    if (zone_alloc_into(zone, peers_size(capacity), &p->set) == NULL ||
+        (checks_size > 0 && zone_alloc_into(zone, checks_size, &p->checks) == NULL)) {
         drop_making(zone, zg);
         return NULL;
     }
@@ -93,7 +94,8 @@ static void replace(struct zone *zone, zone_off_t *at, zone_off_t *making, zone_
 }
 
 /* The same after a death in it, or before it. */
-static void recover_replace(struct zone *zone, const zone_off_t *at, zone_off_t *making, zone_off_t *dropping)
+static void recover_replace(struct zone *zone, const zone_off_t *at, zone_off_t *making,
+                            zone_off_t *dropping)
 {
     zone_off_t *const both[] = { making, dropping };
 
@@ -288,7 +290,8 @@ unsigned shared_place(struct zone *zone, struct zone_group *zg, const struct hea
     s->parent = p->parent;
     memset(&s->stats, 0, sizeof(s->stats));
     shared_view(zone, zg, &v);
-    peers_place(&v, i, p->weight, p->kind == PLACE_NAME ? PEER_GONE | PEER_BACKUP : p->state, &p->record);
+    peers_place(&v, i, p->weight, p->kind == PLACE_NAME ? PEER_GONE | PEER_BACKUP : p->state,
+                &p->record);
     /* Of a name the state is what its addresses get: it has none itself. */
     v.records[i].state = p->state & (PEER_DOWN | PEER_DRAIN | PEER_BACKUP);
     v.records[i].weight = p->weight;

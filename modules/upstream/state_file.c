@@ -56,7 +56,8 @@ static void add_word(struct text *t, const char *name, struct str value)
         add(t, STR("\""));
 }
 
-static void add_number(struct text *t, const char *name, uint64_t n, uint64_t usual, const char *unit)
+static void add_number(struct text *t, const char *name, uint64_t n, uint64_t usual,
+                       const char *unit)
 {
     if (n != usual)
         add(t, str_printf(t->arena, " %s=%llu%s", name, (unsigned long long) n, unit));
@@ -110,8 +111,13 @@ uint64_t state_hash(struct arena *arena, const struct upstream *g)
         if (p->parent != PEERS_NONE)
             continue;
         servers[n++] = (struct state_server){
-            .server = p->server, .route = p->route, .service = p->service, .resolves = p->resolves,
-            .weight = rec->weight, .state = rec->state, .record = *rec,
+            .server = p->server,
+            .route = p->route,
+            .service = p->service,
+            .resolves = p->resolves,
+            .weight = rec->weight,
+            .state = rec->state,
+            .record = *rec,
         };
     }
     return state_hash_of(state_text(arena, servers, n));
