@@ -32,9 +32,9 @@ struct counter_entry {
     uint32_t count, words; /* as in counter_set */
     uint32_t gauges;
     uint32_t key_len;
-    zone_off_t ended;      /* uint64_t[count]; behind them COUNTER_TAGS_SUM tagged words */
-    zone_off_t base;       /* the same: as they were at the reset */
-    char key[];            /* the set's */
+    zone_off_t ended; /* uint64_t[count]; behind them COUNTER_TAGS_SUM tagged words */
+    zone_off_t base;  /* the same: as they were at the reset */
+    char key[];       /* the set's */
 };
 
 /* A tag in 16 bits and its count above them: one word, so that it is read whole. */
@@ -54,7 +54,8 @@ static unsigned kind_count(const struct counter_kind *kind)
     return n;
 }
 
-struct counter_set *counters_define(struct conf *cf, const struct counter_kind *kind, struct str name)
+struct counter_set *counters_define(struct conf *cf, const struct counter_kind *kind,
+                                    struct str name)
 {
     struct resources *r = cf->config->resources;
     struct str key = str_printf(cf->arena, "%s %.*s", kind->name, STR_ARG(name));
@@ -98,8 +99,8 @@ static size_t sums_size(const struct counter_set *set)
 
 static bool entry_is(const struct counter_entry *e, const struct counter_set *set)
 {
-    return e->count == set->count && e->words == set->words && e->gauges == set->kind->gauges
-           && str_eq(str_from(e->key, e->key_len), set->key);
+    return e->count == set->count && e->words == set->words && e->gauges == set->kind->gauges &&
+           str_eq(str_from(e->key, e->key_len), set->key);
 }
 
 /* A new set's; linked when it is whole. NULL: the zone is full. */
@@ -338,16 +339,15 @@ int counters_configure(struct conf *cf)
     for (struct list *l = r->counters.next; l != &r->counters; l = l->next) {
         struct counter_set *set = container_of(l, struct counter_set, link);
 
-        need += set->words * sizeof(uint64_t) * BLOCKS
-                + 2 * sums_size(set) + set->key.len + 1024;
+        need += set->words * sizeof(uint64_t) * BLOCKS + 2 * sums_size(set) + set->key.len + 1024;
     }
     if (need == 0)
         return 0;
     /* In large steps, so that the zone is kept when a few sets come. */
     while (size < need + need / 4)
         size *= 4;
-    r->counters_zone = res_zone(cf, STR("counters"), MIN(size, (size_t) ZONE_MAX), &counters_kind,
-                                &error);
+    r->counters_zone =
+        res_zone(cf, STR("counters"), MIN(size, (size_t) ZONE_MAX), &counters_kind, &error);
     if (r->counters_zone == NULL) {
         conf_error_at(cf, cf->pos, "%s", error);
         return -1;

@@ -12,14 +12,18 @@
 
 #include "core/config/resource.h"
 
-#define COUNTER_TAGS 32      /* different tags that a worker can count in a set; more are only in no tag's count */
+#define COUNTER_TAGS \
+    32 /* different tags that a worker can count in a set; more are only in no tag's count */
 #define COUNTER_TAGS_SUM 128 /* in a sum */
 
 struct counter_kind {
-    const char *name;         /* "server_zone": part of a set's identity, with the number of counters */
-    const char *const *names; /* of the counters, NULL-terminated; "responses.2xx": what is before a dot is an object around it */
-    unsigned gauges;          /* so many, from the first on, also fall: they end with their worker and are not reset */
-    unsigned tags;            /* the place, plus one, in names of what is counted by tag (status codes); 0: nothing is */
+    const char *name; /* "server_zone": part of a set's identity, with the number of counters */
+    const char *const *
+        names; /* of the counters, NULL-terminated; "responses.2xx": what is before a dot is an object around it */
+    unsigned
+        gauges; /* so many, from the first on, also fall: they end with their worker and are not reset */
+    unsigned
+        tags; /* the place, plus one, in names of what is counted by tag (status codes); 0: nothing is */
 };
 
 /* Lives as long as its configuration. */
@@ -27,15 +31,16 @@ struct counter_set {
     struct list link;
     const struct counter_kind *kind;
     struct str name;
-    struct str key;  /* private: kind and name */
-    unsigned count;  /* counters */
-    unsigned words;  /* with what tags need */
-    uint64_t *mine;  /* this worker's; never NULL: outside of workers nobody sees what is counted */
+    struct str key; /* private: kind and name */
+    unsigned count; /* counters */
+    unsigned words; /* with what tags need */
+    uint64_t *mine; /* this worker's; never NULL: outside of workers nobody sees what is counted */
     zone_off_t entry; /* private: in the zone */
 };
 
 /* The set of that kind and name, found or new. For setters. */
-struct counter_set *counters_define(struct conf *cf, const struct counter_kind *kind, struct str name);
+struct counter_set *counters_define(struct conf *cf, const struct counter_kind *kind,
+                                    struct str name);
 /* The next set after prev (NULL: the first one) whose kind has that name, in the order of the file; NULL: no more. */
 struct counter_set *counters_next(const struct config *config, const char *kind,
                                   const struct counter_set *prev);

@@ -25,8 +25,8 @@ struct counts_slot {
     struct client_counts counts; /* the worker's own */
     uint64_t generation;         /* of its configuration */
     unsigned id;
-    pid_t pid;                   /* 0: no worker */
-    struct totals base;          /* at the reset: written under the lock by whoever resets */
+    pid_t pid;          /* 0: no worker */
+    struct totals base; /* at the reset: written under the lock by whoever resets */
 };
 
 /* The zone's root: of workers that have ended, and of all as they were at the reset. */
@@ -116,7 +116,8 @@ static void sum_all(struct client_counts *sum)
 {
     const struct totals *ended = &ended_of(counts_zone)->totals;
 
-    *sum = (struct client_counts){ .accepted = ended->accepted, .handled = ended->handled,
+    *sum = (struct client_counts){ .accepted = ended->accepted,
+                                   .handled = ended->handled,
                                    .requests = ended->requests };
     for (unsigned worker = 0; worker < ZONE_WORKERS; worker++)
         add(sum, &slot_of(worker)->counts);

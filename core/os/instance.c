@@ -40,12 +40,12 @@ void instance_respawned(void)
 
 uint64_t instance_respawns(void)
 {
-    return __atomic_load_n(&shared->respawned, __ATOMIC_RELAXED)
-           - __atomic_load_n(&shared->respawned_base, __ATOMIC_RELAXED);
+    return __atomic_load_n(&shared->respawned, __ATOMIC_RELAXED) -
+           __atomic_load_n(&shared->respawned_base, __ATOMIC_RELAXED);
 }
 
 void instance_reset_respawns(void)
 {
-    __atomic_store_n(&shared->respawned_base,
-                     __atomic_load_n(&shared->respawned, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+    __atomic_store_n(&shared->respawned_base, __atomic_load_n(&shared->respawned, __ATOMIC_RELAXED),
+                     __ATOMIC_RELAXED);
 }

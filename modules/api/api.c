@@ -127,8 +127,8 @@ static struct str call_path(const struct req *r)
 
     while (loc->kind == LOC_IF || loc->kind == LOC_LIMIT_EXCEPT)
         loc = loc->parent;
-    if ((loc->kind == LOC_PREFIX || loc->kind == LOC_PREFIX_FINAL || loc->kind == LOC_EXACT)
-        && str_starts(r->uri, loc->name)) {
+    if ((loc->kind == LOC_PREFIX || loc->kind == LOC_PREFIX_FINAL || loc->kind == LOC_EXACT) &&
+        str_starts(r->uri, loc->name)) {
         struct str path = str_skip(r->uri, loc->name.len);
 
         /* "location /api/" has taken the slash that the path begins with. */
@@ -148,8 +148,8 @@ static bool take_version(struct api *a, struct str *path)
     struct str text = str_from(rest.ptr, slash < 0 ? rest.len : (size_t) slash);
     uint64_t version;
 
-    if (str_to_u64(text, &version) != 0 || version < 1 || version > API_VERSION_MAX
-        || text.ptr[0] == '0')
+    if (str_to_u64(text, &version) != 0 || version < 1 || version > API_VERSION_MAX ||
+        text.ptr[0] == '0')
         return false;
     a->version = (unsigned) version;
     *path = str_skip(rest, text.len);

@@ -27,7 +27,7 @@ struct api_route {
     unsigned char since; /* the API's version */
     bool stream;         /* only where there is a stream block */
     api_handler *get, *post, *patch, *delete_;
-    const void *data;    /* for them */
+    const void *data; /* for them */
 };
 
 /* A call. Lives in the request's arena. */
@@ -50,9 +50,9 @@ const struct api_route *api_find(struct api *a, struct str path);
 api_handler api_endpoints, api_empty;
 
 /* api.c: ends of a call. */
-enum verdict api_ok(struct api *a);                      /* 200 with a->json, which must be whole */
+enum verdict api_ok(struct api *a); /* 200 with a->json, which must be whole */
 enum verdict api_created(struct api *a, struct str location); /* 201 with it, if there is any */
-enum verdict api_no_content(struct api *a);              /* 204 */
+enum verdict api_no_content(struct api *a);                   /* 204 */
 /* {"error":{"status":404,"text":"…","code":"PathNotFound"}, …} */
 enum verdict api_error(struct api *a, unsigned status, const char *code, const char *fmt, ...)
     PRINTF_LIKE(4, 5);

@@ -222,8 +222,7 @@ static enum verdict refused(struct api *a, enum keyval_result rc)
     case KEYVAL_EXISTS: return api_error(a, 409, "KeyvalKeyExists", "key already exists");
     case KEYVAL_ABSENT: return no_key(a);
     case KEYVAL_FULL: return api_error(a, 507, "KeyvalOutOfMemory", "%s", keyval_result_text(rc));
-    case KEYVAL_TOO_LONG:
-        return api_error(a, 413, "KeyvalTooLong", "%s", keyval_result_text(rc));
+    case KEYVAL_TOO_LONG: return api_error(a, 413, "KeyvalTooLong", "%s", keyval_result_text(rc));
     default: return bad_format(a, keyval_result_text(rc));
     }
 }

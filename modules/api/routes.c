@@ -19,16 +19,20 @@ static const struct api_sets stream_zones = { "stream_server_zone", "ServerZoneN
 static const struct api_sets stream_limit_conns = { "stream_limit_conn", "LimitConnNotFound",
                                                     "limit_conn not found" };
 
-#define SETS(path_, since_, data_, ...)                                                       \
-    { .path = path_, .since = (since_), .get = api_sets, .data = &(data_), __VA_ARGS__ },     \
-    { .path = path_ "/{}", .since = (since_), .get = api_set, .delete_ = api_set_reset,       \
-      .data = &(data_), __VA_ARGS__ }
+#define SETS(path_, since_, data_, ...)                                                   \
+    { .path = path_, .since = (since_), .get = api_sets, .data = &(data_), __VA_ARGS__ }, \
+    {                                                                                     \
+        .path = path_ "/{}", .since = (since_), .get = api_set, .delete_ = api_set_reset, \
+        .data = &(data_), __VA_ARGS__                                                     \
+    }
 
 const struct api_route api_routes[] = {
     { .path = "", .since = 1, .get = api_endpoints },
     { .path = "/nginx", .since = 1, .get = api_nginx },
     { .path = "/processes", .since = 1, .get = api_processes, .delete_ = api_processes_reset },
-    { .path = "/connections", .since = 1, .get = api_connections,
+    { .path = "/connections",
+      .since = 1,
+      .get = api_connections,
       .delete_ = api_connections_reset },
     { .path = "/slabs", .since = 1, .get = api_slabs },
     { .path = "/slabs/{}", .since = 1, .get = api_slab, .delete_ = api_slab_reset },
@@ -40,15 +44,26 @@ const struct api_route api_routes[] = {
     SETS("/http/limit_conns", 6, limit_conns, ),
     SETS("/http/limit_reqs", 6, limit_reqs, ),
     { .path = "/http/keyvals", .since = 1, .get = api_keyvals },
-    { .path = "/http/keyvals/{}", .since = 1, .get = api_keyval, .post = api_keyval_add,
-      .patch = api_keyval_change, .delete_ = api_keyval_clear },
+    { .path = "/http/keyvals/{}",
+      .since = 1,
+      .get = api_keyval,
+      .post = api_keyval_add,
+      .patch = api_keyval_change,
+      .delete_ = api_keyval_clear },
     { .path = "/http/upstreams", .since = 1, .get = api_upstreams },
-    { .path = "/http/upstreams/{}", .since = 1, .get = api_upstream,
+    { .path = "/http/upstreams/{}",
+      .since = 1,
+      .get = api_upstream,
       .delete_ = api_upstream_reset },
-    { .path = "/http/upstreams/{}/servers", .since = 1, .get = api_servers,
+    { .path = "/http/upstreams/{}/servers",
+      .since = 1,
+      .get = api_servers,
       .post = api_server_add },
-    { .path = "/http/upstreams/{}/servers/{}", .since = 1, .get = api_server,
-      .patch = api_server_change, .delete_ = api_server_remove },
+    { .path = "/http/upstreams/{}/servers/{}",
+      .since = 1,
+      .get = api_server,
+      .patch = api_server_change,
+      .delete_ = api_server_remove },
     { .path = "/stream", .since = 1, .stream = true, .get = api_endpoints },
     SETS("/stream/server_zones", 1, stream_zones, .stream = true),
     SETS("/stream/limit_conns", 6, stream_limit_conns, .stream = true),

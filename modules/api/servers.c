@@ -113,15 +113,17 @@ enum verdict api_server(struct api *a)
 struct member {
     const char *name;
     enum { MEMBER_NUMBER, MEMBER_SECONDS, MEMBER_STRING, MEMBER_BOOL, MEMBER_SHOWN } type;
-    unsigned change;    /* CHANGE_ bit */
-    size_t offset;      /* in struct upstream_change */
-    int64_t min, max;   /* of a number */
-    const char *code;   /* of the error for a bad one */
+    unsigned change;  /* CHANGE_ bit */
+    size_t offset;    /* in struct upstream_change */
+    int64_t min, max; /* of a number */
+    const char *code; /* of the error for a bad one */
 };
 
-#define MEMBER(name_, type_, change_, member_, ...) \
-    { .name = name_, .type = (type_), .change = (change_), \
-      .offset = offsetof(struct upstream_change, member_), __VA_ARGS__ }
+#define MEMBER(name_, type_, change_, member_, ...)                      \
+    {                                                                    \
+        .name = name_, .type = (type_), .change = (change_),             \
+        .offset = offsetof(struct upstream_change, member_), __VA_ARGS__ \
+    }
 
 static const struct member members[] = {
     MEMBER("server", MEMBER_STRING, 0, server, .code = "UpstreamBadAddress"),
@@ -165,8 +167,8 @@ static bool take_value(const struct member *m, const struct json_reader *j, enum
 
     switch (m->type) {
     case MEMBER_NUMBER:
-        if ((t != JSON_NUMBER && t != JSON_STRING) || str_to_i64(j->str, &number) != 0
-            || number < m->min || number > m->max)
+        if ((t != JSON_NUMBER && t != JSON_STRING) || str_to_i64(j->str, &number) != 0 ||
+            number < m->min || number > m->max)
             return false;
         *(int64_t *) into = number;
         return true;
@@ -300,8 +302,8 @@ static bool fixed_stays(struct api *a, const struct upstream_server *s,
 {
     const char *what = NULL;
 
-    if (change->server.ptr != NULL && !str_eq(change->server, s->server)
-        && !str_eq(change->server, s->name))
+    if (change->server.ptr != NULL && !str_eq(change->server, s->server) &&
+        !str_eq(change->server, s->name))
         what = "address";
     if ((change->what & CHANGE_BACKUP) && change->backup != s->backup)
         what = "backup";

@@ -41,7 +41,9 @@ static const char accepted[] = "HTTP/1.1 101 Switching Protocols\r\nConnection: 
                                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 static const char plain[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /* A masked text frame, "ping". */
-static const unsigned char message[] = { 0x81, 0x84, 1, 2, 3, 4, 'p' ^ 1, 'i' ^ 2, 'n' ^ 3, 'g' ^ 4 };
+static const unsigned char message[] = {
+    0x81, 0x84, 1, 2, 3, 4, 'p' ^ 1, 'i' ^ 2, 'n' ^ 3, 'g' ^ 4
+};
 
 static int epoll_fd;
 
@@ -53,7 +55,8 @@ static void die(const char *what)
 
 static struct sockaddr_in address(const char *port)
 {
-    return (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons((uint16_t) atoi(port)),
+    return (struct sockaddr_in){ .sin_family = AF_INET,
+                                 .sin_port = htons((uint16_t) atoi(port)),
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 }
 
