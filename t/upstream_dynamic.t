@@ -271,6 +271,34 @@ ok Proxyd::wait_for(sub { seen('/named', 8) eq 'c' }, 10), 'the service moves';
 ok $p->reload, 'reload';
 is seen('/named', 8), 'c', 'its address is known still';
 
+# --- a reload that fails --------------------------------------------------------------------------------------------
+my $dyn = add('dyn', server => $at{c});
+my $full = join ' ', map { my $n = $_; map { "server 127.1.$n.$_:1;" } 1 .. 100 } 1 .. 4;
+$p->write_conf($conf =~ s/upstream static/upstream full { zone full 32k; $full } upstream static/r);
+ok $p->reload(fails => 1), 'a reload that fails when zones have been taken over';
+is seen('/dyn'), 'abc', 'changes without a state file are still there';
+is add('dyn', server => $at{d}), $dyn + 1, 'and others can be made';
+is seen('/dyn'), 'abcd', 'and seen';
+my ($victim) = $p->workers;
+kill 'KILL', $victim;
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { $_ == $victim } @w }, 10), 'a worker dies, another one begins';
+is seen('/dyn', 60), 'abcd', 'and has them as well';
+is seen('/stated'), 'abd', 'as well as those of a state file';
+$p->write_conf($conf);
+
+# --- a new binary ---------------------------------------------------------------------------------------------------
+$p->signal('USR2');
+ok Proxyd::wait_for(sub {
+    my $pid = $p->pid_file || 0;
+    -e $p->dir . '/proxyd.pid.oldbin' && $pid > 0 && $pid != $p->master && $p->workers($pid) == 4;
+}, 15), 'upgrade: a new master and its workers';
+my $new = $p->pid_file;
+$p->signal('QUIT');
+ok $p->adopt($new), 'the old one goes';
+is seen('/stated'), 'abd', 'the servers of the state file are there';
+is add('stated', server => $at{c}), 3, 'their numbers go on';
+is del('stated', 3), 200, 'and they can be changed';
+
 # --- many at a time -----------------------------------------------------------------------------------------------
 my @pids;
 for my $k (1 .. 4) {
