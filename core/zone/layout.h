@@ -99,8 +99,11 @@ void zone_recover(struct zone *zone);
 /* Counts and logs a recovery after a death with another lock in the zone. */
 void zone_recovered(struct zone *zone);
 
-/* slab.c. All pages free. Needs header->slab.pages, pool and count. */
-void slab_init(struct zone *zone);
+/*
+ * slab.c. All pages free. Needs header->slab.pages, pool and count. fresh: the memory holds zeros, and the descriptors of pages
+ * that are never used stay untouched, so that they cost nothing.
+ */
+void slab_init(struct zone *zone, bool fresh);
 /* Builds all that is derived anew. False: the truth itself makes no sense. */
 bool slab_recover(struct zone *zone);
 /* As zone_alloc; stores the object's offset at *into, in the zone, before it takes the object. */

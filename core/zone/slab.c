@@ -333,9 +333,15 @@ void zone_slab_status(const struct zone *zone, struct zone_slab_status *out)
         uint64_t kind = __atomic_load_n(&zone->pages[p].kind, __ATOMIC_RELAXED);
         uint32_t taken = __atomic_load_n(&zone->pages[p].taken, __ATOMIC_RELAXED);
         uint64_t arg = kind >> 8;
+        uint32_t run = __atomic_load_n(&zone->pages[p].run, __ATOMIC_RELAXED);
 
         if ((kind & 0xff) == PAGE_RUN)
             left = arg;
+        if (kind == PAGE_FREE && left == 0 && run > 1 && run <= zone->page_count - p) {
+            out->pages_free += run; /* not looked at one by one: they may never have been used */
+            p += run - 1;
+            continue;
+        }
         if ((kind & 0xff) == PAGE_SMALL && arg < ZONE_CLASSES) {
             out->slots[arg].used += taken;
             out->slots[arg].free += class_objects((unsigned) arg) - taken;
@@ -370,13 +376,13 @@ static void slab_clear(struct zone_slab *slab)
     ZONE_SET(slab->bin_mask, 0);
 }
 
-void slab_init(struct zone *zone)
+void slab_init(struct zone *zone, bool fresh)
 {
     struct zone_slab *slab = &zone->header->slab;
     uint32_t p;
 
     slab_clear(slab);
-    for (p = 0; p < slab->count; p++) {
+    for (p = 0; p < slab->count && !fresh; p++) {
         ZONE_SET(zone->pages[p].kind, PAGE_FREE);
         ZONE_SET(zone->pages[p].run, 0);
     }
