@@ -10,31 +10,12 @@ use IO::Socket::INET;
 use JSON::PP ();
 use Test::More;
 use Proxyd;
+use Proxyd::Dns;
 
 plan skip_all => 'nginx has no api' if Proxyd::is_nginx();
 
 my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 my $WORKERS = 4;
-
-# A name server that knows one name, does not know "none.test", and refuses all others.
-my $dns = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'udp') or die "udp: $!";
-my $dns_pid = fork;
-die "fork: $!" unless defined $dns_pid;
-if ($dns_pid == 0) {
-    while (defined(my $peer = recv $dns, my $q, 512, 0)) {
-        my ($id, $name, $at) = (unpack('n', $q), '', 12);
-        while ((my $n = ord substr $q, $at, 1) > 0) { $name .= substr($q, $at + 1, $n) . '.'; $at += $n + 1 }
-        my $question = substr $q, 12, $at + 5 - 12;
-        my $type = unpack 'n', substr $q, $at + 1, 2;
-        my $rcode = $name eq 'one.test.' ? 0 : $name eq 'none.test.' ? 3 : 5;
-        my $answer = $rcode == 0 && $type == 1
-            ? pack('nnnNnC4', 0xc00c, 1, 1, 60, 4, 127, 0, 0, 1) : '';
-        send $dns, pack('n6', $id, 0x8180 | $rcode, 1, $answer eq '' ? 0 : 1, 0, 0) . $question . $answer,
-            0, $peer;
-    }
-    POSIX::_exit(0);
-}
-END { kill 'KILL', $dns_pid if $dns_pid }
 
 my $conf = <<'EOT';
 worker_processes WORKERS;
@@ -49,7 +30,7 @@ http {
     limit_req_zone $arg_k zone=dry:64k rate=1r/m;
     limit_req_zone $arg_k zone=slow:64k rate=20r/s;
     limit_conn_zone $arg_k zone=conns:64k;
-    resolver 127.0.0.1:DNS ipv6=off status_zone=names;
+    resolver 127.0.0.1:{{port:dns}} ipv6=off status_zone=names;
     server {
         listen 127.0.0.1:{{port}};
         location /api { api write=on; }
@@ -90,9 +71,11 @@ http {
     server { listen 127.0.0.1:{{port:counted}}; server_name fourth; status_zone fourth; return 204; }
 }
 EOT
-sub conf { my ($workers) = @_; my $c = $conf =~ s/WORKERS/$workers/r; return $c =~ s/DNS/$dns->sockport/er }
+sub conf { my ($workers) = @_; return $conf =~ s/WORKERS/$workers/r }
 
 my $p = Proxyd->new(conf => conf($WORKERS), files => { 'html/ssi.txt' => '<!--#include virtual="/api/9/processes" -->' });
+my $dns = Proxyd::Dns->start(port => $p->port('dns'), file => $p->dir . '/names', log => $p->dir . '/questions');
+$dns->records('one.test 60 A 127.0.0.1', 'other.test refused');
 $p->start;
 
 sub api {
@@ -491,4 +474,5 @@ api('DELETE', '/api/9/workers/0');
 cmp_ok(data('/workers/0')->{http}{requests}{total}, '<=', 1, 'DELETE /workers/0');
 
 $p->stop;
+$dns->stop;
 done_testing();
