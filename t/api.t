@@ -18,6 +18,7 @@ my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 my $WORKERS = 4;
 
 my $conf = <<'EOT';
+daemon on;
 worker_processes WORKERS;
 http {
     upstream dynamic { zone dynamic 256k; server 127.0.0.1:1; }
@@ -76,7 +77,7 @@ sub conf { my ($workers) = @_; return $conf =~ s/WORKERS/$workers/r }
 my $p = Proxyd->new(conf => conf($WORKERS), files => { 'html/ssi.txt' => '<!--#include virtual="/api/9/processes" -->' });
 my $dns = Proxyd::Dns->start(port => $p->port('dns'), file => $p->dir . '/names', log => $p->dir . '/questions');
 $dns->records('one.test 60 A 127.0.0.1', 'other.test refused');
-$p->start;
+$p->start(daemon => 1);
 
 sub api {
     my ($method, $path, $body, %o) = @_;
@@ -442,6 +443,27 @@ $p->reload;
 ok($p->wait_for(sub { @{ data('/workers') } == 2 }, 10), 'fewer workers');
 survived('a reload with another zone and fewer workers');
 is(zone('server', 'new')->{requests}, 0, 'the new zone');
+
+# A new binary has workers of its own, and goes on with what was counted.
+{
+    my $old = $p->master;
+    kill 'USR2', $old;
+    my ($new, %seen) = (0);
+    ok($p->wait_for(sub { ($new = $p->pid_file || 0) && $new != $old && $p->workers($new) == 2 }, 15), 'a new binary');
+    my $ask = sub {
+        my $w = data('/workers');
+        $seen{scalar @$w}++;
+        return grep { my $n = $_->{pid}; grep { $n == $_ } $p->workers($new) } @$w;
+    };
+    $ask->() for 1 .. 10;
+    kill 'WINCH', $old;
+    ok($p->wait_for($ask, 15), 'answers');
+    is(join(',', keys %seen), '2', 'and whoever is asked names the workers of his own');
+    survived('two binaries');
+    kill 'QUIT', $old;
+    ok($p->adopt($new), 'the old one goes');
+    survived('a new binary');
+}
 
 # --- resets --------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ struct counts_slot {
     uint64_t generation;         /* of its configuration */
     unsigned id;
     pid_t pid;          /* 0: no worker */
+    pid_t master;       /* of two binaries, each has its own */
     struct totals base; /* at the reset: written under the lock by whoever resets */
 };
 
@@ -169,10 +170,10 @@ void client_counts_reset(unsigned what)
 
 /* Each worker by itself ---------------------------------------------------------------------- */
 
-/* A worker of our configuration: those of an older one go on only with what they have. */
+/* A worker of our configuration: those of an older one, or of another binary, go on only with what they have. */
 static bool is_ours(const struct counts_slot *slot)
 {
-    return slot->pid != 0 && slot->generation == instance.generation;
+    return slot->pid != 0 && slot->generation == instance.generation && slot->master == getppid();
 }
 
 unsigned client_counts_workers(struct arena *arena, struct client_worker **out)
@@ -246,6 +247,7 @@ void client_counts_start(const struct config *config)
     slot = zone_my_slot(counts_zone);
     slot->generation = instance.generation;
     slot->id = instance.worker;
+    slot->master = getppid();
     slot->pid = getpid();
     client_counts = &slot->counts;
 }
