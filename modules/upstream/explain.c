@@ -34,9 +34,25 @@ static void explain_peer(struct req *r, const struct upstream *g, const struct p
               chosen && g->count > 1 ? ", asked first" : "");
 }
 
+/* A name that is resolved at run time is said, and not what stands in for its addresses. */
+static bool is_said(const struct peer *p)
+{
+    return p->parent == PEERS_NONE || !addr_is_stand_in(&p->addr);
+}
+
+static unsigned count_said(const struct upstream *g)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < g->count; i++)
+        n += is_said(g->peers[i]);
+    return n;
+}
+
 static void explain_group(struct req *r, const struct exchange *x)
 {
     const struct upstream *g = x->group;
+    unsigned count = g != NULL ? count_said(g) : 0;
 
     if (g == NULL) {
         req_trace(r, req_where(r, "resolver"),
@@ -45,11 +61,10 @@ static void explain_group(struct req *r, const struct exchange *x)
         return;
     }
     req_trace(r, g->pos, "upstream %.*s (%s%u server%s)", STR_ARG(g->name),
-              g->count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", g->count,
-              g->count == 1 ? "" : "s");
+              count > 1 ? str_printf(r->arena, "%s, ", g->balancer->name).ptr : "", count,
+              count == 1 ? "" : "s");
     for (unsigned i = 0; i < g->count; i++) {
-        /* A name that is resolved at run time has been said, once. */
-        if (g->peers[i]->parent == PEERS_NONE || !addr_is_stand_in(&g->peers[i]->addr))
+        if (is_said(g->peers[i]))
             explain_peer(r, g, g->peers[i], x->choice.peer == g->peers[i]);
     }
 }
