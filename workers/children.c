@@ -17,6 +17,7 @@
 
 #include "core/base/clock.h"
 #include "core/config/resource.h"
+#include "core/os/instance.h"
 #include "workers/cycle.h"
 #include "workers/listen.h"
 #include "workers/settings.h"
@@ -243,6 +244,7 @@ static void succeed(const struct child *child)
 
     if (!respawn || child->told || g != current)
         return;
+    instance_respawned();
     deaths = young ? g->places[child->index].young_deaths + 1 : 0;
     g->places[child->index].young_deaths = deaths;
     if (deaths >= YOUNG_DEATHS) {

@@ -14,6 +14,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/os/file.h"
+#include "core/os/instance.h"
 #include "core/os/process.h"
 #include "core/version.h"
 #include "proxyd_config.h"
@@ -225,6 +226,8 @@ static int serve(struct config *config, const struct config_request *request, bo
     if (cycle_open(config, NULL))
         return 1;
     cycle_commit(config);
+    instance_init();
+    instance_loaded();
     banner();
     if (settle(config, inherited, &start.daemon)) {
         listen_close_all(!inherited);

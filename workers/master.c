@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/os/instance.h"
 #include "core/os/process.h"
 #include "workers/children.h"
 #include "workers/cycle.h"
@@ -88,6 +89,7 @@ static void reload(void)
     }
     config->old = NULL;
     cycle_commit(config);
+    instance_loaded();
     logs_close(old);
     if (self.daemon && logs_error_fd(config) >= 0)
         dup2(logs_error_fd(config), STDERR_FILENO);

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/config/counters.h"
 #include "core/config/resource.h"
+#include "core/os/instance.h"
 #include "core/os/process.h"
 #include "workers/cycle.h"
 #include "workers/listen.h"
@@ -263,6 +265,7 @@ static int worker_start(const struct worker *worker)
     self.limit = (unsigned) self.events->connections;
     self.shutdown = (struct timer){ .deadline_ms = TIMER_OFF, .fire = shutdown_overdue };
     zone_set_worker(worker->slot);
+    instance.worker = worker->index;
     signal_fd = signals_init();
     if (signal_fd < 0)
         return -1;
@@ -278,6 +281,7 @@ static int worker_start(const struct worker *worker)
         return -1;
     }
     debug_targets(worker->config);
+    counters_start(worker->config);
     if (watch_descriptors(signal_fd) || start_modules())
         return -1;
     listen_each(worker->config, worker->index, listener_add, &failed);

@@ -121,10 +121,15 @@ static void add_string(struct json *j, struct str s)
 
 void json_key(struct json *j, const char *name)
 {
+    json_key_str(j, str_cstr(name));
+}
+
+void json_key_str(struct json *j, struct str name)
+{
     ASSERT(j->depth > 0 && j->open[j->depth - 1] == '{' && !j->key);
     if (j->more)
         add_char(j, ',');
-    add_string(j, str_cstr(name));
+    add_string(j, name);
     add_char(j, ':');
     j->key = true;
 }

@@ -31,6 +31,7 @@ void json_array(struct json *j);
 void json_end(struct json *j); /* of what was begun last */
 /* Inside an object, before each value. */
 void json_key(struct json *j, const char *name);
+void json_key_str(struct json *j, struct str name);
 /* Bytes that are no UTF-8 become U+FFFD. A string whose ptr is NULL is null. */
 void json_str(struct json *j, struct str s);
 void json_u64(struct json *j, uint64_t n);

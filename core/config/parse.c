@@ -7,6 +7,8 @@
 #include <errno.h>
 
 #include "core/config/parse.h"
+
+#include "core/config/counters.h"
 #include "core/config/resource.h"
 #include "core/os/file.h"
 #include "core/os/socket.h"
@@ -673,6 +675,7 @@ static void read_all(struct conf *cf, const struct config_request *req)
     inherit_all(cf);
     if (config->errors == 0)
         run_hooks(cf, false);
+    counters_configure(cf);
     res_zones_check(cf);
 }
 

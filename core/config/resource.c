@@ -17,9 +17,11 @@ struct resources *resources_new(struct config *config)
     list_init(&r->zones);
     list_init(&r->paths);
     list_init(&r->pools);
+    list_init(&r->counters);
     table_init(&r->by_path, config->arena);
     table_init(&r->by_addr, config->arena);
     table_init(&r->by_zone, config->arena);
+    table_init(&r->by_counters, config->arena);
     return r;
 }
 

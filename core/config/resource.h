@@ -59,7 +59,9 @@ struct res_pool {
 
 struct resources {
     struct list files, listens, zones, paths, pools; /* in the order first named */
-    struct table by_path, by_addr, by_zone; /* private: for the search */
+    struct list counters;           /* struct counter_set: counters.h */
+    struct res_zone *counters_zone; /* NULL: there are none */
+    struct table by_path, by_addr, by_zone, by_counters; /* private: for the search */
     uint64_t capabilities;          /* bits of CAP_…: what workers keep of the super-user's rights */
 };
 

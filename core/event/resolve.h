@@ -13,12 +13,28 @@
 
 struct resolver;
 
+/* What is counted of a resolver: questions to its servers, and what became of them. */
+enum {
+    RESOLVER_NAMES, /* A, AAAA */
+    RESOLVER_SRVS,
+    RESOLVER_ADDRS, /* PTR */
+    RESOLVER_NOERROR,
+    RESOLVER_FORMERR,
+    RESOLVER_SERVFAIL,
+    RESOLVER_NXDOMAIN,
+    RESOLVER_NOTIMP,
+    RESOLVER_REFUSED,
+    RESOLVER_TIMEDOUT,
+    RESOLVER_UNKNOWN,
+};
+
 /* What the `resolver` directive said. */
 struct resolver_spec {
     struct addr *servers;
     unsigned server_count;
     uint64_t valid_ms; /* overrides the TTL; 0: the answer's */
     bool ipv4, ipv6;
+    uint64_t *const *counts; /* status_zone: where this worker counts, by the names above; NULL: nowhere */
 };
 
 enum resolve_status {

@@ -75,7 +75,7 @@ unsigned client_shed(unsigned n);
 /* Closes all at once (worker_shutdown_timeout, TERM). */
 void client_close_all(void);
 
-/* For status (client_counts.c). waiting is only filled in by client_counts_sum. */
+/* For status (client_counts.c). waiting is only filled in for those who ask for sums. */
 struct client_counts {
     uint64_t accepted, handled, requests;
     unsigned active, reading, writing, waiting;
@@ -84,6 +84,22 @@ struct client_counts {
 extern struct client_counts *client_counts;
 /* Those of all workers, of an older configuration's and binary's too, and what ended ones have left. */
 void client_counts_sum(struct client_counts *sum);
+/* The same since the last reset. */
+void client_counts_since(struct client_counts *sum);
+enum { CLIENT_RESET_CONNECTIONS = 1, CLIENT_RESET_REQUESTS = 2 };
+/* From now on client_counts_since begins at 0 (what is active is not reset). */
+void client_counts_reset(unsigned what);
+
+/* One worker, and what it has counted since the last reset of its numbers. */
+struct client_worker {
+    unsigned id; /* 0 … */
+    pid_t pid;
+    struct client_counts counts;
+};
+/* The workers of this process's configuration, by id, in the arena. How many. */
+unsigned client_counts_workers(struct arena *arena, struct client_worker **out);
+/* False: there is no such worker. UINT_MAX: all of them. */
+bool client_counts_reset_worker(unsigned id);
 /* Once the file is read: asks for the memory. 0, or -1 (reported). */
 int client_counts_configure(struct conf *cf);
 /* In a worker: takes its slot. */

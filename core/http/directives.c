@@ -5,6 +5,8 @@
  */
 #include "core/http/http_config.h"
 
+#include "core/http/status.h"
+
 static const struct conf_enum satisfy_names[] = {
     { "all", SATISFY_ALL }, { "any", SATISFY_ANY }, { NULL, 0 }
 };
@@ -302,7 +304,11 @@ static const char *resolver_parameter(struct conf *cf, unsigned arg, struct reso
             return conf_error_arg(cf, arg, "invalid parameter: %.*s", STR_ARG(v));
         *flag = str_eq(value, STR("on"));
     } else if (str_starts(v, STR("status_zone="))) {
-        return conf_error_arg(cf, arg, "\"status_zone\" of a resolver is not supported yet");
+        struct str name = str_skip(v, strlen("status_zone="));
+
+        if (name.len == 0)
+            return conf_error_arg(cf, arg, "invalid parameter: %.*s", STR_ARG(v));
+        spec->counts = &counters_define(cf, &resolver_kind, name)->mine;
     } else {
         *known = false;
     }

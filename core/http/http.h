@@ -160,6 +160,7 @@ struct server {
     struct location *root;          /* stands for the server level itself: request has no location yet */
     const struct location **named;  /* NULL-terminated */
     bool listens;                   /* a listen directive was given */
+    struct counter_set *status;     /* status_zone (core/http/status.h); NULL: none */
     struct conf_pos pos;
 };
 

@@ -589,10 +589,10 @@ static void next_request(struct client *c, struct h1_state *old)
         return;
     }
     begin(c, in, start, end);
-    c->h1->old_body = rest;
     c->h1->req->pipelined = !discard;
     c->pipelined = true;
     if (discard) {
+        c->h1->old_body = rest;
         c->h1->old_body.msg = NULL;
         c->state = CLIENT_DISCARD;
         client_counts->reading--;

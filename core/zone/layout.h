@@ -18,7 +18,7 @@
 #include "core/zone/zone.h"
 
 #define ZONE_MAGIC 0x316e6f7a2d797870ull /* "pxy-zon1" */
-#define ZONE_LAYOUT 1                    /* of everything in this file and of struct keyed */
+#define ZONE_LAYOUT 2                    /* of everything in this file and of struct keyed */
 #define ZONE_PAGE 4096u
 #define ZONE_BINS 32
 #define ZONE_CLASSES 24
@@ -50,6 +50,8 @@ struct zone_slab {
     uint64_t bytes_free;            /* derived */
     uint32_t bins[ZONE_BINS];       /* derived: free runs of 2^n .. 2^(n+1)-1 pages */
     uint32_t partial[ZONE_CLASSES]; /* derived: pages with room, per class */
+    uint64_t asked[ZONE_CLASSES];   /* for status: how often, and how often in vain */
+    uint64_t failed[ZONE_CLASSES];
 };
 
 enum zone_state { ZONE_NEW, ZONE_READY, ZONE_WIPING };
@@ -97,8 +99,11 @@ void zone_recover(struct zone *zone);
 /* Counts and logs a recovery after a death with another lock in the zone. */
 void zone_recovered(struct zone *zone);
 
-/* slab.c. All pages free. Needs header->slab.pages, pool and count. */
-void slab_init(struct zone *zone);
+/*
+ * slab.c. All pages free. Needs header->slab.pages, pool and count. fresh: the memory holds zeros, and the descriptors of pages
+ * that are never used stay untouched, so that they cost nothing.
+ */
+void slab_init(struct zone *zone, bool fresh);
 /* Builds all that is derived anew. False: the truth itself makes no sense. */
 bool slab_recover(struct zone *zone);
 /* As zone_alloc; stores the object's offset at *into, in the zone, before it takes the object. */

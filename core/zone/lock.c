@@ -40,7 +40,7 @@ static void zone_wipe(struct zone *zone)
     ZONE_SET(header->state, ZONE_WIPING);
     ZONE_SET(header->generation, header->generation + 1);
     ZONE_SET(header->root, 0);
-    slab_init(zone);
+    slab_init(zone, false);
     if (zone->kind->init != NULL && zone->kind->init(zone, zone->data) != 0) {
         log_emerg(log_main, 0, "shared memory zone \"%.*s\" could not be initialised again",
                   STR_ARG(zone->name));

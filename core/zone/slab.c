@@ -229,9 +229,12 @@ void *slab_alloc(struct zone *zone, size_t size, uint64_t *into)
     if (size > ZONE_SMALL_MAX)
         return run_alloc(zone, size, into);
     class_ = class_of(size == 0 ? 1 : size);
+    slab->asked[class_]++;
     page = small_page(zone, class_);
-    if (page == NULL)
+    if (page == NULL) {
+        slab->failed[class_]++;
         return NULL;
+    }
     while (page->used[w] == ~0ull) {
         w++;
         ASSERT(w < ZONE_MAPS);
@@ -315,6 +318,53 @@ size_t zone_bytes_total(const struct zone *zone)
     return (size_t) zone->header->slab.count * ZONE_PAGE;
 }
 
+void zone_slab_status(const struct zone *zone, struct zone_slab_status *out)
+{
+    const struct zone_slab *slab = &zone->header->slab;
+    uint64_t left = 0; /* of a run */
+
+    *out = (struct zone_slab_status){ .count = ZONE_CLASSES };
+    for (unsigned i = 0; i < ZONE_CLASSES; i++) {
+        out->slots[i].size = class_size(i);
+        out->slots[i].asked = __atomic_load_n(&slab->asked[i], __ATOMIC_RELAXED);
+        out->slots[i].failed = __atomic_load_n(&slab->failed[i], __ATOMIC_RELAXED);
+    }
+    for (uint32_t p = 0; p < zone->page_count; p++) {
+        uint64_t kind = __atomic_load_n(&zone->pages[p].kind, __ATOMIC_RELAXED);
+        uint32_t taken = __atomic_load_n(&zone->pages[p].taken, __ATOMIC_RELAXED);
+        uint64_t arg = kind >> 8;
+        uint32_t run = __atomic_load_n(&zone->pages[p].run, __ATOMIC_RELAXED);
+
+        if ((kind & 0xff) == PAGE_RUN)
+            left = arg;
+        if (kind == PAGE_FREE && left == 0 && run > 1 && run <= zone->page_count - p) {
+            out->pages_free += run; /* not looked at one by one: they may never have been used */
+            p += run - 1;
+            continue;
+        }
+        if ((kind & 0xff) == PAGE_SMALL && arg < ZONE_CLASSES) {
+            out->slots[arg].used += taken;
+            out->slots[arg].free += class_objects((unsigned) arg) - taken;
+            out->pages_used++;
+        } else if (left > 0) {
+            left--;
+            out->pages_used++;
+        } else {
+            out->pages_free++;
+        }
+    }
+}
+
+void zone_slab_reset(struct zone *zone)
+{
+    struct zone_slab *slab = &zone->header->slab;
+
+    zone_lock(zone);
+    memset(slab->asked, 0, sizeof(slab->asked));
+    memset(slab->failed, 0, sizeof(slab->failed));
+    zone_unlock(zone);
+}
+
 static void slab_clear(struct zone_slab *slab)
 {
     unsigned i;
@@ -326,13 +376,13 @@ static void slab_clear(struct zone_slab *slab)
     ZONE_SET(slab->bin_mask, 0);
 }
 
-void slab_init(struct zone *zone)
+void slab_init(struct zone *zone, bool fresh)
 {
     struct zone_slab *slab = &zone->header->slab;
     uint32_t p;
 
     slab_clear(slab);
-    for (p = 0; p < slab->count; p++) {
+    for (p = 0; p < slab->count && !fresh; p++) {
         ZONE_SET(zone->pages[p].kind, PAGE_FREE);
         ZONE_SET(zone->pages[p].run, 0);
     }

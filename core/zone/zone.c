@@ -113,7 +113,7 @@ static void header_fill(struct zone *zone, const struct zone_spec *spec)
     slab->pages = (uint64_t) ((char *) zone->pages - zone->base);
     slab->pool = (uint64_t) (zone->pool - zone->base);
     slab->count = zone->page_count;
-    slab_init(zone);
+    slab_init(zone, true);
 }
 
 /*

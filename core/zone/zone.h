@@ -121,6 +121,20 @@ bool zone_is_object(const struct zone *zone, zone_off_t off, size_t size);
 size_t zone_bytes_free(const struct zone *zone); /* approximate, for status */
 size_t zone_bytes_total(const struct zone *zone);
 
+/* For status. What others change meanwhile may be counted or not. */
+#define ZONE_SLOTS_MAX 24
+struct zone_slab_status {
+    uint64_t pages_used, pages_free;
+    unsigned count;
+    struct {
+        uint32_t size;         /* of an object */
+        uint64_t used, free;   /* objects */
+        uint64_t asked, failed; /* since the last reset */
+    } slots[ZONE_SLOTS_MAX];
+};
+void zone_slab_status(const struct zone *zone, struct zone_slab_status *out);
+void zone_slab_reset(struct zone *zone); /* asked and failed; the lock not held */
+
 /*
  * One store that whoever recovers finds done or not done, in program order with others of its kind (layout.h says what
  * that is good for): for what a user's own recover takes for the truth.

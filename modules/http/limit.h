@@ -6,6 +6,7 @@
 #ifndef MODULES_HTTP_LIMIT_H
 #define MODULES_HTTP_LIMIT_H
 
+#include "core/config/counters.h"
 #include "core/http/req.h"
 #include "core/zone/cells.h"
 
@@ -14,6 +15,7 @@ struct limit_zone {
     struct res_zone *res;
     struct expr *key;
     struct conf_pos pos;
+    struct counter_set *counts; /* how requests fared, for status */
 };
 
 /* Begins the settings of both modules at STORE_LOC. */

@@ -40,6 +40,7 @@ struct held {
         struct zone *zone;
         zone_off_t entry;
         unsigned generation;
+        struct counter_set *counts; /* of the zone */
     } items[];
 };
 
@@ -162,11 +163,22 @@ static void request_ends(struct wait *w)
 
 /* The hook ----------------------------------------------------------------------------------- */
 
+enum { COUNT_PASSED, COUNT_REJECTED, COUNT_REJECTED_DRY_RUN };
+static const char *const counter_names[] = { "passed", "rejected", "rejected_dry_run", NULL };
+static const struct counter_kind conn_counters = { "limit_conn", counter_names, 0, 0 };
+
+static struct counter_set *counts_of(const struct conn_limit *limit)
+{
+    return ((const struct limit_zone *) limit->res->spec.data)->counts;
+}
+
 static enum verdict refuse(struct req *r, const struct conn_conf *conf,
                            const struct conn_limit *limit, enum outcome outcome)
 {
     struct str name = limit->res->spec.name;
 
+    counters_add(counts_of(limit), conf->settings.dry_run ? COUNT_REJECTED_DRY_RUN : COUNT_REJECTED,
+                 1);
     if (outcome == NO_ROOM)
         log_crit(log_main, 0, "no memory in limit_conn_zone \"%.*s\"", STR_ARG(name));
     else
@@ -230,10 +242,12 @@ static enum verdict conn_run(struct req *r)
             give_back(held);
             return refuse(r, conf, limit, outcome);
         }
-        held->count++;
+        held->items[held->count++].counts = counts_of(limit);
     }
     if (held == NULL)
         return V_NEXT;
+    for (unsigned i = 0; i < held->count; i++)
+        counters_add(held->items[i].counts, COUNT_PASSED, 1);
     limit_set_result(r, conn_slot, LIMIT_PASSED);
     wait_begin(r->main, &held->wait, request_ends);
     return V_NEXT;
@@ -298,8 +312,13 @@ static const struct zone_kind conn_kind = {
 
 static const char *set_zone(struct conf *cf, void *field)
 {
+    struct limit_zone *z = ARENA_NEW(cf->arena, struct limit_zone);
+    const char *error = limit_zone_set(cf, z, &conn_kind, NULL);
+
     (void) field;
-    return limit_zone_set(cf, ARENA_NEW(cf->arena, struct limit_zone), &conn_kind, NULL);
+    if (error == NULL)
+        z->counts = counters_define(cf, &conn_counters, z->res->spec.name);
+    return error;
 }
 
 static const char *set_limit(struct conf *cf, void *field)

@@ -266,6 +266,18 @@ struct judged {
     bool charged;
 };
 
+/* As enum limit_result has them, from LIMIT_PASSED on. */
+static const char *const counter_names[] = { "passed",          "delayed",          "rejected",
+                                             "delayed_dry_run", "rejected_dry_run", NULL };
+static const struct counter_kind req_counters = { "limit_req", counter_names, 0, 0 };
+
+static void count_result(const struct req_limit *limit, enum limit_result result)
+{
+    const struct req_zone *z = limit->res->spec.data;
+
+    counters_add(z->zone.counts, (unsigned) (result - LIMIT_PASSED), 1);
+}
+
 /* All limits agree: charges those that have not been, and waits for as long as the slowest one says. */
 static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct judged *judged,
                              unsigned count)
@@ -279,6 +291,9 @@ static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct 
         if (!j->charged)
             j->excess = charge(j->limit, j->digest);
         ms = delay_of(j->limit, j->excess);
+        count_result(j->limit, ms == 0                   ? LIMIT_PASSED
+                               : conf->settings.dry_run ? LIMIT_DELAYED_DRY_RUN
+                                                        : LIMIT_DELAYED);
         if (ms > longest_ms) {
             longest_ms = ms;
             slowest = j;
@@ -319,6 +334,8 @@ static enum verdict req_run(struct req *r)
     for (struct judged *j = judged; j < judged + count; j++) {
         if (unlikely(!judge(j->limit, j->digest, j->charged, &j->excess))) {
             log_refused(r, conf, j->limit, j->excess);
+            count_result(j->limit,
+                         conf->settings.dry_run ? LIMIT_REJECTED_DRY_RUN : LIMIT_REJECTED);
             return limit_refuse(r, req_slot, &conf->settings);
         }
     }
@@ -394,10 +411,14 @@ static const char *zone_parameter(struct conf *cf, unsigned n, struct limit_zone
 static const char *set_zone(struct conf *cf, void *field)
 {
     struct req_zone *z = ARENA_NEW(cf->arena, struct req_zone);
+    const char *error;
 
     (void) field;
     z->rate = REQUEST;
-    return limit_zone_set(cf, &z->zone, &req_kind, zone_parameter);
+    error = limit_zone_set(cf, &z->zone, &req_kind, zone_parameter);
+    if (error == NULL)
+        z->zone.counts = counters_define(cf, &req_counters, z->zone.res->spec.name);
+    return error;
 }
 
 /* One parameter of limit_req. */

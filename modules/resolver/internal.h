@@ -62,6 +62,7 @@ struct name_server {
     struct timer timer;
     uint64_t lame_until_ms; /* it failed; others are asked first until then */
     struct addr addr;
+    uint64_t *const *counts; /* resolver_spec's */
 };
 /* 0 or -1 with the reason logged. */
 int name_server_init(struct name_server *s, const struct addr *addr, const struct logger *log);

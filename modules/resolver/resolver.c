@@ -592,6 +592,7 @@ struct resolver *resolver_new(const struct resolver_spec *spec, const struct log
     list_init(&r->ready);
     for (unsigned i = 0; i < spec->server_count; i++) {
         r->servers[i].resolver = r;
+        r->servers[i].counts = spec->counts;
         if (name_server_init(&r->servers[i], &spec->servers[i], log) != 0) {
             resolver_destroy(r);
             return NULL;

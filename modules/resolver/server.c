@@ -140,6 +140,7 @@ void name_server_free(struct name_server *s)
 }
 
 struct question {
+    struct name_server *server;
     void (*replied)(void *arg, const struct server_reply *reply);
     void *arg;
 };
@@ -162,6 +163,27 @@ static void reply_status(struct server_reply *r, int status)
     }
 }
 
+static void count(const struct name_server *s, unsigned counter)
+{
+    if (s->counts != NULL)
+        (*s->counts)[counter]++;
+}
+
+static unsigned counter_of(int status)
+{
+    switch (status) {
+    case ARES_SUCCESS:
+    case ARES_ENODATA: return RESOLVER_NOERROR;
+    case ARES_EFORMERR: return RESOLVER_FORMERR;
+    case ARES_ESERVFAIL: return RESOLVER_SERVFAIL;
+    case ARES_ENOTFOUND: return RESOLVER_NXDOMAIN;
+    case ARES_ENOTIMP: return RESOLVER_NOTIMP;
+    case ARES_EREFUSED: return RESOLVER_REFUSED;
+    case ARES_ETIMEOUT: return RESOLVER_TIMEDOUT;
+    default: return RESOLVER_UNKNOWN;
+    }
+}
+
 static void answered(void *arg, int status, int timeouts UNUSED, unsigned char *msg, int len)
 {
     struct question *q = arg;
@@ -169,6 +191,7 @@ static void answered(void *arg, int status, int timeouts UNUSED, unsigned char *
 
     if (status != ARES_EDESTRUCTION && status != ARES_ECANCELLED) {
         reply_status(&reply, status);
+        count(q->server, counter_of(status));
         q->replied(q->arg, &reply);
     }
     free(q);
@@ -179,8 +202,10 @@ void name_server_ask(struct name_server *s, const char *name, unsigned type,
 {
     struct question *q = mem_alloc(sizeof(*q));
 
+    q->server = s;
     q->replied = replied;
     q->arg = arg;
+    count(s, type == DNS_SRV ? RESOLVER_SRVS : RESOLVER_NAMES);
     ares_query(s->channel, name, 1, (int) type, answered, q);
     timer_renew(s);
 }
