@@ -73,6 +73,7 @@ static void fill_exchange(struct exchange *x, const struct req *r, struct proxy_
                       && fields_get(&r->in->fields, T_UPGRADE) != NULL
                       && r->ops->tunnel != NULL;
     x->pass_trailers = conf->pass_trailers;
+    x->head_only = pr->head_request;
 }
 
 enum verdict proxy_handler(struct req *r)

@@ -139,6 +139,7 @@ static void let_go(struct exchange *x)
     choice_end(&x->choice, PEER_OK, -1);
     record_end(x);
     x->state = X_OVER;
+    store_give_up(x);
     chain_drop(&x->out);
     flow_free(x);
     exchange_forget_hup(x);
@@ -297,6 +298,7 @@ static void make_room(struct exchange *x)
 /* The server's side is at its end or broken in the midst of the body. */
 static void cut(struct exchange *x)
 {
+    store_give_up(x);
     x->cut = x->ended = true;
     exchange_detach(x, false);
     flow(x);
@@ -348,14 +350,18 @@ static bool process_head(struct exchange *x)
 void exchange_decode(struct exchange *x)
 {
     size_t used = 0;
-    uint64_t before = x->body.bytes;
+    struct chain fresh = CHAIN_INIT;
     enum backend_result result;
 
-    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, &x->body, &used);
+    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, &fresh, &used);
     x->start += used;
-    x->received += x->body.bytes - before;
+    x->received += fresh.bytes;
+    if (unlikely(x->store != NULL))
+        store_take(x, &fresh);
+    chain_append(&x->body, &fresh);
     if (result == BACKEND_INVALID) {
         log_error(&x->req->log, 0, "%s", x->error);
+        store_give_up(x);
         x->cut = x->ended = true;
         exchange_detach(x, false);
     } else if (result == BACKEND_DONE) {
@@ -365,6 +371,7 @@ void exchange_decode(struct exchange *x)
             log_warn(&x->req->log, 0,
                      "upstream sent more data than specified in \"Content-Length\" header");
         x->ended = true;
+        store_done(x);
         exchange_detach(x, !rest);
     }
 }
@@ -385,6 +392,7 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
 
     if (n == 0 && !head && x->backend->eof(x)) {
         x->ended = true;
+        store_done(x);
         exchange_detach(x, false);
         flow(x);
         return;
@@ -814,7 +822,7 @@ enum verdict exchange_start(struct exchange *x)
     r->describe_upstream = describe;
     arena_defer(r->arena, free_blocks, x);
     wait_begin(r, &x->wait, cancel);
-    if (!x->conf->ignore_client_abort && !r->background) {
+    if (!x->conf->ignore_client_abort && !r->background && !x->conf->store.on) {
         req_on_hup(r->main, client_gone);
         r->main->hup_watchers++;
         x->watches_hup = true;

@@ -95,6 +95,8 @@ static void take_waiting(struct exchange *x, struct chain *out)
         chain_push_file(out, x->file, (off_t) x->file_sent, x->file_written - x->file_sent);
         x->file_sent = x->file_written;
     }
+    if (unlikely(x->store != NULL))
+        x->file_sent = x->file_written += x->body.bytes; /* it is in the file as well */
     chain_append(out, &x->body);
 }
 
@@ -154,12 +156,18 @@ static void hold_back(struct exchange *x)
 
     if (x->up == NULL)
         return;
-    if (!x->buffering) {
+    if (!x->buffering && x->store == NULL) {
         pause_reading(x);
         return;
     }
     if (held + x->body.bytes < x->conf->memory)
         return;
+    if (unlikely(x->store != NULL)) {
+        /* All of it is in the file, which is what others may be waiting for: it never pauses. */
+        x->file_written += x->body.bytes;
+        chain_clear(&x->body);
+        return;
+    }
     if (x->body.bytes < x->conf->write_size && x->file_written < x->conf->max_temp_file_size)
         return;
     if (x->file_written + x->body.bytes <= x->conf->max_temp_file_size) {
@@ -188,7 +196,7 @@ void flow(struct exchange *x)
             exchange_finish(x, V_ABORT);
         return;
     }
-    if (!x->buffering && is_full(x))
+    if (!x->buffering && x->store == NULL && is_full(x))
         pause_reading(x);
     else if (x->paused)
         exchange_resume_reading(x);

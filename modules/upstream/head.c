@@ -384,6 +384,8 @@ bool answer_head_received(struct exchange *x)
         return false;
     x->state = X_BODY;
     r->log.action = "reading upstream";
+    if (unlikely(x->conf->store.on))
+        store_begin(x);
     if (!upgrade)
         exchange_decode(x);
     if (!x->ended)

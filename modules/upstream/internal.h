@@ -214,6 +214,16 @@ void flow(struct exchange *x);
 void flow_drained(struct req *r);
 void flow_free(struct exchange *x);
 
+/* store.c: answers kept as files. */
+/* A head has come that goes to the client: whether and where its body is stored. */
+void store_begin(struct exchange *x);
+/* More of the body. May give up. */
+void store_take(struct exchange *x, const struct chain *fresh);
+/* The answer is complete: the file gets its name. */
+void store_done(struct exchange *x);
+/* Nothing is stored. The file stays for what is still to be read from it. */
+void store_give_up(struct exchange *x);
+
 /* tunnel.c */
 void tunnel_start(struct exchange *x);
 void tunnel_upstream_event(struct exchange *x, unsigned ready);

@@ -171,6 +171,13 @@ struct upstream_bind {
     bool transparent;
 };
 
+/* *_store: where answers are kept as files. */
+struct upstream_store {
+    bool on;
+    struct expr *path;    /* NULL: where root or alias point */
+    unsigned climbs;      /* ".." in what the configuration says */
+};
+
 /* What becomes of a field of an answer on its way to the client. */
 enum {
     FIELD_HIDDEN = 1, /* by the configuration */
@@ -204,6 +211,8 @@ struct upstream_conf {
     struct str_list hide_headers, pass_headers;
     struct upstream_bind bind;
     struct expr_size limit_rate;
+    struct upstream_store store;
+    unsigned store_access;   /* permission bits of stored files */
     /* computed by upstream_conf_finish */
     const struct hidden_fields *hidden;
     size_t busy, write_size; /* *_busy_buffers_size, *_temp_file_write_size, set or derived */
@@ -211,7 +220,7 @@ struct upstream_conf {
 };
 
 enum { BUFFERING_OFF, BUFFERING_ON, BUFFERING_AUTO };
-conf_setter upstream_set_bind, upstream_set_socket_size;
+conf_setter upstream_set_bind, upstream_set_socket_size, upstream_set_store;
 extern const struct conf_enum upstream_next_names[], upstream_ignore_names[], upstream_buffering_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
@@ -291,7 +300,11 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     UP_ROW(p "bind", ARGS12, upstream_set_bind, t, m.bind, NULL, "address [transparent] | off", \
            "The local address of connections to servers.", ), \
     UP_ROW(p "limit_rate", ARGS1, conf_set_expr_size, t, m.limit_rate, "0", "rate", \
-           "Bytes a second that are read of an answer while buffering; 0: no limit.", )
+           "Bytes a second that are read of an answer while buffering; 0: no limit.", ), \
+    UP_ROW(p "store", ARGS1, upstream_set_store, t, m.store, "off", "on | off | string", \
+           "Keeps answers as files: where root or alias point, or in the one that is named.", ), \
+    UP_ROW(p "store_access", ARGS123, conf_set_access, t, m.store_access, "user:rw", \
+           "users:permissions ...", "Permissions of stored files, and of directories made for them.", )
 
 /* The exchange ------------------------------------------------------------------------------- */
 
@@ -353,6 +366,7 @@ struct exchange {
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
     bool pass_trailers;
+    bool head_only;                /* the answer has no body, for HEAD was sent */
 
     /* The rest is the exchange's own; backends may read it. */
     enum exchange_state state;
@@ -375,6 +389,7 @@ struct exchange {
     int64_t queue_us;              /* how long it has waited so far */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
     struct chain_file *file;       /* the spool */
+    struct store *store;           /* the answer is being stored: all of its body is in file. NULL: it is not */
     uint64_t file_written, file_sent;
     bool starting;                 /* inside the handler: */
     enum verdict verdict;          /* what it returns */
