@@ -30,6 +30,7 @@ static int open_spool(struct exchange *x)
     if (fd < 0) {
         log_crit(&x->req->log, errno, "open() of a temporary file in \"%.*s\" failed",
                  STR_ARG(dir->path));
+        x->disk_failed = true;
         return -1;
     }
     x->file = chain_file_new(fd);
@@ -50,6 +51,7 @@ static int spool(struct exchange *x)
 
         if (file_pwritev(x->file->fd, iov, n, (off_t) x->file_written) != 0) {
             log_crit(&x->req->log, errno, "pwritev() to a temporary file failed");
+            x->disk_failed = true;
             return -1;
         }
         x->file_written += bytes;
@@ -170,12 +172,10 @@ static void hold_back(struct exchange *x)
     }
     if (x->body.bytes < x->conf->write_size && x->file_written < x->conf->max_temp_file_size)
         return;
-    if (x->file_written + x->body.bytes <= x->conf->max_temp_file_size) {
-        if (spool(x) != 0)
-            exchange_finish(x, V_ABORT);
-        return;
-    }
-    pause_reading(x);
+    /* Where the disk fails, the server has to wait for the client. */
+    if (x->disk_failed || x->file_written + x->body.bytes > x->conf->max_temp_file_size
+        || spool(x) != 0)
+        pause_reading(x);
 }
 
 void flow(struct exchange *x)

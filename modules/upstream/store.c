@@ -200,6 +200,7 @@ void store_take(struct exchange *x, const struct chain *fresh)
         }
         if (file_pwritev(s->fd, iov, n, (off_t) s->written) != 0) {
             log_crit(&x->req->log, errno, "pwritev() \"%s\" failed", s->temp.ptr);
+            x->disk_failed = true;
             store_give_up(x);
             return;
         }

@@ -402,6 +402,7 @@ struct exchange {
     bool cut;                      /* the answer broke off: the client is to see that */
     bool answering;                /* the head was handed on */
     bool watches_hup;
+    bool disk_failed;              /* nothing more goes to the spool */
     bool send_broken;              /* the server takes no more; its answer may be there */
 
     /* Not zeroed: set before use. */
