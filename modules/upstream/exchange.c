@@ -106,10 +106,12 @@ void exchange_detach(struct exchange *x, bool complete)
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
-        && x->backend->reusable(x))
-        pool_give(u);
-    else
+        && x->backend->reusable(x)) {
+        if (likely(!x->group->ntlm) || !ntlm_keep(x, u))
+            pool_give(u);
+    } else {
         pool_close(u);
+    }
 }
 
 void exchange_forget_hup(struct exchange *x)
@@ -668,10 +670,38 @@ void exchange_not_served(struct exchange *x, const char *why)
     exchange_attempt_failed(x, NEXT_NO_LIVE);
 }
 
+/* *_allow_upstream. False: the attempt is over. */
+static bool is_allowed(struct exchange *x)
+{
+    const struct upstream_allow *a = &x->conf->allow;
+    struct req *r = x->req;
+
+    if (likely(a->conditions.count == 0) || expr_all_true(&r->eval, &a->conditions))
+        return true;
+    log_error(&r->log, 0, "access to upstream server denied");
+    req_refused(r, a->pos, "access to %.*s denied by \"%.*s %.*s%s\"",
+                STR_ARG(x->choice.peer->name), STR_ARG(a->name),
+                STR_ARG(expr_source(a->conditions.items[0])),
+                a->conditions.count > 1 ? " ..." : "");
+    exchange_attempt_failed(x, NEXT_DENIED);
+    return false;
+}
+
+/* A connection to the chosen server. NULL with errno. */
+static struct upconn *get_connection(struct exchange *x)
+{
+    struct upconn *u = NULL;
+
+    if (unlikely(x->group->ntlm))
+        u = ntlm_take(x);
+    if (u == NULL)
+        u = pool_take(x->group, x->choice.peer, x->tag);
+    return u != NULL ? u : pool_connect(x, x->choice.peer);
+}
+
 /* Chooses a server and gets through to it. */
 void exchange_next(struct exchange *x)
 {
-    struct upstream *g = x->group;
     struct upconn *u;
 
     x->state = X_START;
@@ -684,6 +714,8 @@ void exchange_next(struct exchange *x)
     }
     record_begin(x, x->choice.peer->name);
     x->req->log.action = "connecting to upstream";
+    if (!is_allowed(x))
+        return;
     if (prepare(x) != 0) {
         exchange_finish(x, req_status(x->req, 500));
         return;
@@ -692,9 +724,7 @@ void exchange_next(struct exchange *x)
         exchange_explain(x);
         return;
     }
-    u = pool_take(g, x->choice.peer, x->tag);
-    if (u == NULL)
-        u = pool_connect(x, x->choice.peer);
+    u = get_connection(x);
     if (u == NULL) {
         log_error(&x->req->log, errno, "connect() failed");
         exchange_attempt_failed(x, NEXT_ERROR);
@@ -719,6 +749,8 @@ void exchange_next(struct exchange *x)
 static void begin(struct exchange *x)
 {
     choice_start(&x->choice, x->group, x->req);
+    if (unlikely(x->group->ntlm))
+        ntlm_want(x);
     if (x->conf->next_upstream_tries > 0)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
     if (x->conf->next_upstream_timeout_ms > 0)

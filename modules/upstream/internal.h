@@ -3,6 +3,7 @@
 #ifndef MODULES_UPSTREAM_INTERNAL_H
 #define MODULES_UPSTREAM_INTERNAL_H
 
+#include "core/http/client.h"
 #include "modules/upstream/upstream.h"
 
 extern unsigned upstream_slot;
@@ -157,6 +158,8 @@ struct upconn {
     uint32_t requests;
     bool reused;           /* has served a request before this one */
     bool nodelay;
+    bool bound;            /* to a client (tie), by ntlm */
+    struct client_tie tie;
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag);
@@ -165,10 +168,23 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer);
 /* Keeps it if the group's settings allow, else closes it. */
 void pool_give(struct upconn *u);
 void pool_close(struct upconn *u);
+/* True if the socket has nothing to read, in spite of what the ready bits allow. */
+bool pool_is_quiet(struct conn *conn);
 /* Closes all idle connections of a group. */
 void pool_drain(struct upstream *group);
 /* Gives recycled memory back. */
 void pool_trim(void);
+
+/* ntlm.c: connections that belong to a client. */
+conf_setter ntlm_set;
+/* The client's server is to be chosen, if it has one. */
+void ntlm_want(struct exchange *x);
+/* The client's idle connection to the chosen server, or NULL. */
+struct upconn *ntlm_take(struct exchange *x);
+/* The connection is kept for the client alone, if that has authenticated over it. */
+bool ntlm_keep(struct exchange *x, struct upconn *u);
+/* The connection is about to be closed. */
+void ntlm_untie(struct upconn *u);
 
 /* exchange.c */
 /* Asks the next server. */
