@@ -13,10 +13,12 @@ use Proxyd;
 my @conditions = qw(error timeout invalid_header denied http_500 http_502 http_503 http_504 http_403
     http_404 http_429 off);
 my $locations = join "\n", map {
-    "location /$_/ { proxy_pass http://pair; proxy_next_upstream $_; proxy_read_timeout 100ms; }
+    "location /$_/ { proxy_pass http://pair; proxy_next_upstream $_; }
+     location /wait/$_/ { proxy_pass http://pair; proxy_next_upstream $_; proxy_read_timeout 100ms; }
      location /refused/$_/ { proxy_pass http://refused; proxy_next_upstream $_; }
      location /denied/$_/ { proxy_pass http://pair; proxy_next_upstream $_; proxy_allow_upstream \$is_b; }
-     location /count/$_/ { proxy_pass http://count_$_; proxy_next_upstream $_; proxy_read_timeout 100ms; }"
+     location /count/$_/ { proxy_pass http://count_$_; proxy_next_upstream $_; }
+     location /wait/count/$_/ { proxy_pass http://count_$_; proxy_next_upstream $_; proxy_read_timeout 100ms; }"
 } @conditions;
 my $groups = join "\n", map {
     "upstream count_$_ { server 127.0.0.1:{{port:a}} max_fails=1 fail_timeout=60; server 127.0.0.1:{{port:b}} backup; }"
@@ -27,6 +29,7 @@ worker_processes 1;
 http {
     log_format up '\$request_uri|\$status|\$upstream_addr|\$upstream_status|\$upstream_bytes_sent';
     access_log {{dir}}/up.log up;
+    log_format rate '\$request_uri \$upstream_response_time';
     geo \$upstream_last_addr \$local { volatile; 127.0.0.1 1; default 0; }
     map \$upstream_last_addr \$is_b { volatile; 127.0.0.1:{{port:b}} 1; default 0; }
     upstream pair { server 127.0.0.1:{{port:a}} max_fails=0; server 127.0.0.1:{{port:b}} backup; }
@@ -36,6 +39,7 @@ http {
     upstream slow { server 127.0.0.1:{{port:a}} max_fails=0; server 127.0.0.2:{{port:a}} max_fails=0;
         server 127.0.0.1:{{port:b}} backup; }
     upstream named { server localhost:{{port:closed}} max_fails=0; server 127.0.0.1:{{port:b}} backup; }
+    upstream early { server 127.0.0.1:{{port:e}} max_fails=0; server 127.0.0.1:{{port:b}} backup; }
     upstream single { server 127.0.0.1:{{port:a}} max_fails=1 fail_timeout=60; }
     upstream nt { ntlm; server 127.0.0.1:{{port:n}}; server 127.0.0.2:{{port:n}}; keepalive 8; }
     upstream ntlocal { server 127.0.0.1:{{port:n}}; ntlm; }
@@ -43,11 +47,19 @@ http {
     server {
         listen 127.0.0.1:{{port}};
         $locations
-        location /default/ { proxy_pass http://pair; proxy_read_timeout 100ms; }
+        location /default/ { proxy_pass http://pair; }
+        location /wait/default/ { proxy_pass http://pair; proxy_read_timeout 100ms; }
         location /idem/ { proxy_pass http://pair; proxy_next_upstream error http_500; }
         location /nonidem/ { proxy_pass http://pair; proxy_next_upstream error http_500 non_idempotent; }
         location /refusedpost/ { proxy_pass http://refused; }
         location /stream/ { proxy_pass http://pair; proxy_request_buffering off; proxy_next_upstream error http_500 non_idempotent; }
+        location /large/ { proxy_pass http://early; client_max_body_size 0; }
+        location /slarge/ { proxy_pass http://early; client_max_body_size 0; proxy_request_buffering off; }
+        location /rate/ { proxy_pass http://pair; proxy_limit_rate \$arg_r; access_log {{dir}}/rate.log rate; }
+        location /bind/ { proxy_pass http://pair; proxy_bind \$arg_a; }
+        location /bindport/ { proxy_pass http://single; proxy_bind 127.0.0.3:{{port:from}}; }
+        location /bindoff/ { proxy_bind 127.0.0.4; location /bindoff/x/ { proxy_pass http://pair; proxy_bind off; }
+            location /bindoff/y/ { proxy_pass http://pair; } }
         location /tries0/ { proxy_pass http://three; proxy_next_upstream_tries 0; }
         location /tries2/ { proxy_pass http://three; proxy_next_upstream_tries 2; }
         location /time/ { proxy_pass http://slow; proxy_read_timeout 300ms; proxy_next_upstream_timeout 100ms; }
@@ -78,12 +90,29 @@ my $a = sub {
     while (my $q = $c->request) {
         my ($what) = $q->{uri} =~ m{([^/?]*)(?:\?.*)?$};
         if ($what =~ /^\d+$/) { $c->write("HTTP/1.1 $what X\r\nContent-Length: 1\r\n\r\na") }
+        elsif ($what eq 'who') {
+            my $who = $c->sock->peerhost . ':' . $c->sock->peerport;
+            $c->write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " . length($who) . "\r\n\r\n$who");
+            return;
+        }
+        elsif ($what eq 'much') { $c->write("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" . 'm' x 300_000) }
         elsif ($what eq 'ok') { $c->write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na") }
         elsif ($what eq 'close') { return }
         elsif ($what eq 'reset') { return $c->abort }
         elsif ($what eq 'garbage') { $c->write("SSH-2.0-x\r\n\r\n"); return }
         elsif ($what eq 'half') { $c->write("HTTP/1.1 200 OK\r\nX: "); return }
         elsif ($what eq 'silent') { return $c->wait_close }
+        # Answers without reading the body, and closes.
+        elsif ($what eq 'early') {
+            $c->write("HTTP/1.1 413 Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+            return $c->abort;
+        }
+        # Begins to, and breaks off.
+        elsif ($what eq 'begun') {
+            $c->write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345");
+            select undef, undef, undef, 0.2;
+            return $c->abort;
+        }
         # A kept-alive connection that dies when it is used again.
         elsif ($what eq 'once') {
             $c->write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na");
@@ -94,6 +123,7 @@ my $a = sub {
 };
 $p->origin('a', $a);
 $p->origin('b', $b);
+$p->origin('e', sub { my ($c) = @_; $c->{head_only} = 1; $a->($c) });
 {
     package main;
     my $n = $p->port('n');
@@ -124,7 +154,7 @@ my %needs = (close => 'error', reset => 'error', half => 'error', silent => 'tim
 my %status = (close => 502, reset => 502, half => 502, silent => 504, garbage => 502);
 for my $condition (@conditions) {
     for my $what (sort keys %needs) {
-        my $r = $p->get("/$condition/$what");
+        my $r = $p->get(($what eq 'silent' ? '/wait' : '') . "/$condition/$what");
         if ($needs{$what} eq $condition) { like $r->body, qr/^b GET/, "$condition: $what: the next" }
         else { is $r->status, $status{$what} // $what, "$condition: $what: no other" }
     }
@@ -134,7 +164,7 @@ for my $condition (@conditions) {
     is $r->status, $condition eq 'denied' ? 200 : 502, "$condition: a server that is denied";
 }
 for (sort keys %needs) {
-    my $r = $p->get("/default/$_");
+    my $r = $p->get(($_ eq 'silent' ? '/wait' : '') . "/default/$_");
     is $r->status, $needs{$_} =~ /^(?:error|timeout)$/ ? 200 : $status{$_} // $_, "default: $_";
 }
 # --- what counts against a server -----------------------------------------------------------------------
@@ -147,7 +177,7 @@ for (
 {
     my ($condition, $what, $counts) = @$_;
     next if $condition eq 'off' && $what ne 'close';
-    $p->get("/count/$condition/$what");
+    $p->get(($what eq 'silent' ? '/wait' : '') . "/count/$condition/$what");
     is $p->get("/count/$condition/ok")->body =~ /^b/ ? 1 : 0, $counts, "$what with $condition: counted";
 }
 {
@@ -177,6 +207,23 @@ is $p->post('/stream/500', 'xyz')->body, 'b POST pair xyz', 'a streamed body tha
     is $c->response->status, 500, 'not one that is on its way';
     $c->close;
 }
+# --- answers that come before the request has been sent -----------------------------------------------------
+{
+    my $c = $p->connect;
+    for my $reused (0, 1) {
+        my $how = $reused ? 'over a connection that was kept' : 'over a new connection';
+        $p->get('/large/ok') if $reused;
+        my $r = $p->post('/large/early', 'x' x 8_000_000);
+        is $r->status . $r->body, '413big', "an answer to a body that is not read, $how";
+        $p->get('/large/ok') if $reused;
+        $r = $p->request('PUT', '/large/begun', body => 'x' x 8_000_000);
+        is $r->status . $r->body . $r->{complete}, '200123450', "one that breaks off, $how";
+        $r = $p->post('/slarge/early', 'x' x 30_000_000);
+        is $r->status . $r->body, '413big', "the same of one that is passed on as it comes, $how";
+        like line('/large/begun'), qr{\|200\|127\.0\.0\.1:\d+\|200\|}, 'nobody else is asked';
+    }
+    $c->close;
+}
 # --- tries and time ---------------------------------------------------------------------------------------
 is $p->get('/tries0/x')->status, 200, 'proxy_next_upstream_tries 0: all';
 like line('/tries0/x'), qr{\|502, 502, 502, 200\|}, 'each once';
@@ -184,6 +231,21 @@ is $p->get('/tries2/x')->status, 502, 'proxy_next_upstream_tries 2';
 like line('/tries2/x'), qr{\|502, 502\|}, 'two attempts';
 is $p->get('/time/silent')->status, 504, 'proxy_next_upstream_timeout';
 like line('/time/silent'), qr{\|504\|\d}, 'no second attempt after it';
+
+# --- proxy_limit_rate, proxy_bind -----------------------------------------------------------------------------
+for (['200000', 0.4], ['0', 0], ['', 0], ['junk', 0], ['18446744073709551615', 0], ['9223372036854775807', 0], ['100m', 0]) {
+    my ($rate, $least) = @$_;
+    is length $p->get("/rate/much?r=$rate")->body, 300_000, "proxy_limit_rate $rate: all of it";
+    cmp_ok $p->wait_log(qr{^\Q/rate/much?r=$rate\E (\S+)$}m, 'rate.log'), '>=', $least, 'in time';
+}
+like $p->get('/bind/who?a=127.0.0.5')->body, qr/^127\.0\.0\.5:/, 'proxy_bind of a variable';
+like $p->get('/bind/who?a=')->body, qr/^127\.0\.0\.1:/, 'an empty value: none';
+like $p->get('/bind/who?a=junk')->body, qr/^127\.0\.0\.1:/, 'what is no address: none';
+like $p->error_log, qr{\[error\] [^\n]*invalid local address "junk" while connecting to upstream}, 'which is logged';
+is $p->get('/bindport/who')->body, '127.0.0.3:' . $p->port('from'), 'with a port';
+like $p->get('/bindoff/x/who')->body, qr/^127\.0\.0\.1:/, 'off';
+like $p->get('/bindoff/y/who')->body, qr/^127\.0\.0\.4:/, 'inherited';
+is $p->get('/bind/who?a=192.0.2.1')->status, 502, 'an address of another machine';
 
 # --- proxy_allow_upstream -----------------------------------------------------------------------------------
 is $p->get('/geo/ok')->body, 'a', 'a geo of $upstream_last_addr';

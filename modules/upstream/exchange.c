@@ -420,7 +420,10 @@ static size_t rate_allows(struct exchange *x, size_t room)
     rate = expr_size(&x->req->eval, &x->conf->limit_rate);
     if (rate == 0)
         return room;
-    elapsed_ms = (clock_us() - x->started_us) / 1000;
+    /* From the head on: what a server took to think is not saved up. */
+    elapsed_ms = (clock_us() - x->started_us - (uint64_t) exchange_record(x)->header_us) / 1000;
+    if (rate > UINT64_MAX / 2 / (elapsed_ms + 1000))
+        return room; /* more than any socket gives */
     allowed = rate * (elapsed_ms + 1000) / 1000;
     if (allowed > x->received)
         return (size_t) MIN((uint64_t) room, allowed - x->received);
@@ -485,13 +488,21 @@ static void send_failed(struct exchange *x, int error)
 {
     struct conn *conn = x->up->conn;
 
-    /* A server may answer without reading all of a request: what it said is worth reading. */
-    if (!x->up->reused && x->request_sent && (conn->ready & CONN_READ)) {
+    /*
+     * A server may answer without reading all of a request: what it said is worth reading, though
+     * the event that tells of it may be still to come. Once the answer has begun, nobody else can
+     * be asked anyway.
+     */
+    if (x->request_sent) {
         chain_clear(&x->out);
         x->send_broken = true;
         x->sent_all = true;
         log_info(&x->req->log, error, "writev() failed");
-        x->req->log.action = "reading response header from upstream";
+        if (x->state == X_HEAD)
+            x->req->log.action = "reading response header from upstream";
+        if (x->paused || x->delayed)
+            return;
+        timer_set(&conn->timer, x->conf->read_timeout_ms);
         conn_want(conn, CONN_READ);
         return;
     }
