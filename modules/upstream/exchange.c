@@ -352,15 +352,17 @@ static bool process_head(struct exchange *x)
 void exchange_decode(struct exchange *x)
 {
     size_t used = 0;
-    struct chain fresh = CHAIN_INIT;
+    struct chain fresh = CHAIN_INIT, *to = unlikely(x->store != NULL) ? &fresh : &x->body;
+    uint64_t before = to->bytes;
     enum backend_result result;
 
-    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, &fresh, &used);
+    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, to, &used);
     x->start += used;
-    x->received += fresh.bytes;
-    if (unlikely(x->store != NULL))
+    x->received += to->bytes - before;
+    if (unlikely(x->store != NULL)) {
         store_take(x, &fresh);
-    chain_append(&x->body, &fresh);
+        chain_append(&x->body, &fresh);
+    }
     if (result == BACKEND_INVALID) {
         log_error(&x->req->log, 0, "%s", x->error);
         store_give_up(x);

@@ -34,8 +34,8 @@ static struct upconn *find(const struct exchange *x)
     for (struct list *n = extra->ties.next; n != &extra->ties; n = n->next) {
         struct upconn *u = of_tie(n);
 
-        if (u->tie.gone == client_gone && u->group == x->group && u->x == NULL
-            && (!u->group->keepalive.local || u->tag == x->tag))
+        if (u->tie.gone == client_gone && u->group == x->group && u->x == NULL &&
+            (!u->group->keepalive.local || u->tag == x->tag))
             return u;
     }
     return NULL;
