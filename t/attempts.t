@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 use FindBin;
+use IO::Socket::INET;
 use lib "$FindBin::Bin/lib";
 use Test::More;
 use Proxyd;
@@ -60,6 +61,8 @@ http {
         location /bindport/ { proxy_pass http://single; proxy_bind 127.0.0.3:{{port:from}}; }
         location /bindoff/ { proxy_bind 127.0.0.4; location /bindoff/x/ { proxy_pass http://pair; proxy_bind off; }
             location /bindoff/y/ { proxy_pass http://pair; } }
+        location /sendslow/ { proxy_pass http://early; client_max_body_size 0; proxy_send_timeout 100ms; }
+        location /connslow/ { proxy_pass http://127.0.0.1:{{port:full}}; proxy_connect_timeout 100ms; }
         location /tries0/ { proxy_pass http://three; proxy_next_upstream_tries 0; }
         location /tries2/ { proxy_pass http://three; proxy_next_upstream_tries 2; }
         location /time/ { proxy_pass http://slow; proxy_read_timeout 300ms; proxy_next_upstream_timeout 100ms; }
@@ -101,6 +104,7 @@ my $a = sub {
         elsif ($what eq 'reset') { return $c->abort }
         elsif ($what eq 'garbage') { $c->write("SSH-2.0-x\r\n\r\n"); return }
         elsif ($what eq 'half') { $c->write("HTTP/1.1 200 OK\r\nX: "); return }
+        elsif ($what eq 'deaf') { select undef, undef, undef, 20; return } # reads no more
         elsif ($what eq 'silent') { return $c->wait_close }
         # Answers without reading the body, and closes.
         elsif ($what eq 'early') {
@@ -223,6 +227,21 @@ is $p->post('/stream/500', 'xyz')->body, 'b POST pair xyz', 'a streamed body tha
         like line('/large/begun'), qr{\|200\|127\.0\.0\.1:\d+\|200\|}, 'nobody else is asked';
     }
     $c->close;
+}
+# --- time-outs say what was under way -------------------------------------------------------------------------
+is $p->post('/sendslow/deaf', 'x' x 8_000_000)->status, 504, 'proxy_send_timeout';
+like $p->error_log, qr{\[error\] \S+ \*\d+ upstream timed out \(110: Connection timed out\) while sending request to upstream, client: [^\n]*sendslow}, 'its log line';
+{
+    # Nobody accepts, and the queue is full: the next connection stays half open.
+    my $port = $p->port('full');
+    my $listen = IO::Socket::INET->new(LocalAddr => "127.0.0.1:$port", Listen => 1, ReuseAddr => 1) or die $!;
+    my @queued;
+    for (1 .. 8) {
+        my $c = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port", Timeout => 0.2) or last;
+        push @queued, $c;
+    }
+    is $p->get('/connslow/')->status, 504, 'proxy_connect_timeout';
+    like $p->error_log, qr{\[error\] \S+ \*\d+ upstream timed out \(110: Connection timed out\) while connecting to upstream, client: [^\n]*connslow}, 'its log line';
 }
 # --- tries and time ---------------------------------------------------------------------------------------
 is $p->get('/tries0/x')->status, 200, 'proxy_next_upstream_tries 0: all';
