@@ -341,6 +341,7 @@ conf_setter conf_set_conf_file;/* [struct str] path completed with conf_prefix *
 conf_setter conf_set_expr;     /* [struct expr *] */
 conf_setter conf_set_exprs;    /* [struct expr_list] all arguments appended (predicates) */
 conf_setter conf_set_expr_size;/* [struct expr_size] a size or an expression that yields one */
+conf_setter conf_set_access;   /* [unsigned] permission bits: "user:rw group:r all:r" */
 conf_setter conf_ignored;      /* accepted without effect; the doc says why; notice at info level */
 
 struct conf_range {

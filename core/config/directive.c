@@ -264,6 +264,38 @@ const char *conf_set_expr_size(struct conf *cf, void *field)
     return NULL;
 }
 
+/* Where a group or all may do something, the user may read and write unless it is said. */
+const char *conf_set_access(struct conf *cf, void *field)
+{
+    static const struct {
+        const char *who;
+        unsigned shift;
+    } parts[] = {
+        { "user:", 6 },
+        { "group:", 3 },
+        { "all:", 0 },
+    };
+    unsigned *out = field, access = 0, user = 0600;
+
+    for (unsigned i = 1; i < cf->nargs; i++) {
+        struct str text = cf->args[i], right;
+        unsigned k = 0;
+
+        while (k < ARRAY_LEN(parts) && !str_starts(text, str_cstr(parts[k].who)))
+            k++;
+        if (k == ARRAY_LEN(parts))
+            return conf_error_arg(cf, i, "invalid value \"%.*s\"", STR_ARG(text));
+        right = str_skip(text, strlen(parts[k].who));
+        if (!str_eq(right, STR("rw")) && !str_eq(right, STR("r")))
+            return conf_error_arg(cf, i, "invalid value \"%.*s\"", STR_ARG(text));
+        access |= (right.len == 2 ? 6u : 4u) << parts[k].shift;
+        if (parts[k].shift == 6)
+            user = 0;
+    }
+    *out = access | user;
+    return NULL;
+}
+
 const char *conf_ignored(struct conf *cf, void *field)
 {
     (void) field;

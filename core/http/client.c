@@ -79,8 +79,10 @@ static size_t describe_client(const struct logger *log, char *buf, size_t size)
 
 struct client_extra *client_extra(struct client *c)
 {
-    if (c->extra == NULL)
+    if (c->extra == NULL) {
         c->extra = mem_zalloc(sizeof(*c->extra));
+        list_init(&c->extra->ties);
+    }
     return c->extra;
 }
 
@@ -213,6 +215,20 @@ void client_accept(struct listener *l, struct conn *conn)
 
 /* The end ----------------------------------------------------------------------------------- */
 
+static void extra_free(struct client *c)
+{
+    struct list *n;
+
+    while ((n = list_pop_front(&c->extra->ties)) != NULL) {
+        struct client_tie *t = container_of(n, struct client_tie, link);
+
+        t->gone(t);
+    }
+    free((char *) c->extra->proxy_tlvs.ptr);
+    free(c->extra);
+    c->extra = NULL;
+}
+
 void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
@@ -226,9 +242,7 @@ void client_close(struct client *c)
     list_remove(&c->link);
     conn_close(c->conn);
     if (c->extra != NULL)
-        free((char *) c->extra->proxy_tlvs.ptr);
-    free(c->extra);
-    c->extra = NULL;
+        extra_free(c);
     loop_destroy_later(&c->doomed);
 }
 

@@ -42,6 +42,12 @@ struct client {
     bool pipelined;                 /* the request under way was already buffered behind another */
 };
 
+/* Something that ends with a client's connection. Embedded in whoever does the work. */
+struct client_tie {
+    struct list link;
+    void (*gone)(struct client_tie *t); /* called once; it is in no list any more */
+};
+
 /* Addresses that are known only for some connections. Lives with the connection. */
 struct client_extra {
     struct addr local;              /* getsockname, on demand */
@@ -49,6 +55,7 @@ struct client_extra {
     bool proxy_seen;                /* the PROXY header has been read */
     bool have_proxy;                /* and gave these two */
     struct addr proxy_source, proxy_dest;
+    struct list ties;               /* struct client_tie.link */
     struct str proxy_tlvs;          /* what followed the addresses (version 2), in malloc'd memory */
 };
 

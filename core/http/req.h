@@ -121,6 +121,7 @@ struct req {
      */
     void (*on_hup)(struct req *r);
     unsigned hup_watchers;       /* for whom it was set */
+    unsigned outlives;           /* main: how many are at work on something that is to be finished though the client has gone */
     struct filter_run *filters;  /* accepted body filters, by rank */
     unsigned filter_count;
     unsigned next_filter;        /* of loc->filters: where the head pass stopped (HEAD_HOLD) */

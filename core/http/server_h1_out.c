@@ -100,6 +100,33 @@ static void queue_last_chunk(struct req *r, struct h1_state *st)
     h1_write_last_chunk(&r->out.trailers, &st->out);
 }
 
+/* Nobody is there any more. True: the request goes on nevertheless, to the end of what it produces. */
+static bool go_on_without(struct client *c)
+{
+    struct h1_state *st = c->h1;
+    struct req *r = st->req;
+
+    if (likely(r->outlives == 0))
+        return false;
+    r->keep_alive = false;
+    st->deaf = true;
+    st->blocked = st->delayed = false;
+    timer_stop(&st->write_timer);
+    chain_clear(&st->out);
+    conn_want(c->conn, 0);
+    return true;
+}
+
+/* The answer is over that nobody has seen the end of. */
+static enum verdict end_unseen(struct req *r, unsigned flags)
+{
+    if (flags & BODY_END) {
+        r->client->h1->out_end = r->ended = true;
+        return V_ABORT;
+    }
+    return r->outlives > 0 ? V_NEXT : V_ABORT;
+}
+
 enum verdict h1_out_body(struct req *r, struct chain *chain, unsigned flags)
 {
     struct client *c = r->client;
@@ -108,6 +135,10 @@ enum verdict h1_out_body(struct req *r, struct chain *chain, unsigned flags)
     if (r->aborted || st->out_end) {
         chain_clear(chain);
         return V_ABORT;
+    }
+    if (unlikely(st->deaf)) {
+        chain_clear(chain);
+        return end_unseen(r, flags);
     }
     r->body_sent += chain->bytes;
     if (chain->bytes > 0) {
@@ -152,7 +183,7 @@ void h1_out_informational(struct req *r, unsigned status, const struct fields *f
         m.fields = *fields;
     buf = arena_bytes(r->arena, h1_response_size(&w));
     chain_push_mem(&c->h1->out, NULL, buf, (size_t) (h1_write_response(&w, buf) - buf));
-    if (!c->h1->blocked && !c->h1->delayed)
+    if (!c->h1->blocked && !c->h1->delayed && !c->h1->deaf)
         h1_out_write(c); /* a failure shows again when the answer is written */
 }
 
@@ -200,6 +231,8 @@ int h1_out_write(struct client *c)
     n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
     if (n < 0) {
         log_info(&r->log, errno, "writev() failed");
+        if (go_on_without(c) && !st->out_end)
+            return 0;
         r->keep_alive = false;
         r->aborted = true;
         return -1;
@@ -256,6 +289,10 @@ void h1_out_timeout(struct timer *timer)
     if (r->log.action == NULL || strncmp(r->log.action, "sending", 7) != 0)
         r->log.action = "sending to client";
     log_info(&r->log, ETIMEDOUT, "client timed out");
+    if (!st->out_end && go_on_without(c)) {
+        h1_out_wrote(c, 0);
+        return;
+    }
     c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
     req_abort(r, 408);
 }

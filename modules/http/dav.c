@@ -361,38 +361,6 @@ static const char *set_methods(struct conf *cf, void *field)
     return NULL;
 }
 
-/* "user:rw", "group:r", "all:rw": where a group or all may, the user may read and write. */
-static const char *set_access(struct conf *cf, void *field)
-{
-    static const struct {
-        const char *who;
-        unsigned shift;
-    } parts[] = {
-        { "user:", 6 },
-        { "group:", 3 },
-        { "all:", 0 },
-    };
-    unsigned *out = field, access = 0, user = 0600;
-
-    for (unsigned i = 1; i < cf->nargs; i++) {
-        struct str text = cf->args[i], right;
-        unsigned k = 0;
-
-        while (k < ARRAY_LEN(parts) && !str_starts(text, str_cstr(parts[k].who)))
-            k++;
-        if (k == ARRAY_LEN(parts))
-            return conf_error_arg(cf, i, "invalid value \"%.*s\"", STR_ARG(text));
-        right = str_skip(text, strlen(parts[k].who));
-        if (!str_eq(right, STR("rw")) && !str_eq(right, STR("r")))
-            return conf_error_arg(cf, i, "invalid value \"%.*s\"", STR_ARG(text));
-        access |= (right.len == 2 ? 6u : 4u) << parts[k].shift;
-        if (parts[k].shift == 6)
-            user = 0;
-    }
-    *out = access | user;
-    return NULL;
-}
-
 static bool dav_wanted(const struct level *level)
 {
     const struct dav_conf *conf = level_conf(level, STORE_LOC, dav_slot);
@@ -410,7 +378,7 @@ static const struct directive directives[] = {
     ROW("min_delete_depth", CTX_HSL, ARGS1, conf_set_num, STORE_LOC, struct dav_conf,
         min_delete_depth, INHERIT_SCALAR, "0", "number",
         "The fewest elements of a path that may be deleted."),
-    ROW("dav_access", CTX_HSL, ARGS123, set_access, STORE_LOC, struct dav_conf, access,
+    ROW("dav_access", CTX_HSL, ARGS123, conf_set_access, STORE_LOC, struct dav_conf, access,
         INHERIT_SCALAR, "user:rw", "users:permissions ...",
         "Permissions of new files and directories."),
     ROW_END,

@@ -37,9 +37,11 @@ static bool is_trusted(const void *owner, const struct addr *a)
     return false;
 }
 
-/* An IP address without a port. */
-static bool parse_address(struct addr *a, struct str text)
+/* An IP address without a port; of servers, which always have one, with it. */
+static bool parse_address(const struct geo *geo, struct addr *a, struct str text)
 {
+    if (str_starts(geo->source->name, STR("upstream_")))
+        return !str_casestarts(text, STR("unix:")) && addr_parse(a, text, 1, false) == 0;
     if (text.len == 0 || text.ptr[0] == '[' || str_casestarts(text, STR("unix:")))
         return false;
     /* "1.2.3.4:80" */
@@ -57,7 +59,7 @@ static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
 
     if (geo->source == NULL)
         *a = *req_peer(r, &room);
-    else if (!var_value(e, geo->source, &text) || !parse_address(a, text))
+    else if (!var_value(e, geo->source, &text) || !parse_address(geo, a, text))
         return false;
     if (geo->proxy_count > 0)
         forwarded_for(&(struct forwarded){ is_trusted, geo, geo->recursive }, &r->in->fields, a);

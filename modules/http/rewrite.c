@@ -243,7 +243,11 @@ static enum verdict run_return(struct req *r, const struct code *code)
     default:
         if (c->status >= 400 && c->text == NULL)
             return req_status(r, c->status);
-        return answer_text(r, c->status, req_content_type(r), text);
+        /* A type that is there already came with an X-Accel-Redirect. */
+        return answer_text(r, c->status,
+                           fields_get(&r->out.fields, T_CONTENT_TYPE) ? STR("")
+                                                                      : req_content_type(r),
+                           text);
     }
 }
 

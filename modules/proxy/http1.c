@@ -13,8 +13,10 @@ static int encode(struct exchange *x, struct chain *out)
 {
     struct proxy_req *pr = x->data;
 
-    if (pr->head.ptr == NULL)
+    if (pr->head.ptr == NULL || x->conf->request_dynamic) {
+        proxy_make_parts(x, pr);
         pr->head = proxy_encode_head(x, pr);
+    }
     chain_push_str(out, pr->head);
     if (pr->body.ptr != NULL)
         chain_push_str(out, pr->body);

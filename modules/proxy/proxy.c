@@ -50,6 +50,19 @@ static struct str method_of(struct req *r, const struct proxy_loc *conf)
     return method.len > 0 ? method : r->method_name;
 }
 
+void proxy_make_parts(struct exchange *x, struct proxy_req *pr)
+{
+    struct req *r = x->req;
+
+    pr->method = method_of(r, pr->conf);
+    pr->head_request = x->head_only = str_eq(pr->method, STR("HEAD"));
+    if (pr->conf->body == NULL)
+        return;
+    pr->body = expr_eval(&r->eval, pr->conf->body);
+    if (pr->body.ptr == NULL)
+        pr->body = STR("");
+}
+
 /* OPTIONS that may not go further is answered here (RFC 9110, 7.6.2). */
 static bool is_last_hop(const struct req *r)
 {
@@ -111,15 +124,8 @@ enum verdict proxy_handler(struct req *r)
         return req_status(r, 500);
     req_trace(r, req_where(r, "proxy_pass"), "proxy_pass http://%.*s%.*s", STR_ARG(pr->target.host_port),
               STR_ARG(pr->target.uri));
-    pr->method = method_of(r, conf);
-    pr->head_request = str_eq(pr->method, STR("HEAD"));
-    if (conf->body != NULL) {
-        pr->body = expr_eval(&r->eval, conf->body);
-        if (pr->body.ptr == NULL)
-            pr->body = STR("");
-    } else {
+    if (conf->body == NULL)
         pr->has_body = !bodiless && has_body(r, conf);
-    }
     pr->chunked = stream && r->in->content_length < 0;
     fill_exchange(x, r, pr);
     x->stream_body = stream;

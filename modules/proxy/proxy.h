@@ -136,6 +136,9 @@ struct proxy_req {
     struct proxy_answer *answer; /* NULL: none has begun */
 };
 
+/* proxy.c: method and body, as far as the configuration says what they are. */
+void proxy_make_parts(struct exchange *x, struct proxy_req *pr);
+
 /* request.c */
 conf_setter proxy_set_set_header, proxy_set_header_rule;
 extern const struct conf_enum proxy_header_rules[];

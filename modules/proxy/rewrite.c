@@ -4,6 +4,7 @@
  * Set-Cookie by proxy_cookie_domain, proxy_cookie_path and proxy_cookie_flags. Setters for these
  * directives, and the field hook of the backend.
  */
+#include "core/base/fmt.h"
 #include "modules/proxy/proxy.h"
 
 /* Setters ------------------------------------------------------------------------------------- */
@@ -11,7 +12,7 @@
 /* "~pattern", "~*pattern" or a string with variables. */
 static const char *set_from(struct conf *cf, unsigned arg, bool caseless, struct proxy_rewrite *rw)
 {
-    struct str text = cf->args[arg], error;
+    struct str text = cf->args[arg];
     const char *sentence = NULL;
 
     if (text.len == 0 || text.ptr[0] != '~') {
@@ -25,22 +26,7 @@ static const char *set_from(struct conf *cf, unsigned arg, bool caseless, struct
     }
     if (text.len == 0)
         return conf_error_arg(cf, arg, "empty regex");
-    rw->regex = regex_compile(cf->arena, text, caseless, &error);
-    if (rw->regex == NULL)
-        return conf_error_arg(cf, arg, "%.*s", STR_ARG(error));
-    if (regex_names(rw->regex) > 0) {
-        rw->captures = ARENA_ARRAY(cf->arena, struct var *, regex_groups(rw->regex) + 1);
-        for (unsigned i = 0; i < regex_names(rw->regex); i++) {
-            unsigned group;
-            struct var *v = var_define(cf, conf_var_space(cf), regex_name(rw->regex, i, &group),
-                                       VAR_CHANGEABLE, &sentence);
-
-            if (v == NULL)
-                return sentence;
-            rw->captures[group] = var_refer(cf, conf_var_space(cf), v->name);
-        }
-    }
-    return NULL;
+    return http_regex(cf, arg, text, caseless, &rw->regex, &rw->captures);
 }
 
 static const char *add_rewrite(struct conf *cf, struct proxy_rewrites *list,
@@ -138,6 +124,8 @@ const char *proxy_set_cookie_flags(struct conf *cf, void *field)
         list->off = true;
         return list->count > 0 ? duplicate(cf) : NULL;
     }
+    if (cf->nargs == 2)
+        return conf_error_arg(cf, 1, "invalid parameter \"%s\"", cf->args[1].ptr);
     if (str_eq(cf->args[1], STR("~"))) {
         flag.name = NULL; /* every cookie */
     } else {
@@ -300,83 +288,139 @@ static unsigned flags_for(struct req *r, const struct proxy_cookie_flags *list, 
     return 0;
 }
 
-/* What the flags do with an attribute that is there: false: it goes. */
-static bool keeps_attribute(struct str name, unsigned *flags)
+/* A cookie taken apart: its own name and value first, then the attributes. */
+struct cookie_part {
+    struct str name, value;
+    bool has_value;
+};
+struct cookie {
+    struct cookie_part *parts;
+    unsigned count, capacity;
+};
+
+static void add_part(struct arena *arena, struct cookie *c, struct cookie_part part)
 {
-    if (str_caseeq(name, STR("secure"))) {
-        if (*flags & COOKIE_NO_SECURE)
-            return false;
-        *flags &= ~(unsigned) COOKIE_SECURE;
-    } else if (str_caseeq(name, STR("httponly"))) {
-        if (*flags & COOKIE_NO_HTTPONLY)
-            return false;
-        *flags &= ~(unsigned) COOKIE_HTTPONLY;
-    } else if (str_caseeq(name, STR("samesite"))) {
-        return (*flags & (COOKIE_NO_SAMESITE | COOKIE_STRICT | COOKIE_LAX | COOKIE_NONE)) == 0;
-    }
-    return true;
+    c->parts = arena_grow(arena, c->parts, c->count, &c->capacity, sizeof(*c->parts));
+    c->parts[c->count++] = part;
 }
 
-static struct str add_flags(struct arena *arena, struct str cookie, unsigned flags)
+static struct cookie_part cut_part(struct str text)
 {
-    const char *same = flags & COOKIE_STRICT ? "; SameSite=Strict"
-                       : flags & COOKIE_LAX  ? "; SameSite=Lax"
-                       : flags & COOKIE_NONE ? "; SameSite=None"
-                                             : "";
+    ssize_t eq = str_chr(text, '=');
 
-    if ((flags & (COOKIE_SECURE | COOKIE_HTTPONLY | COOKIE_STRICT | COOKIE_LAX | COOKIE_NONE)) == 0)
-        return cookie;
-    return str_printf(arena, "%.*s%s%s%s", STR_ARG(cookie), flags & COOKIE_SECURE ? "; Secure" : "",
-                      flags & COOKIE_HTTPONLY ? "; HttpOnly" : "", same);
+    if (eq < 0)
+        return (struct cookie_part){ .name = str_trim(text) };
+    return (struct cookie_part){ .name = str_trim(str_from(text.ptr, (size_t) eq)),
+                                 .value = str_trim(str_skip(text, (size_t) eq + 1)),
+                                 .has_value = true };
 }
 
-/* The next part of a cookie up to ';'; false at the end. */
-static bool next_part(struct str *rest, struct str *part)
+static void cut_cookie(struct arena *arena, struct str text, struct cookie *c)
 {
     ssize_t semicolon;
 
-    if (rest->ptr == NULL)
-        return false;
-    semicolon = str_chr(*rest, ';');
-    *part = semicolon < 0 ? *rest : str_from(rest->ptr, (size_t) semicolon);
-    *rest = semicolon < 0 ? STR_NULL : str_skip(*rest, (size_t) semicolon + 1);
+    while ((semicolon = str_chr(text, ';')) >= 0) {
+        add_part(arena, c, cut_part(str_from(text.ptr, (size_t) semicolon)));
+        text = str_skip(text, (size_t) semicolon + 1);
+    }
+    add_part(arena, c, cut_part(text));
+}
+
+static struct str join_cookie(struct arena *arena, const struct cookie *c)
+{
+    size_t room = 0;
+    char *buf, *p;
+
+    for (unsigned i = 0; i < c->count; i++)
+        room += c->parts[i].name.len + c->parts[i].value.len + 3;
+    p = buf = arena_bytes(arena, room);
+    for (unsigned i = 0; i < c->count; i++) {
+        const struct cookie_part *part = &c->parts[i];
+
+        p = fmt_str(i == 0 ? p : fmt_str(p, STR("; ")), part->name);
+        if (part->has_value)
+            p = fmt_str(fmt_str(p, STR("=")), part->value);
+    }
+    return str_from(buf, (size_t) (p - buf));
+}
+
+static struct str wanted_same_site(unsigned flags)
+{
+    return flags & COOKIE_STRICT ? STR("Strict")
+           : flags & COOKIE_LAX  ? STR("Lax")
+           : flags & COOKIE_NONE ? STR("None")
+                                 : STR_NULL;
+}
+
+/* Whether one of the bits is set; it no longer is. */
+static bool take_flag(unsigned *flags, unsigned bits)
+{
+    bool set = (*flags & bits) != 0;
+
+    *flags &= ~bits;
+    return set;
+}
+
+/* What the flags do with an attribute that is there. False: it goes. */
+static bool flag_attribute(struct cookie_part *part, unsigned *flags)
+{
+    struct str same = wanted_same_site(*flags);
+
+    if (str_caseeq(part->name, STR("secure")))
+        return take_flag(flags, COOKIE_SECURE) || !(*flags & COOKIE_NO_SECURE);
+    if (str_caseeq(part->name, STR("httponly")))
+        return take_flag(flags, COOKIE_HTTPONLY) || !(*flags & COOKIE_NO_HTTPONLY);
+    if (!str_caseeq(part->name, STR("samesite")))
+        return true;
+    if (!take_flag(flags, COOKIE_STRICT | COOKIE_LAX | COOKIE_NONE))
+        return !(*flags & COOKIE_NO_SAMESITE);
+    *part = (struct cookie_part){ STR("SameSite"), same, true };
     return true;
 }
 
-static struct str cookie_name(struct str part)
+static void apply_flags(struct arena *arena, struct cookie *c, unsigned flags)
 {
-    ssize_t eq = str_chr(part, '=');
+    unsigned kept = 1;
 
-    return str_trim(eq < 0 ? part : str_from(part.ptr, (size_t) eq));
+    for (unsigned i = 1; i < c->count; i++) {
+        if (flag_attribute(&c->parts[i], &flags))
+            c->parts[kept++] = c->parts[i];
+    }
+    c->count = kept;
+    if (flags & COOKIE_SECURE)
+        add_part(arena, c, (struct cookie_part){ .name = STR("Secure") });
+    if (flags & COOKIE_HTTPONLY)
+        add_part(arena, c, (struct cookie_part){ .name = STR("HttpOnly") });
+    if (wanted_same_site(flags).ptr != NULL)
+        add_part(arena, c,
+                 (struct cookie_part){ STR("SameSite"), wanted_same_site(flags), true });
 }
 
+/* A cookie that no directive is about stays as it was written, byte for byte. */
 static bool rewrite_cookie(struct req *r, const struct proxy_loc *conf, struct str *value)
 {
-    struct str rest = *value, part = STR_NULL, out;
+    struct cookie c = { NULL, 0, 0 };
+    bool changed = false;
     unsigned flags;
 
-    next_part(&rest, &part);
-    out = part;
-    flags = flags_for(r, &conf->cookie_flags, cookie_name(part));
-    while (next_part(&rest, &part)) {
-        struct str name = cookie_name(part), v, new;
-        ssize_t eq = str_chr(part, '=');
-
-        if (!keeps_attribute(name, &flags))
-            continue;
-        v = eq < 0 ? STR("") : str_trim(str_skip(part, (size_t) eq + 1));
-        new = v;
-        if ((str_caseeq(name, STR("domain")) && rewrite_domain(r, &conf->cookie_domains, &new))
-            || (str_caseeq(name, STR("path")) && rewrite(r, &conf->cookie_paths, v, &new)))
-            out = str_printf(r->arena, "%.*s;%.*s%.*s", STR_ARG(out), (int) eq + 1, part.ptr,
-                             STR_ARG(new));
-        else
-            out = str_printf(r->arena, "%.*s;%.*s", STR_ARG(out), STR_ARG(part));
-    }
-    out = add_flags(r->arena, out, flags);
-    if (str_eq(out, *value))
+    cut_cookie(r->arena, *value, &c);
+    if (!c.parts[0].has_value)
         return false;
-    *value = out;
+    for (unsigned i = 1; i < c.count; i++) {
+        struct cookie_part *part = &c.parts[i];
+
+        if (!part->has_value)
+            continue;
+        if (str_caseeq(part->name, STR("domain")))
+            changed |= rewrite_domain(r, &conf->cookie_domains, &part->value);
+        else if (str_caseeq(part->name, STR("path")))
+            changed |= rewrite(r, &conf->cookie_paths, part->value, &part->value);
+    }
+    flags = flags_for(r, &conf->cookie_flags, c.parts[0].name);
+    if (!changed && flags == 0)
+        return false;
+    apply_flags(r->arena, &c, flags);
+    *value = join_cookie(r->arena, &c);
     return true;
 }
 

@@ -10,6 +10,7 @@
 const struct conf_enum upstream_next_names[] = {
     { "error", NEXT_ERROR },
     { "timeout", NEXT_TIMEOUT },
+    { "denied", NEXT_DENIED },
     { "invalid_header", NEXT_INVALID_HEADER },
     { "http_500", NEXT_HTTP_500 },
     { "http_502", NEXT_HTTP_502 },
@@ -73,6 +74,15 @@ const char *upstream_set_bind(struct conf *cf, void *field)
         cf->config->resources->capabilities |= UINT64_C(1) << CAP_NET_RAW;
     }
     return NULL;
+}
+
+const char *upstream_set_allow(struct conf *cf, void *field)
+{
+    struct upstream_allow *a = field;
+
+    a->name = cf->args[0];
+    a->pos = cf->pos;
+    return conf_set_exprs(cf, &a->conditions);
 }
 
 static void hide(struct arena *arena, struct hidden_fields *h, unsigned *capacity, struct str name,

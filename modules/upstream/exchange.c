@@ -149,10 +149,12 @@ void exchange_detach(struct exchange *x, bool complete)
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
-        && x->backend->reusable(x))
-        pool_give(u);
-    else
+        && x->backend->reusable(x)) {
+        if (likely(!x->group->ntlm) || !ntlm_keep(x, u))
+            pool_give(u);
+    } else {
         pool_close(u);
+    }
 }
 
 void exchange_forget_hup(struct exchange *x)
@@ -182,6 +184,7 @@ static void let_go(struct exchange *x)
     choice_end(&x->choice, PEER_OK, -1);
     record_end(x);
     x->state = X_OVER;
+    store_give_up(x);
     chain_drop(&x->out);
     flow_free(x);
     exchange_forget_hup(x);
@@ -341,6 +344,7 @@ static void make_room(struct exchange *x)
 /* The server's side is at its end or broken in the midst of the body. */
 static void cut(struct exchange *x)
 {
+    store_give_up(x);
     x->cut = x->ended = true;
     exchange_detach(x, false);
     flow(x);
@@ -392,14 +396,20 @@ static bool process_head(struct exchange *x)
 void exchange_decode(struct exchange *x)
 {
     size_t used = 0;
-    uint64_t before = x->body.bytes;
+    struct chain fresh = CHAIN_INIT, *to = unlikely(x->store != NULL) ? &fresh : &x->body;
+    uint64_t before = to->bytes;
     enum backend_result result;
 
-    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, &x->body, &used);
+    result = x->backend->body(x, x->in, x->in->data + x->start, x->end - x->start, to, &used);
     x->start += used;
-    x->received += x->body.bytes - before;
+    x->received += to->bytes - before;
+    if (unlikely(x->store != NULL)) {
+        store_take(x, &fresh);
+        chain_append(&x->body, &fresh);
+    }
     if (result == BACKEND_INVALID) {
         log_error(&x->req->log, 0, "%s", x->error);
+        store_give_up(x);
         x->cut = x->ended = true;
         exchange_detach(x, false);
     } else if (result == BACKEND_DONE) {
@@ -409,6 +419,7 @@ void exchange_decode(struct exchange *x)
             log_warn(&x->req->log, 0,
                      "upstream sent more data than specified in \"Content-Length\" header");
         x->ended = true;
+        store_done(x);
         exchange_detach(x, !rest);
     }
 }
@@ -429,6 +440,7 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
 
     if (n == 0 && !head && x->backend->eof(x)) {
         x->ended = true;
+        store_done(x);
         exchange_detach(x, false);
         flow(x);
         return;
@@ -454,7 +466,10 @@ static size_t rate_allows(struct exchange *x, size_t room)
     rate = expr_size(&x->req->eval, &x->conf->limit_rate);
     if (rate == 0)
         return room;
-    elapsed_ms = (clock_us() - x->started_us) / 1000;
+    /* From the head on: what a server took to think is not saved up. */
+    elapsed_ms = (clock_us() - x->started_us - (uint64_t) exchange_record(x)->header_us) / 1000;
+    if (rate > UINT64_MAX / 2 / (elapsed_ms + 1000))
+        return room; /* more than any socket gives */
     allowed = rate * (elapsed_ms + 1000) / 1000;
     if (allowed > x->received)
         return (size_t) MIN((uint64_t) room, allowed - x->received);
@@ -519,13 +534,21 @@ static void send_failed(struct exchange *x, int error)
 {
     struct conn *conn = x->up->conn;
 
-    /* A server may answer without reading all of a request: what it said is worth reading. */
-    if (!x->up->reused && x->request_sent && (conn->ready & CONN_READ)) {
+    /*
+     * A server may answer without reading all of a request: what it said is worth reading, though
+     * the event that tells of it may be still to come. Once the answer has begun, nobody else can
+     * be asked anyway.
+     */
+    if (x->request_sent) {
         chain_clear(&x->out);
         x->send_broken = true;
         x->sent_all = true;
         log_info(&x->req->log, error, "writev() failed");
-        x->req->log.action = "reading response header from upstream";
+        if (x->state == X_HEAD)
+            x->req->log.action = "reading response header from upstream";
+        if (x->paused || x->delayed)
+            return;
+        timer_set(&conn->timer, x->conf->read_timeout_ms);
         conn_want(conn, CONN_READ);
         return;
     }
@@ -711,10 +734,39 @@ static const char *unresolved(struct exchange *x)
                       STR_ARG(x->group->unresolved)).ptr;
 }
 
+/* *_allow_upstream. False: the attempt is over. */
+static bool is_allowed(struct exchange *x)
+{
+    const struct upstream_allow *a = &x->conf->allow;
+    struct req *r = x->req;
+
+    if (likely(a->conditions.count == 0) || expr_all_true(&r->eval, &a->conditions))
+        return true;
+    log_error(&r->log, 0, "access to upstream server denied");
+    req_refused(r, a->pos, "access to %.*s denied by \"%.*s %.*s%s\"",
+                STR_ARG(x->choice.peer->name), STR_ARG(a->name),
+                STR_ARG(expr_source(a->conditions.items[0])),
+                a->conditions.count > 1 ? " ..." : "");
+    exchange_attempt_failed(x, NEXT_DENIED);
+    return false;
+}
+
+/* A connection to the chosen server. NULL with errno. */
+static struct upconn *get_connection(struct exchange *x)
+{
+    struct upconn *u = NULL;
+
+    if (unlikely(x->group->ntlm))
+        u = ntlm_take(x);
+    if (u == NULL)
+        u = pool_take(x->group, x->choice.peer, x->tag);
+    return u != NULL ? u : pool_connect(x, x->choice.peer);
+}
+
 /* Chooses a server and gets through to it. */
 void exchange_next(struct exchange *x)
 {
-    struct upstream *g = x->group;
+    const struct upstream *g = x->group;
     struct upconn *u;
 
     x->state = X_START;
@@ -728,6 +780,8 @@ void exchange_next(struct exchange *x)
     }
     record_begin(x, x->choice.peer->name);
     x->req->log.action = "connecting to upstream";
+    if (!is_allowed(x))
+        return;
     if (prepare(x) != 0) {
         exchange_finish(x, req_status(x->req, 500));
         return;
@@ -736,9 +790,7 @@ void exchange_next(struct exchange *x)
         exchange_explain(x);
         return;
     }
-    u = pool_take(g, x->choice.peer, x->tag);
-    if (u == NULL)
-        u = pool_connect(x, x->choice.peer);
+    u = get_connection(x);
     if (u == NULL) {
         log_error(&x->req->log, errno, "connect() failed");
         exchange_attempt_failed(x, NEXT_ERROR);
@@ -763,6 +815,8 @@ void exchange_next(struct exchange *x)
 static void begin(struct exchange *x)
 {
     choice_start(&x->choice, x->group, x->req);
+    if (unlikely(x->group->ntlm))
+        ntlm_want(x);
     if (x->conf->next_upstream_tries > 0)
         x->choice.tries = (unsigned) MIN((int64_t) x->choice.tries, x->conf->next_upstream_tries);
     if (x->conf->next_upstream_timeout_ms > 0)
@@ -866,7 +920,7 @@ enum verdict exchange_start(struct exchange *x)
     r->describe_upstream = describe;
     arena_defer(r->arena, free_blocks, x);
     wait_begin(r, &x->wait, cancel);
-    if (!x->conf->ignore_client_abort && !r->background) {
+    if (!x->conf->ignore_client_abort && !r->background && !x->conf->store.on) {
         req_on_hup(r->main, client_gone);
         r->main->hup_watchers++;
         x->watches_hup = true;

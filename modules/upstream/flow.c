@@ -30,6 +30,7 @@ static int open_spool(struct exchange *x)
     if (fd < 0) {
         log_crit(&x->req->log, errno, "open() of a temporary file in \"%.*s\" failed",
                  STR_ARG(dir->path));
+        x->disk_failed = true;
         return -1;
     }
     x->file = chain_file_new(fd);
@@ -50,6 +51,7 @@ static int spool(struct exchange *x)
 
         if (file_pwritev(x->file->fd, iov, n, (off_t) x->file_written) != 0) {
             log_crit(&x->req->log, errno, "pwritev() to a temporary file failed");
+            x->disk_failed = true;
             return -1;
         }
         x->file_written += bytes;
@@ -95,6 +97,8 @@ static void take_waiting(struct exchange *x, struct chain *out)
         chain_push_file(out, x->file, (off_t) x->file_sent, x->file_written - x->file_sent);
         x->file_sent = x->file_written;
     }
+    if (unlikely(x->store != NULL))
+        x->file_sent = x->file_written += x->body.bytes; /* it is in the file as well */
     chain_append(out, &x->body);
 }
 
@@ -154,20 +158,24 @@ static void hold_back(struct exchange *x)
 
     if (x->up == NULL)
         return;
-    if (!x->buffering) {
+    if (!x->buffering && x->store == NULL) {
         pause_reading(x);
         return;
     }
     if (held + x->body.bytes < x->conf->memory)
         return;
-    if (x->body.bytes < x->conf->write_size && x->file_written < x->conf->max_temp_file_size)
-        return;
-    if (x->file_written + x->body.bytes <= x->conf->max_temp_file_size) {
-        if (spool(x) != 0)
-            exchange_finish(x, V_ABORT);
+    if (unlikely(x->store != NULL)) {
+        /* All of it is in the file, which is what others may be waiting for: it never pauses. */
+        x->file_written += x->body.bytes;
+        chain_clear(&x->body);
         return;
     }
-    pause_reading(x);
+    if (x->body.bytes < x->conf->write_size && x->file_written < x->conf->max_temp_file_size)
+        return;
+    /* Where the disk fails, the server has to wait for the client. */
+    if (x->disk_failed || x->file_written + x->body.bytes > x->conf->max_temp_file_size
+        || spool(x) != 0)
+        pause_reading(x);
 }
 
 void flow(struct exchange *x)
@@ -188,7 +196,7 @@ void flow(struct exchange *x)
             exchange_finish(x, V_ABORT);
         return;
     }
-    if (!x->buffering && is_full(x))
+    if (!x->buffering && x->store == NULL && is_full(x))
         pause_reading(x);
     else if (x->paused)
         exchange_resume_reading(x);

@@ -346,6 +346,8 @@ static const struct directive upstream_directives[] = {
              "inflight: without effect, for what is under way counts always.", ),
     ROW_CALL("queue", CTX_UPSTREAM, ARGS12, queue_set, STORE_SRV, "number [timeout=time]",
              "How many requests of a worker wait for a server with max_conns to come free.", ),
+    ROW_CALL("ntlm", CTX_UPSTREAM, ARGS0, ntlm_set, STORE_SRV, "",
+             "Keeps a connection for the client that authenticated over it by NTLM or Negotiate.", ),
     ROW_CALL("sticky", CTX_UPSTREAM, ARGS1_MORE, sticky_set, STORE_SRV,
              "cookie name [expires=time] [domain=domain] [httponly] [samesite=strict | lax | none | $variable] "
              "[secure] [path=path] | route $variable ... | learn create=$variable lookup=$variable "

@@ -23,14 +23,14 @@ static enum verdict redirect_to(struct req *r, struct str target)
     ssize_t mark;
     struct str args = STR_NULL;
 
-    if (target.ptr[0] == '@')
+    if (target.len > 0 && target.ptr[0] == '@')
         return req_restart_named(r, target);
     mark = str_chr(target, '?');
     if (mark >= 0) {
         args = str_skip(target, (size_t) mark + 1);
         target.len = (size_t) mark;
     }
-    if (target.ptr[0] != '/' || uri_check_unsafe(target) != 0
+    if (target.len == 0 || target.ptr[0] != '/' || uri_check_unsafe(target) != 0
         || uri_normalize(r->arena, target, true, &parts) != 0) {
         log_error(&r->log, 0, "upstream sent unsafe \"X-Accel-Redirect\" header: \"%.*s\"",
                   STR_ARG(target));
@@ -52,8 +52,7 @@ static bool redirected(struct exchange *x)
     if (likely(!fields_may_have(&x->head->fields, T_X_ACCEL_REDIRECT))
         || (x->conf->ignore_headers & IGNORE_XA_REDIRECT))
         return false;
-    target = fields_value(&x->head->fields, T_X_ACCEL_REDIRECT);
-    if (target.len == 0)
+    if (fields_get(&x->head->fields, T_X_ACCEL_REDIRECT) == NULL)
         return false;
     answer_head_move(x);
     target = fields_value(&x->head->fields, T_X_ACCEL_REDIRECT);
@@ -61,7 +60,8 @@ static bool redirected(struct exchange *x)
         enum token t = redirect_fields[i];
         struct field *f = fields_get(&x->head->fields, t);
 
-        if (f != NULL)
+        /* What an answer before said, had it redirected too, is out of date; its cookies are not. */
+        if (f != NULL && t != T_SET_COOKIE)
             fields_delete(&r->out.fields, t);
         for (; f != NULL; f = fields_next(&x->head->fields, f))
             fields_add_hashed(&r->out, &r->out.fields, t, f->hash, f->name, f->value);
@@ -384,6 +384,8 @@ bool answer_head_received(struct exchange *x)
         return false;
     x->state = X_BODY;
     r->log.action = "reading upstream";
+    if (unlikely(x->conf->store.on))
+        store_begin(x);
     if (!upgrade)
         exchange_decode(x);
     if (!x->ended)

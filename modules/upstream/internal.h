@@ -3,6 +3,7 @@
 #ifndef MODULES_UPSTREAM_INTERNAL_H
 #define MODULES_UPSTREAM_INTERNAL_H
 
+#include "core/http/client.h"
 #include "core/zone/zone.h"
 #include "modules/upstream/upstream.h"
 
@@ -220,6 +221,8 @@ struct upconn {
     uint32_t requests;
     bool reused;           /* has served a request before this one */
     bool nodelay;
+    bool bound;            /* to a client (tie), by ntlm */
+    struct client_tie tie;
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag);
@@ -228,10 +231,23 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer);
 /* Keeps it if the group's settings allow, else closes it. */
 void pool_give(struct upconn *u);
 void pool_close(struct upconn *u);
+/* True if the socket has nothing to read, in spite of what the ready bits allow. */
+bool pool_is_quiet(struct conn *conn);
 /* Closes all idle connections of a group. */
 void pool_drain(struct upstream *group);
 /* Gives recycled memory back. */
 void pool_trim(void);
+
+/* ntlm.c: connections that belong to a client. */
+conf_setter ntlm_set;
+/* The client's server is to be chosen, if it has one. */
+void ntlm_want(struct exchange *x);
+/* The client's idle connection to the chosen server, or NULL. */
+struct upconn *ntlm_take(struct exchange *x);
+/* The connection is kept for the client alone, if that has authenticated over it. */
+bool ntlm_keep(struct exchange *x, struct upconn *u);
+/* The connection is about to be closed. */
+void ntlm_untie(struct upconn *u);
 
 /* exchange.c */
 /* Asks the next server. */
@@ -276,6 +292,16 @@ void answer_interim(struct exchange *x);
 void flow(struct exchange *x);
 void flow_drained(struct req *r);
 void flow_free(struct exchange *x);
+
+/* store.c: answers kept as files. */
+/* A head has come that goes to the client: whether and where its body is stored. */
+void store_begin(struct exchange *x);
+/* More of the body. May give up. */
+void store_take(struct exchange *x, const struct chain *fresh);
+/* The answer is complete: the file gets its name. */
+void store_done(struct exchange *x);
+/* Nothing is stored. The file stays for what is still to be read from it. */
+void store_give_up(struct exchange *x);
 
 /* tunnel.c */
 void tunnel_start(struct exchange *x);

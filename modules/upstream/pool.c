@@ -42,7 +42,9 @@ static void unlink_idle(struct upconn *u)
 
 void pool_close(struct upconn *u)
 {
-    if (u->x == NULL)
+    if (unlikely(u->bound))
+        ntlm_untie(u);
+    else if (u->x == NULL)
         unlink_idle(u);
     conn_close(u->conn);
     list_push_front(&free_upconns, &u->link);
@@ -79,8 +81,7 @@ struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *
     return NULL;
 }
 
-/* True if the socket has nothing to read, in spite of what the ready bits allow. */
-static bool is_quiet(struct conn *conn)
+bool pool_is_quiet(struct conn *conn)
 {
     char byte;
 
@@ -97,7 +98,7 @@ void pool_give(struct upconn *u)
 
     u->requests++;
     if (g->keepalive.connections == 0 || u->peer->gone || (int64_t) u->requests >= g->keepalive_requests
-        || clock_ms() - u->opened_ms > g->keepalive_time_ms || !is_quiet(u->conn)) {
+        || clock_ms() - u->opened_ms > g->keepalive_time_ms || !pool_is_quiet(u->conn)) {
         pool_close(u);
         return;
     }

@@ -123,6 +123,7 @@ struct upstream {
     const struct balancer *balancer;
     struct balancer_conf method; /* what its directive said */
     void *table;              /* what the balancer built */
+    bool ntlm;                /* connections belong to the client that authenticated over them */
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct upstream_queue *queue; /* NULL: nobody waits for a server */
     struct health *health;    /* active checks; NULL: none */
@@ -301,6 +302,7 @@ enum {
     NEXT_HTTP_500 = 1 << 3, NEXT_HTTP_502 = 1 << 4, NEXT_HTTP_503 = 1 << 5, NEXT_HTTP_504 = 1 << 6,
     NEXT_HTTP_403 = 1 << 7, NEXT_HTTP_404 = 1 << 8, NEXT_HTTP_429 = 1 << 9,
     NEXT_NON_IDEMPOTENT = 1 << 10, NEXT_OFF = 1 << 11,
+    NEXT_DENIED = 1 << 13, /* by *_allow_upstream */
     NEXT_NO_LIVE = 1 << 12, /* no server could be asked: never in a setting */
 };
 enum {
@@ -312,6 +314,20 @@ enum {
 struct upstream_bind {
     struct expr *addr;    /* NULL: off */
     bool transparent;
+};
+
+/* *_allow_upstream: the servers that may be asked. */
+struct upstream_allow {
+    struct expr_list conditions;
+    struct str name;      /* of the directive */
+    struct conf_pos pos;
+};
+
+/* *_store: where answers are kept as files. */
+struct upstream_store {
+    bool on;
+    struct expr *path;    /* NULL: where root or alias point */
+    unsigned climbs;      /* ".." in what the configuration says */
 };
 
 /* What becomes of a field of an answer on its way to the client. */
@@ -347,6 +363,10 @@ struct upstream_conf {
     struct str_list hide_headers, pass_headers;
     struct upstream_bind bind;
     struct expr_size limit_rate;
+    struct upstream_allow allow;
+    bool request_dynamic;    /* the request is made anew for each attempt */
+    struct upstream_store store;
+    unsigned store_access;   /* permission bits of stored files */
     /* computed by upstream_conf_finish */
     const struct hidden_fields *hidden;
     size_t busy, write_size; /* *_busy_buffers_size, *_temp_file_write_size, set or derived */
@@ -354,7 +374,8 @@ struct upstream_conf {
 };
 
 enum { BUFFERING_OFF, BUFFERING_ON, BUFFERING_AUTO };
-conf_setter upstream_set_bind, upstream_set_socket_size;
+conf_setter upstream_set_bind, upstream_set_socket_size, upstream_set_store;
+conf_setter upstream_set_allow;
 extern const struct conf_enum upstream_next_names[], upstream_ignore_names[], upstream_buffering_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
@@ -417,7 +438,7 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     UP_ROW(p "read_timeout", ARGS1, conf_set_ms, t, m.read_timeout_ms, "60s", "time", \
            "Between two successful reads of the answer.", ), \
     UP_ROW(p "next_upstream", ARGS1_MORE, conf_set_bits, t, m.next_upstream, "error timeout", \
-           "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
+           "error | timeout | denied | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
            "http_403 | http_404 | http_429 | non_idempotent | off ...", \
            "When the next server is asked.", .extra = upstream_next_names), \
     UP_ROW(p "next_upstream_tries", ARGS1, conf_set_num, t, m.next_upstream_tries, "0", "number", \
@@ -434,7 +455,15 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     UP_ROW(p "bind", ARGS12, upstream_set_bind, t, m.bind, NULL, "address [transparent] | off", \
            "The local address of connections to servers.", ), \
     UP_ROW(p "limit_rate", ARGS1, conf_set_expr_size, t, m.limit_rate, "0", "rate", \
-           "Bytes a second that are read of an answer while buffering; 0: no limit.", )
+           "Bytes a second that are read of an answer while buffering; 0: no limit.", ), \
+    UP_ROW(p "allow_upstream", ARGS1_MORE, upstream_set_allow, t, m.allow, NULL, "string ...", \
+           "A server is asked only if all strings are neither empty nor \"0\".", ), \
+    UP_ROW(p "request_dynamic", ARG_FLAG, conf_set_flag, t, m.request_dynamic, "off", "on | off", \
+           "Makes the request anew for each server that is asked.", ), \
+    UP_ROW(p "store", ARGS1, upstream_set_store, t, m.store, "off", "on | off | string", \
+           "Keeps answers as files: where root or alias point, or in the one that is named.", ), \
+    UP_ROW(p "store_access", ARGS123, conf_set_access, t, m.store_access, "user:rw", \
+           "users:permissions ...", "Permissions of stored files, and of directories made for them.", )
 
 /* The exchange ------------------------------------------------------------------------------- */
 
@@ -496,6 +525,7 @@ struct exchange {
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
     bool pass_trailers;
+    bool head_only;                /* the answer has no body, for HEAD was sent; backend->encode may say so */
 
     /* The rest is the exchange's own; backends may read it. */
     enum exchange_state state;
@@ -518,6 +548,7 @@ struct exchange {
     int64_t queue_us;              /* how long it has waited so far */
     unsigned record;               /* index + 1 into req->upstream.items; 0: none */
     struct chain_file *file;       /* the spool */
+    struct store *store;           /* the answer is being stored: all of its body is in file. NULL: it is not */
     uint64_t file_written, file_sent;
     bool starting;                 /* inside the handler: */
     enum verdict verdict;          /* what it returns */
@@ -530,6 +561,7 @@ struct exchange {
     bool cut;                      /* the answer broke off: the client is to see that */
     bool answering;                /* the head was handed on */
     bool watches_hup;
+    bool disk_failed;              /* nothing more goes to the spool */
     bool send_broken;              /* the server takes no more; its answer may be there */
 
     /* Not zeroed: set before use. */
