@@ -513,6 +513,11 @@ static unsigned http_core_shed(const struct config *config, unsigned n)
     return config->http != NULL ? client_shed(n) : 0;
 }
 
+static bool http_core_part(const struct config *config)
+{
+    return config->http != NULL && client_part_all();
+}
+
 static void http_core_stop(const struct config *config)
 {
     if (config->http != NULL)
@@ -531,6 +536,7 @@ const struct module module_http_core = {
     .post = http_core_post,
     .worker_start = http_core_start,
     .worker_drain = http_core_drain,
+    .worker_part = http_core_part,
     .worker_shed = http_core_shed,
     .worker_stop = http_core_stop,
 };

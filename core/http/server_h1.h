@@ -36,6 +36,7 @@ struct h1_state {
     bool out_end;   /* all output has been queued */
     bool blocked;   /* the socket is full */
     bool tunnel;    /* behind a 101: no framing, no limit of time */
+    bool raw;       /* the tunnel's owner reads for itself, when it is told that there is something */
     bool delayed;   /* limit_rate holds the output until write_timer */
 };
 

@@ -684,13 +684,17 @@ void exchange_next(struct exchange *x)
         exchange_explain(x);
         return;
     }
-    u = pool_take(g, x->choice.peer, x->tag);
+    u = likely(x->conf->proxy_protocol == 0) ? pool_take(g, x->choice.peer, x->tag) : NULL;
     if (u == NULL)
         u = pool_connect(x, x->choice.peer);
     if (u == NULL) {
         log_error(&x->req->log, errno, "connect() failed");
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
+    }
+    if (unlikely(x->conf->proxy_protocol != 0)) {
+        u->announced = true;
+        pool_announce(x->req->arena, x->conf, x->req, &x->out);
     }
     u->x = x;
     x->up = u;

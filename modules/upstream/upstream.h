@@ -192,6 +192,7 @@ struct upstream_conf {
     bool request_buffering, ignore_client_abort, intercept_errors;
     bool pass_request_headers, pass_request_body, force_ranges, socket_keepalive;
     bool bind_dynamic;
+    unsigned proxy_protocol; /* the version sent in front of each connection; 0: none */
     size_t buffer_size, busy_buffers_size, temp_file_write_size;
     size_t socket_rcvbuf, socket_sndbuf; /* 0: the system's */
     size_t send_lowat;
@@ -212,6 +213,7 @@ struct upstream_conf {
 
 enum { BUFFERING_OFF, BUFFERING_ON, BUFFERING_AUTO };
 conf_setter upstream_set_bind, upstream_set_socket_size;
+extern const struct conf_enum upstream_protocol_names[];
 extern const struct conf_enum upstream_next_names[], upstream_ignore_names[], upstream_buffering_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
@@ -362,6 +364,7 @@ struct exchange {
     struct msg *head;              /* of the answer, the backend's; NULL until it begins */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */
+    struct tunnel *tunnel;         /* X_TUNNEL */
     struct block *in;
     size_t start, end;             /* of what is read and not decoded */
     size_t head_start, head_end;   /* where the current head lies in it */
