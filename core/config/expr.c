@@ -275,15 +275,29 @@ struct str expr_eval(struct eval *e, const struct expr *x)
     return eval_many(e, x);
 }
 
+static bool is_true(struct eval *e, const struct expr *x)
+{
+    struct str s = expr_eval(e, x);
+
+    return s.len && !(s.len == 1 && s.ptr[0] == '0');
+}
+
 bool expr_any_true(struct eval *e, const struct expr_list *list)
 {
     for (unsigned i = 0; i < list->count; i++) {
-        struct str s = expr_eval(e, list->items[i]);
-
-        if (s.len && !(s.len == 1 && s.ptr[0] == '0'))
+        if (is_true(e, list->items[i]))
             return true;
     }
     return false;
+}
+
+bool expr_all_true(struct eval *e, const struct expr_list *list)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        if (!is_true(e, list->items[i]))
+            return false;
+    }
+    return true;
 }
 
 uint64_t expr_size(struct eval *e, const struct expr_size *x)

@@ -150,6 +150,8 @@ struct str expr_source(const struct expr *x);
 struct str expr_eval(struct eval *e, const struct expr *x);
 /* True if any item is neither empty nor "0" (nginx's predicate rule). */
 bool expr_any_true(struct eval *e, const struct expr_list *list);
+/* True if all are, or there are none. */
+bool expr_all_true(struct eval *e, const struct expr_list *list);
 /* Size in bytes; 0 when the value is malformed. */
 uint64_t expr_size(struct eval *e, const struct expr_size *x);
 

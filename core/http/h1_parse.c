@@ -589,7 +589,7 @@ static enum h1_result request_done(struct h1_parser *p)
         return fail(p, H1_NO_HOST);
     if (derive_length(p) == H1_ERROR)
         return H1_ERROR;
-    if (!p->allow_connect && m->method == METHOD_TRACE)
+    if (!p->allow_trace && m->method == METHOD_TRACE)
         return fail(p, H1_TRACE);
     if (!p->allow_connect && m->method == METHOD_CONNECT)
         return fail(p, H1_CONNECT);

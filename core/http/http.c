@@ -384,8 +384,10 @@ static void complete_location(struct conf *cf, const struct plan *plan, struct l
 
     loc->core = level_core(loc->level);
     if (loc->kind == LOC_IF || loc->kind == LOC_LIMIT_EXCEPT) {
-        if (loc->handler == NULL)
+        if (loc->handler == NULL) {
             loc->handler = above->handler;
+            loc->allow_connect = above->allow_connect;
+        }
     }
     loc->auto_slash = (loc->kind == LOC_PREFIX || loc->kind == LOC_PREFIX_FINAL
                        || loc->kind == LOC_EXACT)

@@ -48,6 +48,7 @@ static void host_seen(struct h1_parser *p, struct str host)
     if (c->listen->names != NULL)
         r->server = http_server_find(c->listen, r->host, &r->eval, &r->match);
     apply_server_limits(p, r->server->core);
+    p->allow_connect = r->server->allow_connect;
     r->log.scope = c->debug ? c->debug : r->server->core_loc->error_log;
 }
 
@@ -139,6 +140,13 @@ static int take_target(struct req *r, struct h1_state *st)
 {
     struct uri_parts parts;
 
+    if (unlikely(st->msg.method == METHOD_CONNECT)) {
+        /* It names a server and nothing on it: what is said of everything there holds. */
+        r->unparsed_uri = st->msg.target;
+        r->uri = STR("/");
+        r->head_bytes = st->head_bytes;
+        return 0;
+    }
     r->unparsed_uri = st->parser.path;
     if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0)
         return -1;

@@ -49,6 +49,12 @@ static bool parse_address(struct addr *a, struct str text)
     return addr_parse(a, text, 1, false) == 0;
 }
 
+/* The one variable whose address has a port behind it, and which is made for this. */
+static bool has_port(const struct var *v)
+{
+    return str_eq(v->name, STR("upstream_last_addr"));
+}
+
 static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
 {
     struct req *r = req_of(e);
@@ -57,7 +63,10 @@ static bool find_address(struct eval *e, const struct geo *geo, struct addr *a)
 
     if (geo->source == NULL)
         *a = *req_peer(r, &room);
-    else if (!var_value(e, geo->source, &text) || !parse_address(a, text))
+    else if (!var_value(e, geo->source, &text))
+        return false;
+    else if (has_port(geo->source) ? addr_parse(a, text, 0, false) != 0 || a->sa.sa_family == AF_UNIX
+                                   : !parse_address(a, text))
         return false;
     if (geo->proxy_count > 0)
         forwarded_for(&(struct forwarded){ is_trusted, geo, geo->recursive }, &r->in->fields, a);

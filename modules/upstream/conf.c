@@ -10,6 +10,7 @@
 const struct conf_enum upstream_next_names[] = {
     { "error", NEXT_ERROR },
     { "timeout", NEXT_TIMEOUT },
+    { "denied", NEXT_DENIED },
     { "invalid_header", NEXT_INVALID_HEADER },
     { "http_500", NEXT_HTTP_500 },
     { "http_502", NEXT_HTTP_502 },

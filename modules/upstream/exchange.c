@@ -573,6 +573,41 @@ static void body_came(struct req *main)
 
 /* Connecting --------------------------------------------------------------------------------- */
 
+/* CONNECT: the connection is what was asked for. */
+static void join(struct exchange *x)
+{
+    struct req *r = x->req;
+    enum verdict v;
+
+    exchange_record(x)->status = 200;
+    x->sent_all = true;
+    x->state = X_BODY;
+    r->out.status = 200;
+    r->out.content_length = -1;
+    v = answer_head(r);
+    if (r->finished || x->state == X_OVER)
+        return;
+    if (v != V_NEXT) {
+        exchange_finish(x, v);
+        return;
+    }
+    x->answering = true;
+    req_deliver(r, V_ANSWER);
+    tunnel_start(x);
+}
+
+/* The connection stands. */
+static void ask(struct exchange *x)
+{
+    if (unlikely(x->joins)) {
+        join(x);
+        return;
+    }
+    x->state = X_HEAD;
+    x->req->log.action = "sending request to upstream";
+    send_request(x);
+}
+
 static void connected(struct exchange *x)
 {
     struct conn *conn = x->up->conn;
@@ -584,9 +619,7 @@ static void connected(struct exchange *x)
         return;
     }
     exchange_record(x)->connect_us = (int64_t) (clock_us() - x->started_us);
-    x->state = X_HEAD;
-    x->req->log.action = "sending request to upstream";
-    send_request(x);
+    ask(x);
 }
 
 static void up_event(struct conn *conn, unsigned ready)
@@ -684,7 +717,12 @@ void exchange_next(struct exchange *x)
         exchange_explain(x);
         return;
     }
-    u = likely(x->conf->proxy_protocol == 0) ? pool_take(g, x->choice.peer, x->tag) : NULL;
+    if (unlikely(x->conf->allow.count > 0) && !expr_all_true(&x->req->eval, &x->conf->allow)) {
+        log_error(&x->req->log, 0, "access to upstream server is denied");
+        exchange_attempt_failed(x, NEXT_DENIED);
+        return;
+    }
+    u = likely(x->conf->proxy_protocol == 0 && !x->joins) ? pool_take(g, x->choice.peer, x->tag) : NULL;
     if (u == NULL)
         u = pool_connect(x, x->choice.peer);
     if (u == NULL) {
@@ -702,9 +740,7 @@ void exchange_next(struct exchange *x)
     u->conn->timer.fire = up_timeout;
     if (u->conn->ready & CONN_WRITE) {
         exchange_record(x)->connect_us = 0;
-        x->state = X_HEAD;
-        x->req->log.action = "sending request to upstream";
-        send_request(x);
+        ask(x);
         return;
     }
     x->state = X_CONNECT;

@@ -411,7 +411,7 @@ static int read_down(struct exchange *x)
 
     if (x->in == NULL || x->in->refs > 1) {
         block_unref(x->in);
-        x->in = block_new(BLOCK_SMALL);
+        x->in = block_new(MAX(BLOCK_SMALL, x->joins ? x->conf->buffer_size : 0));
     }
     n = conn_read(conn, x->in->data, x->in->size);
     if (n < 0 && errno == EAGAIN)
@@ -500,7 +500,9 @@ static struct tunnel *tunnel_new(struct exchange *x, struct conn *client)
     const struct req *r = x->req;
 
     t->x = x;
-    t->websocket = str_caseeq(fields_value(&x->head->fields, T_UPGRADE), STR("websocket"));
+    t->websocket = x->head != NULL
+                   && str_caseeq(fields_value(&x->head->fields, T_UPGRADE),
+                                 STR("websocket"));
     /* What a filter has to see passes through this process. */
     if (client != NULL && r->filter_count == 0 && splice_possible(client)
         && splice_possible(x->up->conn))
@@ -515,7 +517,7 @@ void tunnel_start(struct exchange *x)
     struct chain none = CHAIN_INIT;
 
     x->state = X_TUNNEL;
-    r->log.action = "proxying upgraded connection";
+    r->log.action = x->joins ? "proxying connection" : "proxying upgraded connection";
     r->keep_alive = false;
     r->header_only = false;
     r->limit_rate = 0;

@@ -159,6 +159,7 @@ enum {
     NEXT_HTTP_403 = 1 << 7, NEXT_HTTP_404 = 1 << 8, NEXT_HTTP_429 = 1 << 9,
     NEXT_NON_IDEMPOTENT = 1 << 10, NEXT_OFF = 1 << 11,
     NEXT_NO_LIVE = 1 << 12, /* no server could be asked: never in a setting */
+    NEXT_DENIED = 1 << 13,  /* *_allow_upstream does not want this one */
 };
 enum {
     IGNORE_XA_REDIRECT = 1, IGNORE_XA_EXPIRES = 2, IGNORE_XA_LIMIT_RATE = 4,
@@ -204,6 +205,7 @@ struct upstream_conf {
     unsigned next_upstream, ignore_headers;
     struct str_list hide_headers, pass_headers;
     struct upstream_bind bind;
+    struct expr_list allow;
     struct expr_size limit_rate;
     /* computed by upstream_conf_finish */
     const struct hidden_fields *hidden;
@@ -233,7 +235,12 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
 #define UP_LIST(name_, args_, set_, type_, member_, syntax_, doc_) \
     ROW(name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, type_, member_, INHERIT_WHOLE, NULL, \
         syntax_, doc_, )
+#define UPSTREAM_ALLOW(p, t, m) \
+    ROW(p "allow_upstream", CTX_HSL, ARGS1_MORE, conf_set_exprs, STORE_LOC, t, m.allow, INHERIT_WHOLE, \
+        NULL, "string ...", \
+        "Conditions, evaluated before each connection, on which a server may be asked: none is empty or 0.", )
 #define UPSTREAM_ROWS(p, t, m) \
+    UPSTREAM_ALLOW(p, t, m), \
     UP_ROW(p "buffering", ARGS1, conf_set_enum, t, m.buffering, "on", "on | off | auto", \
            "Takes the answer from the server as fast as it comes, into memory and a temporary file; " \
            "auto: but for streams, whose parts go on at once.", .extra = upstream_buffering_names), \
@@ -276,7 +283,7 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     UP_ROW(p "read_timeout", ARGS1, conf_set_ms, t, m.read_timeout_ms, "60s", "time", \
            "Between two successful reads of the answer.", ), \
     UP_ROW(p "next_upstream", ARGS1_MORE, conf_set_bits, t, m.next_upstream, "error timeout", \
-           "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
+           "error | timeout | denied | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
            "http_403 | http_404 | http_429 | non_idempotent | off ...", \
            "When the next server is asked.", .extra = upstream_next_names), \
     UP_ROW(p "next_upstream_tries", ARGS1, conf_set_num, t, m.next_upstream_tries, "0", "number", \
@@ -354,6 +361,7 @@ struct exchange {
     const void *tag;               /* of kept-alive connections: the location */
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
+    bool joins;                    /* nothing is asked: client and server are joined as soon as there is a connection */
     bool pass_trailers;
 
     /* The rest is the exchange's own; backends may read it. */

@@ -485,7 +485,7 @@ static void tight(struct h1_parser *p)
 }
 static void connect_on(struct h1_parser *p)
 {
-    p->allow_connect = true;
+    p->allow_connect = p->allow_trace = true;
 }
 
 static void refuse_host(struct h1_parser *p, struct str host)
