@@ -94,7 +94,7 @@ http { access_log off;
 EOT
     close $f;
     $nginx_pid = fork;
-    if (!$nginx_pid) { open STDERR, '>', '/dev/null'; exec $nginx, '-c', "$dir/n.conf"; POSIX::_exit(1) }
+    if (!$nginx_pid) { open STDERR, '>', '/dev/null'; exec { $nginx } $nginx, '-c', "$dir/n.conf" or POSIX::_exit(1) }
     Proxyd::wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) });
 }
 $p->start;

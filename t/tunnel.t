@@ -107,6 +107,11 @@ is status(open_to('fixed', 'a:1', '', '', '1.0')), 200, 'from HTTP/1.0';
 is status(open_to('fixed', 'a:1', "Content-Length: 0\r\n")), 200, 'a length of 0';
 
 # --- refused ----------------------------------------------------------------------------------------
+{
+    my $c = $p->connect($p->port('fixed'));
+    $c->send("CONNECT / HTTP/1.1\r\nHost: a:1\r\n\r\n");
+    is status($c), 400, 'a path where the Host is in order';
+}
 for (
     [undef, '127.0.0.1:22', '', 502, 'by the configuration'],
     ['plain', 'a:1', '', 405, 'a server without tunnel_pass'],

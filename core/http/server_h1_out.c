@@ -57,6 +57,8 @@ enum verdict h1_out_head(struct req *r)
     r->out.chunked = w.chunked = st->chunked;
     /* Behind it is no answer, but another connection (RFC 9110, 9.3.6). */
     w.connection_field = !joined;
+    if (unlikely(joined))
+        r->keep_alive = false;
     w.keep_alive = r->keep_alive;
     w.upgrade = r->out.status == 101;
     w.keep_alive_s = r->keep_alive ? core->keepalive_header_s : 0;

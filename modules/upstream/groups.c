@@ -433,6 +433,10 @@ static int resolve_implicit(struct conf *cf, struct upstream *g, struct found_pe
                       a.port);
         return -1;
     }
+    if (g->port == 0 && !str_starts(g->host, STR("unix:"))) {
+        conf_error_at(cf, g->pos, "no port in upstream \"%.*s\"", STR_ARG(g->name));
+        return -1;
+    }
     *settings = default_settings;
     settings->server = g->name;
     error = resolve_server(cf, found, g->host, g->port, str_starts(g->host, STR("unix:")), settings);
