@@ -237,6 +237,17 @@ sub Proxyd::read_status { my ($self, $pid) = @_; open my $f, '<', "/proc/$pid/st
     $p->expect_log(qr/upstream timed out/);
 }
 
+SKIP: {
+    skip 'sanitizers have memory of their own', 1 if Proxyd::sanitized();
+    my $before = memory();
+    my @idle;
+    for (1 .. 300) { my $c = ask('/auto/?rest'); push @idle, $c }
+    for (@idle) { head($_); $_->send('x' x 20000); got($_, qr/x{20000}$/) }
+    my $each = (memory() - $before) * 1024 / 300;
+    cmp_ok $each, '<', 40_000, 'an idle tunnel holds no buffer' or diag $each;
+    diag "an idle tunnel: $each bytes";
+}
+
 # --- reload and the end ---------------------------------------------------------------------------
 my $count = Proxyd::sanitized() ? 100 : 500;
 my $pid = open2(my $from, my $to, $python, $peer, 'hold', "$url/ws", $count);
