@@ -4,7 +4,10 @@
 
 #include "t/unit/tap.h"
 
-#define FRAME(s) { s, sizeof(s) - 1 }
+#define FRAME(s)         \
+    {                    \
+        s, sizeof(s) - 1 \
+    }
 
 static const struct {
     const char *ptr;
