@@ -30,6 +30,9 @@ struct module {
     void (*worker_stop)(const struct config *config);
     /* No new connections; idle ones are to be closed (QUIT, reload). */
     void (*worker_drain)(const struct config *config);
+    /* worker_shutdown_timeout is over: connections are to be closed. True: some have taken leave of their clients, and a moment may be
+     * waited for the answers. Called again each turn, until there are none or the moment is over. */
+    bool (*worker_part)(const struct config *config);
     /* worker_connections are nearly all in use: close up to n connections that are at rest, those which
      * have rested longest first. How many were closed. */
     unsigned (*worker_shed)(const struct config *config, unsigned n);

@@ -106,6 +106,14 @@ my %rules = (
             'location ~ ^/a/([^/\s]*)$ { return 301 /b/$1; }', 'location ~ ^/a/([a-z]+)$ { return 301 /b/$1; }',
             'return 301 https://$host$urim;' =~ s/\$urim/\$request_uri/r],
     ],
+    'tunnel-open' => [
+        ['<tunnel_pass> tunnel_pass;', '<tunnel_pass> location / { tunnel_pass $host:443; }',
+            '<tunnel_pass> location / { tunnel_pass; tunnel_read_timeout 1s; }'],
+        ['<tunnel_pass> tunnel_pass 127.0.0.1:22;', '<tunnel_pass> if ($request_port != 443) { return 502; } tunnel_pass;',
+            '<tunnel_pass> allow 10.0.0.0/8; deny all; tunnel_pass;',
+            '<tunnel_pass> tunnel_allow_upstream $arg_a; location / { tunnel_pass; }',
+            '<tunnel_pass> if ($request_port != 443) { return 502; } location / { tunnel_pass; }'],
+    ],
     'merge-slashes-off' => [
         ['merge_slashes off; location /admin { deny all; }', 'merge_slashes off; location /i/ { internal; }'],
         ['merge_slashes on; location /admin { deny all; }', 'merge_slashes off; location /x { }',

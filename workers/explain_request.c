@@ -113,7 +113,7 @@ struct str explain_request(struct arena *arena, const struct options *o,
                            const struct explain_url *url, const char **error)
 {
     struct str method = str_cstr(o->method != NULL ? o->method : "GET");
-    struct str fields = str_dup(arena, STR(""));
+    struct str fields = str_dup(arena, STR("")), target = url->target;
     bool host_given = false;
 
     *error = NULL;
@@ -131,8 +131,10 @@ struct str explain_request(struct arena *arena, const struct options *o,
     }
     if (*error != NULL)
         return STR_NULL;
+    if (str_eq(method, STR("CONNECT")))
+        target = str_printf(arena, "%.*s:%u", STR_ARG(url->host), url->port);
     return str_printf(arena, "%.*s %.*s HTTP/1.1\r\n%s%.*s%s%.*s\r\n", STR_ARG(method),
-                      STR_ARG(url->target),
+                      STR_ARG(target),
                       host_given ? "" : "Host: ", host_given ? 0 : (int) url->authority.len,
                       url->authority.ptr, host_given ? "" : "\r\n", STR_ARG(fields));
 }

@@ -13,6 +13,7 @@
 #include "core/base/clock.h"
 #include "core/config/counters.h"
 #include "core/config/resource.h"
+#include "core/event/splice.h"
 #include "core/os/instance.h"
 #include "core/os/process.h"
 #include "workers/cycle.h"
@@ -22,6 +23,7 @@
 #include "workers/signals.h"
 
 #define FULL_COMPLAINT_MS 1000 /* at most one line on worker_connections per second */
+#define FAREWELL_MS 1000 /* for clients to answer a goodbye */
 
 /* A socket that this worker accepts from. The listener's owner is the res_listen's. */
 struct worker_listener {
@@ -43,6 +45,7 @@ static struct {
     unsigned limit;               /* worker_connections */
     uint64_t complained_ms;
     bool full, draining, stopping, reopen, overdue;
+    bool parting, parted;         /* the last moment: it runs; it is over */
 } self;
 
 /* Connections ------------------------------------------------------------------------------ */
@@ -140,6 +143,7 @@ static void listener_add(struct res_listen *res, const struct socket_group *grou
 
 static void shutdown_overdue(struct timer *timer UNUSED)
 {
+    self.parted = self.parting;
     self.overdue = true;
 }
 
@@ -308,8 +312,29 @@ static void worker_end(void)
     }
     loop_free();
     conn_trim();
+    splice_trim();
     arena_trim();
     block_trim();
+}
+
+/* worker_shutdown_timeout is over: those who can say goodbye do, and have a moment for the answer. */
+static bool say_goodbye(void)
+{
+    bool waiting = false;
+
+    if (!self.parting) {
+        self.parting = true;
+        log_notice(log_main, 0, "worker_shutdown_timeout is over, closing %u connections",
+                   conn_count);
+        timer_set(&self.shutdown, FAREWELL_MS);
+    }
+    if (self.parted)
+        return false;
+    for (unsigned i = 0; i < module_count; i++) {
+        if (modules[i]->worker_part)
+            waiting |= modules[i]->worker_part(self.worker->config);
+    }
+    return waiting;
 }
 
 static bool serving(void)
@@ -318,11 +343,8 @@ static bool serving(void)
         return false;
     if (!self.draining)
         return true;
-    if (self.overdue) {
-        log_notice(log_main, 0, "worker_shutdown_timeout is over, closing %u connections",
-                   conn_count);
-        return false;
-    }
+    if (self.overdue)
+        return say_goodbye();
     return conn_count > 0;
 }
 

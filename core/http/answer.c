@@ -163,7 +163,7 @@ enum verdict answer_head(struct req *r)
     }
     r->answer_started = true;
     r->header_only = r->method == METHOD_HEAD || r->out.status == 204 || r->out.status == 304
-        || r->out.status < 200;
+        || r->out.status < 200 || (r->method == METHOD_CONNECT && r->out.status < 300);
     r->next_filter = 0;
     r->heads_after = false;
     v = judge_head(r);

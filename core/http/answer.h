@@ -77,8 +77,12 @@ struct answer_ops {
     /* Sends RST_STREAM / closes the connection: the response cannot be completed. */
     void (*reset)(struct req *r);
     /* After the head of a 101: what the client sends from now on is a body without end, read when streamed, without
-     * limits of size or time; what is sent goes out unframed. NULL: not for this protocol. */
-    void (*tunnel)(struct req *r);
+     * limits of size or time; what is sent goes out unframed. The connection that carries both and nothing else, or NULL. No such
+     * operation: not for this protocol. */
+    struct conn *(*tunnel)(struct req *r);
+    /* On that connection the owner of the tunnel reads and writes for itself, while no body is read and no output waits: CONN_READ,
+     * body.on_data is called when there is something; CONN_WRITE, on_drain is when there is room, and until then send_timeout counts. */
+    void (*tunnel_want)(struct req *r, unsigned what);
 };
 extern const struct answer_ops subrequest_ops;
 /* Runs on where a body filter waited. For req.c. */

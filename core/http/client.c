@@ -319,14 +319,41 @@ unsigned client_shed(unsigned n)
     return closed;
 }
 
-static void close_now(struct client *c)
+/* True: it takes leave, and an answer may come. */
+static bool take_leave(struct client *c)
 {
     struct req *r = client_req(c);
 
-    if (r != NULL)
+    return r != NULL && !r->finished && r->on_farewell != NULL && r->on_farewell(r);
+}
+
+static void close_now(struct client *c)
+{
+    struct req *r;
+
+    take_leave(c);
+    r = client_req(c);
+    if (r != NULL && !r->finished)
         req_abort(r, 0);
     if (c->state != CLIENT_CLOSED)
         client_close(c);
+}
+
+static void part(struct client *c)
+{
+    if (!take_leave(c) && c->state != CLIENT_CLOSED)
+        close_now(c);
+}
+
+bool client_part_all(void)
+{
+    static bool parted;
+
+    if (!parted) {
+        parted = true;
+        each(&working, part);
+    }
+    return !list_empty(&working);
 }
 
 void client_close_all(void)

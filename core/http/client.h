@@ -79,7 +79,12 @@ void client_rests(struct client *c);
 void client_works(struct client *c);
 /* Closes up to n clients at rest, those which have rested longest first; returns how many. */
 unsigned client_shed(unsigned n);
-/* Closes all at once (worker_shutdown_timeout, TERM). */
+/*
+ * worker_shutdown_timeout is over: closes all, but for those who have taken leave of their client and may wait for its
+ * answer. Whether there still are any; may be asked again.
+ */
+bool client_part_all(void);
+/* Closes all at once (TERM, or after client_part_all). */
 void client_close_all(void);
 
 /* For status (client_counts.c). waiting is only filled in for those who ask for sums. */

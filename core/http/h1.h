@@ -43,7 +43,7 @@ struct h1_parser {
     bool ignore_invalid;
     bool underscores;       /* "_" is valid in names (requests; responses may use any token) */
     bool response;          /* role: parse a response head */
-    bool allow_connect;     /* CONNECT and TRACE are handed on instead of refused */
+    bool allow_connect, allow_trace; /* these methods are handed on instead of refused */
     bool head_request;      /* the response answers a HEAD: no body whatever its fields say */
     /* Called right behind a valid Host field or an absolute-form target (requests). */
     void (*host)(struct h1_parser *p, struct str host);

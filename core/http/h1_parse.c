@@ -589,10 +589,12 @@ static enum h1_result request_done(struct h1_parser *p)
         return fail(p, H1_NO_HOST);
     if (derive_length(p) == H1_ERROR)
         return H1_ERROR;
-    if (!p->allow_connect && m->method == METHOD_TRACE)
+    if (!p->allow_trace && m->method == METHOD_TRACE)
         return fail(p, H1_TRACE);
     if (!p->allow_connect && m->method == METHOD_CONNECT)
         return fail(p, H1_CONNECT);
+    if (m->method == METHOD_CONNECT && !p->absolute_target)
+        return fail(p, H1_BAD_URI);
     derive_connection(m);
     m->expect_continue = m->version >= HTTP_11 &&
                          str_caseeq(fields_value(&m->fields, T_EXPECT), STR("100-continue"));

@@ -384,8 +384,10 @@ static void complete_location(struct conf *cf, const struct plan *plan, struct l
 
     loc->core = level_core(loc->level);
     if (loc->kind == LOC_IF || loc->kind == LOC_LIMIT_EXCEPT) {
-        if (loc->handler == NULL)
+        if (loc->handler == NULL) {
             loc->handler = above->handler;
+            loc->allow_connect = above->allow_connect;
+        }
     }
     loc->auto_slash = (loc->kind == LOC_PREFIX || loc->kind == LOC_PREFIX_FINAL
                        || loc->kind == LOC_EXACT)
@@ -513,6 +515,11 @@ static unsigned http_core_shed(const struct config *config, unsigned n)
     return config->http != NULL ? client_shed(n) : 0;
 }
 
+static bool http_core_part(const struct config *config)
+{
+    return config->http != NULL && client_part_all();
+}
+
 static void http_core_stop(const struct config *config)
 {
     if (config->http != NULL)
@@ -531,6 +538,7 @@ const struct module module_http_core = {
     .post = http_core_post,
     .worker_start = http_core_start,
     .worker_drain = http_core_drain,
+    .worker_part = http_core_part,
     .worker_shed = http_core_shed,
     .worker_stop = http_core_stop,
 };

@@ -161,6 +161,7 @@ struct server {
     const struct location **named;  /* NULL-terminated */
     bool listens;                   /* a listen directive was given */
     struct counter_set *status;     /* status_zone (core/http/status.h); NULL: none */
+    bool allow_connect;             /* somewhere CONNECT is answered */
     struct conf_pos pos;
 };
 
@@ -172,6 +173,7 @@ struct location {
     struct level *level;
     struct server *server;
     struct location *parent;        /* enclosing location, or the server's root */
+    bool allow_connect;             /* the handler answers CONNECT; it goes to no other */
     struct core_loc *core;          /* level_conf of the http core: on every path */
     struct location_tree *tree;     /* of nested locations; NULL: none */
     struct regex *regex;

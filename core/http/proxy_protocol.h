@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The PROXY protocol, versions 1 and 2, in front of the first request (`listen … proxy_protocol`). */
+/*
+ * The PROXY protocol, versions 1 and 2, in front of the first request: read from clients (`listen … proxy_protocol`),
+ * written to servers.
+ */
 #ifndef CORE_HTTP_PROXY_PROTOCOL_H
 #define CORE_HTTP_PROXY_PROTOCOL_H
 
@@ -12,6 +15,13 @@
  */
 ssize_t proxy_protocol_parse(const char *ptr, size_t len, struct addr *source, struct addr *dest,
                              bool *known);
+/*
+ * Writes a header: of a connection from source to dest, or, where one of them is NULL or not an IP address, one that says nothing of
+ * addresses (UNKNOWN, LOCAL). An IPv4 address beside an IPv6 one is written as that. Bytes.
+ */
+#define PROXY_PROTOCOL_MAX 108
+size_t proxy_protocol_write(char buf[PROXY_PROTOCOL_MAX], unsigned version,
+                            const struct addr *source, const struct addr *dest);
 /* What stands behind the addresses of a version 2 header of len bytes that was accepted: a copy from malloc, or nothing. */
 struct str proxy_protocol_tlvs(const char *header, size_t len);
 /*

@@ -433,6 +433,8 @@ static enum verdict run_content(struct req *r)
 {
     enum verdict v;
 
+    if (unlikely(r->method == METHOD_CONNECT) && !r->loc->allow_connect)
+        return req_status(r, 405);
     if (r->loc->handler != NULL)
         return r->loc->handler(r);
     v = run_hooks(r, PHASE_CONTENT);

@@ -120,6 +120,11 @@ struct req {
      * cares. Set by req_on_hup.
      */
     void (*on_hup)(struct req *r);
+    /*
+     * Of the main request: told that the worker ends and closes its connections. True: it has taken leave of its client and
+     * may be given a moment for the answer to that. NULL: it is aborted.
+     */
+    bool (*on_farewell)(struct req *r);
     unsigned hup_watchers;       /* for whom it was set */
     unsigned outlives;           /* main: how many are at work on something that is to be finished though the client has gone */
     struct filter_run *filters;  /* accepted body filters, by rank */

@@ -48,6 +48,7 @@ static void host_seen(struct h1_parser *p, struct str host)
     if (c->listen->names != NULL)
         r->server = http_server_find(c->listen, r->host, &r->eval, &r->match);
     apply_server_limits(p, r->server->core);
+    p->allow_connect = r->server->allow_connect;
     r->log.scope = c->debug ? c->debug : r->server->core_loc->error_log;
 }
 
@@ -139,6 +140,13 @@ static int take_target(struct req *r, struct h1_state *st)
 {
     struct uri_parts parts;
 
+    if (unlikely(st->msg.method == METHOD_CONNECT)) {
+        /* It names a server and nothing on it: what is said of everything there holds. */
+        r->unparsed_uri = st->msg.target;
+        r->uri = STR("/");
+        r->head_bytes = st->head_bytes;
+        return 0;
+    }
     r->unparsed_uri = st->parser.path;
     if (uri_normalize(r->arena, st->parser.path, r->server->core->merge_slashes, &parts) != 0)
         return -1;
@@ -452,7 +460,7 @@ void h1_update_wants(struct client *c)
     struct h1_state *st = c->h1;
     unsigned wants = CONN_HUP;
 
-    if (st->wants_body)
+    if (st->wants_body || st->raw)
         wants = CONN_READ;
     if (st->blocked)
         wants |= CONN_WRITE;
@@ -487,6 +495,15 @@ static bool feed_buffered(struct client *c)
     return !r->finished;
 }
 
+/* Behind a 101 the end of the client's data is nothing premature. */
+static void tunnel_ended(struct req *r, struct h1_state *st)
+{
+    struct chain none = CHAIN_INIT;
+
+    st->wants_body = false;
+    body_feed(r, &none, true);
+}
+
 static void read_body_more(struct client *c)
 {
     struct h1_state *st = c->h1;
@@ -496,9 +513,10 @@ static void read_body_more(struct client *c)
          i++) {
         ssize_t n;
 
-        if (!st->in_is_body || st->in->refs > 1) {
+        if (st->in == NULL || !st->in_is_body || st->in->refs > 1) {
             /* What was decoded is still in use by reference; feed_buffered left nothing undecoded. */
-            keep_block(st);
+            if (st->in != NULL)
+                keep_block(st);
             st->in = block_new(BLOCK_LARGE);
             st->in_is_body = true;
         }
@@ -506,6 +524,10 @@ static void read_body_more(struct client *c)
         n = conn_read(c->conn, st->in->data + st->end, st->in->size - st->end);
         if (n < 0 && errno == EAGAIN)
             break;
+        if (n == 0 && st->tunnel) {
+            tunnel_ended(r, st);
+            return;
+        }
         if (n <= 0) {
             if (n < 0)
                 log_info(&r->log, errno, "recv() failed");
@@ -524,6 +546,12 @@ static void read_body_more(struct client *c)
     }
     if (!st->wants_body)
         timer_stop(&c->conn->timer);
+    if (st->tunnel && st->in != NULL && st->in_is_body && st->in->refs == 1) {
+        /* While the client is silent, nothing is held. */
+        block_unref(st->in);
+        st->in = NULL;
+        st->start = st->end = 0;
+    }
     h1_update_wants(c);
 }
 
@@ -560,6 +588,11 @@ void h1_server_event(struct client *c, unsigned ready)
     }
     if ((ready & (CONN_READ | CONN_HUP)) && st->wants_body) {
         read_body_more(c);
+        return;
+    }
+    if ((ready & (CONN_READ | CONN_HUP)) && st->raw) {
+        if (r->body.on_data != NULL)
+            r->body.on_data(r);
         return;
     }
     if ((ready & CONN_HUP) && r->on_hup != NULL)
@@ -643,7 +676,7 @@ static void h1_reset(struct req *r)
     client_close(c);
 }
 
-static void h1_tunnel(struct req *r)
+static struct conn *h1_tunnel(struct req *r)
 {
     struct h1_state *st = r->client->h1;
 
@@ -651,6 +684,19 @@ static void h1_tunnel(struct req *r)
     st->body.kind = H1_BODY_CLOSE;
     r->body.length = 0;
     r->body.complete = r->body.started = r->body.discarding = false;
+    return r->client->conn;
+}
+
+static void h1_tunnel_want(struct req *r, unsigned what)
+{
+    struct h1_state *st = r->client->h1;
+
+    st->raw = (what & CONN_READ) != 0;
+    if (what & CONN_WRITE) {
+        st->blocked = true;
+        timer_set(&st->write_timer, r->loc->core->send_timeout_ms);
+    }
+    h1_update_wants(r->client);
 }
 
 static const struct answer_ops h1_ops = {
@@ -662,4 +708,5 @@ static const struct answer_ops h1_ops = {
     .finished = h1_finished,
     .reset = h1_reset,
     .tunnel = h1_tunnel,
+    .tunnel_want = h1_tunnel_want,
 };

@@ -37,6 +37,7 @@ struct h1_state {
     bool blocked;   /* the socket is full */
     bool tunnel;    /* behind a 101: no framing, no limit of time */
     bool deaf;      /* the client has gone; the request goes on (req.outlives), and its output is dropped */
+    bool raw;       /* the tunnel's owner reads for itself, when it is told that there is something */
     bool delayed;   /* limit_rate holds the output until write_timer */
 };
 

@@ -31,6 +31,7 @@ enum verdict h1_out_head(struct req *r)
     struct h1_state *st = c->h1;
     const struct core_loc *core = r->loc->core;
     struct h1_response w = { .msg = &r->out, .connection_field = true };
+    bool joined = r->method == METHOD_CONNECT && r->out.status / 100 == 2;
     char *buf, *end;
 
     if (r->in->version == HTTP_09) {
@@ -54,6 +55,10 @@ enum verdict h1_out_head(struct req *r)
     w.server = server_field(r);
     w.date = fields_get(&r->out.fields, T_DATE) ? STR_NULL : clock_http_date();
     r->out.chunked = w.chunked = st->chunked;
+    /* Behind it is no answer, but another connection (RFC 9110, 9.3.6). */
+    w.connection_field = !joined;
+    if (unlikely(joined))
+        r->keep_alive = false;
     w.keep_alive = r->keep_alive;
     w.upgrade = r->out.status == 101;
     w.keep_alive_s = r->keep_alive ? core->keepalive_header_s : 0;

@@ -126,6 +126,21 @@ void lint_proxy_target(struct lint *l, const struct conf_node *n)
     }
 }
 
+/* Where clients choose the server; a test in front ("if ($allow_port …)") is taken to be about that. */
+void lint_tunnel_open(struct lint *l, const struct conf_node *n)
+{
+    static const char tests[] = " if elif ";
+
+    if (n->nargs > 1 && str_chr(n->args[1], '$') < 0)
+        return;
+    if (lint_in_force(n, " deny allow tunnel_allow_upstream satisfy " AUTHS) || is_local_server(n) ||
+        lint_child(n->parent, tests) || conf_node_is(n->parent, "if") ||
+        (n->parent->parent && lint_child(n->parent->parent, tests)))
+        return;
+    lint_say(l, n, 0, "test $host and $request_port, say \"allow …; deny all;\", or use tunnel_allow_upstream",
+             "anybody can be joined with whatever this server can reach, its own network included");
+}
+
 void lint_protocols(struct lint *l, const struct conf_node *n)
 {
     for (unsigned i = 1; i < n->nargs; i++) {

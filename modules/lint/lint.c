@@ -35,6 +35,7 @@ static const struct lint_rule rules[] = {
     { "satisfy-any", " satisfy ", CTX_HTTP_ANY, lint_satisfy },
     { "status-exposed", " stub_status status api dashboard ", CTX_HTTP_ANY, lint_status },
     { "proxy-target", " proxy_pass grpc_pass ", CTX_HTTP_ANY, lint_proxy_target },
+    { "tunnel-open", " tunnel_pass ", CTX_HTTP_ANY, lint_tunnel_open },
     { "tls-protocols", " ssl_protocols ", CTX_ANY, lint_protocols },
     { "listen-443", " listen ", CTX_SERVER, lint_listen_443 },
     { "if-settings", " if elif else ", CTX_LOCATION, lint_if_settings },

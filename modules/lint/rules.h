@@ -72,7 +72,7 @@ lint_judge lint_alias_traversal, lint_alias_slash, lint_proxy_pass_slash, lint_r
     lint_regex_anchor, lint_root_repeated, lint_root_exposed, lint_capture;
 lint_judge lint_header_lost, lint_host_spoofing, lint_splitting;
 lint_judge lint_merge_slashes, lint_allow, lint_satisfy, lint_status, lint_proxy_target,
-    lint_protocols, lint_listen_443;
+    lint_protocols, lint_listen_443, lint_tunnel_open;
 lint_judge lint_if_settings, lint_if_try_files, lint_server_name, lint_resolver, lint_error_page,
     lint_zone_unused, lint_try_files_proxy;
 

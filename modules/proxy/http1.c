@@ -103,6 +103,19 @@ static const char *sentence(struct exchange *x, const struct h1_parser *p)
     }
 }
 
+/* RFC 9110, 7.8: a server may change to what the client has named, and to nothing else. */
+static bool was_offered(const struct exchange *x, const struct proxy_req *pr)
+{
+    struct str all = fields_joined(&x->head->fields, STR("Upgrade"), STR(", "), x->req->arena), one;
+    bool named = false;
+
+    for (size_t pos = 0; list_next(all, &pos, &one); named = true) {
+        if (!list_has(pr->upgrade, one))
+            return false;
+    }
+    return named;
+}
+
 static enum backend_result head(struct exchange *x, const char *ptr, size_t len, size_t *used)
 {
     struct proxy_req *pr = x->data;
@@ -118,6 +131,10 @@ static enum backend_result head(struct exchange *x, const char *ptr, size_t len,
     }
     if (x->head->status == 101 && (!x->http_upgrade || !x->sent_all)) {
         x->error = "upstream sent unexpected status 101";
+        return BACKEND_INVALID;
+    }
+    if (x->head->status == 101 && pr->upgrade.len > 0 && !was_offered(x, pr)) {
+        x->error = "upstream changed to a protocol that was not offered";
         return BACKEND_INVALID;
     }
     if (x->head->status < 200 && x->head->status != 101)

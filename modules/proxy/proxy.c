@@ -82,7 +82,8 @@ static void fill_exchange(struct exchange *x, const struct req *r, struct proxy_
     x->resolve_port = pr->target.port_number;
     x->uri = pr->target.uri;
     x->tag = conf->pass;
-    x->http_upgrade = conf->template->sets_upgrade && r->in->version == HTTP_11 && r == r->main
+    x->http_upgrade = pr->upgrade.len > 0;
+    x->http_upgrade |= conf->template->sets_upgrade && r->in->version == HTTP_11 && r == r->main
                       && fields_get(&r->in->fields, T_UPGRADE) != NULL
                       && r->ops->tunnel != NULL;
     x->pass_trailers = conf->pass_trailers;
@@ -124,6 +125,11 @@ enum verdict proxy_handler(struct req *r)
         return req_status(r, 500);
     req_trace(r, req_where(r, "proxy_pass"), "proxy_pass http://%.*s%.*s", STR_ARG(pr->target.host_port),
               STR_ARG(pr->target.uri));
+    if (unlikely(conf->upgrade) && !conf->template->own_upgrade && conf->body == NULL)
+        pr->upgrade = proxy_upgrade_value(r);
+    if (pr->upgrade.len > 0)
+        req_trace(r, req_where(r, "proxy_upgrade"), "proxy_upgrade passes \"%.*s\" on",
+                  STR_ARG(pr->upgrade));
     if (conf->body == NULL)
         pr->has_body = !bodiless && has_body(r, conf);
     pr->chunked = stream && r->in->content_length < 0;
@@ -195,6 +201,10 @@ static const struct var_row proxy_variables[] = {
 };
 
 /* Directives ---------------------------------------------------------------------------------- */
+
+static const struct conf_enum proxy_upgrade_modes[] = {
+    { "off", false }, { "auto", true }, { NULL, 0 }
+};
 
 static const char *set_http_version(struct conf *cf, void *field)
 {
@@ -280,6 +290,12 @@ static const struct directive proxy_directives[] = {
           "The body of requests that are passed on."),
     P_ROW("pass_trailers", ARG_FLAG, conf_set_flag, pass_trailers, "off", "on | off",
           "Passes trailer fields of answers."),
+    P_ROW("upgrade", ARGS1, conf_set_enum, upgrade, "off", "auto | off",
+          "Passes a client's wish to change the protocol on by itself, without proxy_set_header.",
+          .extra = proxy_upgrade_modes),
+    P_ROW("send_proxy_protocol", ARGS1, conf_set_enum, up.proxy_protocol, "off", "off | v1 | v2",
+          "Begins each connection to a server with a PROXY header; the connection then serves one request.",
+          .extra = upstream_protocol_names),
     P_ROW("via", ARGS1, set_via, via, NULL, "on | off | name",
           "Adds a Via field to requests that are passed on, with the server's name or this one."),
     P_ROW("headers_hash_max_size", ARGS1, conf_set_num, hash_sizes[0], "512", "size",

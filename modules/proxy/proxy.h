@@ -58,6 +58,7 @@ struct proxy_template {
     size_t size;             /* of all but the values */
     bool sets_length, sets_encoding;   /* the framing is the configuration's business */
     bool sets_upgrade;                 /* Upgrade is sent: 101 may come */
+    bool own_upgrade;                  /* Upgrade and Connection are the configuration's business */
     unsigned char drop[T_KNOWN];       /* client's fields that are not passed */
     struct str *names;                 /* and those that are not well-known */
     uint32_t *hashes;
@@ -109,6 +110,7 @@ struct proxy_loc {
     struct expr *method, *body;
     unsigned http_version;
     bool pass_trailers;
+    unsigned upgrade;          /* proxy_upgrade: 1: auto */
     struct proxy_via via;
     int64_t hash_sizes[2];
     /* computed */
@@ -129,6 +131,7 @@ struct proxy_req {
     struct proxy_target target;
     struct str method;
     struct str body;            /* proxy_set_body */
+    struct str upgrade;         /* proxy_upgrade auto: the protocols that are offered; empty: none */
     bool head_request;          /* the method sent was HEAD */
     bool has_body;              /* the client's goes along */
     bool chunked;               /* streamed, of unknown length */
@@ -150,6 +153,11 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
 /* The value of Via, a received one in front. STR_NULL when it is off. */
 struct str proxy_via_value(struct req *r, const struct proxy_via *via);
 struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr);
+
+/*
+ * The protocols that the client would change to, as far as they may be passed on. Empty: none, or not with this request.
+ */
+struct str proxy_upgrade_value(struct req *r);
 
 /* Fields of the configuration that depend on no request, for struct upstream_family. */
 struct str proxy_literal_fields(struct arena *arena, const struct level *level, bool *host);

@@ -173,12 +173,15 @@ int proxy_make_template(struct conf *cf, struct level *level, struct proxy_loc *
     for (unsigned i = 0; i < p->set_headers.count; i++) {
         const struct proxy_field *f = &p->set_headers.items[i];
 
+        t->own_upgrade |= str_caseeq(f->name, STR("Upgrade"));
         has_host |= str_caseeq(f->name, STR("Host"));
         t->sets_length |= str_caseeq(f->name, STR("Content-Length"));
         t->sets_encoding |= str_caseeq(f->name, STR("Transfer-Encoding"));
         drop(cf->arena, t, f->name, p->set_headers.count);
         if (is_empty(f->value))
             continue;
+        /* An empty Connection is written for kept-alive connections, and forbids nothing. */
+        t->own_upgrade |= str_caseeq(f->name, STR("Connection"));
         t->sets_upgrade |= str_caseeq(f->name, STR("Upgrade"));
         add_field(cf->arena, t, p, f);
     }
@@ -223,6 +226,43 @@ struct str proxy_via_value(struct req *r, const struct proxy_via *via)
         name = r->server->name;
     return str_printf(r->arena, "%.*s%s%u.%u %.*s", STR_ARG(old), old.len ? ", " : "", v / 10,
                       v % 10, STR_ARG(name));
+}
+
+/* "name" or "name/version". */
+static bool is_protocol(struct str s)
+{
+    ssize_t slash = str_chr(s, '/');
+
+    if (slash < 0)
+        return is_token(s);
+    return is_token(str_from(s.ptr, (size_t) slash)) && is_token(str_skip(s, (size_t) slash + 1));
+}
+
+/*
+ * Only with a request that has no body: how much of one the server reads before it changes the protocol would be
+ * a matter of opinion, and what is left would be read as something else. Never h2c, which RFC 9113 (3.1) has given up: nobody here
+ * would judge the requests inside.
+ */
+struct str proxy_upgrade_value(struct req *r)
+{
+    const struct fields *f = &r->in->fields;
+    struct str all, one;
+    char *buf, *p;
+
+    if (likely(fields_get(f, T_UPGRADE) == NULL) || r->in->version != HTTP_11 || r != r->main
+        || r->ops->tunnel == NULL || r->in->content_length > 0 || r->in->chunked
+        || !list_has(fields_joined(f, STR("Connection"), STR(", "), r->arena), STR("upgrade")))
+        return STR("");
+    all = fields_joined(f, STR("Upgrade"), STR(", "), r->arena);
+    p = buf = arena_bytes(r->arena, 2 * all.len + 1);
+    for (size_t pos = 0; list_next(all, &pos, &one);) {
+        if (!is_protocol(one) || str_caseeq(one, STR("h2c")))
+            continue;
+        if (p > buf)
+            p = fmt_str(p, STR(", "));
+        p = fmt_str(p, one);
+    }
+    return str_from(buf, (size_t) (p - buf));
 }
 
 /* RFC 9110, 7.6.2: one hop less. Empty: nothing to change. */
@@ -382,7 +422,8 @@ static size_t head_size(const struct exchange *x, const struct proxy_req *pr,
     const struct fields *in = &x->req->in->fields;
     size_t size = pr->method.len + x->uri.len + t->size + sizeof(" \r\n")
                   + sizeof("Content-Length: \r\nTransfer-Encoding: chunked\r\nVia: \r\n")
-                  + FMT_U64_MAX + h->via.len;
+                  + sizeof("Upgrade: \r\nConnection: upgrade\r\n") + FMT_U64_MAX + h->via.len
+                  + pr->upgrade.len;
 
     for (unsigned i = 0; i < t->count; i++)
         size += h->value[i].len;
@@ -398,7 +439,7 @@ struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr)
     const struct proxy_template *t = pr->conf->template;
     bool pass = x->conf->pass_request_headers;
     struct head_parts h;
-    char *buf, *p;
+    char *buf, *p, *version;
     size_t size;
 
     evaluate(x, pr, &h);
@@ -407,7 +448,13 @@ struct str proxy_encode_head(struct exchange *x, struct proxy_req *pr)
     p = fmt_str(p, pr->method);
     *p++ = ' ';
     p = fmt_str(p, x->uri);
+    version = p;
     p = put_runs(p, t, &h);
+    if (unlikely(pr->upgrade.len > 0)) {
+        version[sizeof(" HTTP/1.") - 1] = '1'; /* whatever others are sent with */
+        p = put_field(p, STR("Connection"), STR("upgrade"));
+        p = put_field(p, STR("Upgrade"), pr->upgrade);
+    }
     p = put_field(p, STR("Content-Length"), h.content_length);
     if (h.chunked)
         p = fmt_str(p, STR("Transfer-Encoding: chunked\r\n"));

@@ -44,6 +44,13 @@ const struct conf_enum upstream_buffering_names[] = {
     { NULL, 0 },
 };
 
+const struct conf_enum upstream_protocol_names[] = {
+    { "off", 0 },
+    { "v1", 1 },
+    { "v2", 2 },
+    { NULL, 0 },
+};
+
 const char *upstream_set_socket_size(struct conf *cf, void *field)
 {
     const char *error = conf_set_size(cf, field);

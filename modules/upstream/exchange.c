@@ -640,6 +640,41 @@ static void body_came(struct req *main)
 
 /* Connecting --------------------------------------------------------------------------------- */
 
+/* CONNECT: the connection is what was asked for. */
+static void join(struct exchange *x)
+{
+    struct req *r = x->req;
+    enum verdict v;
+
+    exchange_record(x)->status = 200;
+    x->sent_all = true;
+    x->state = X_BODY;
+    r->out.status = 200;
+    r->out.content_length = -1;
+    v = answer_head(r);
+    if (r->finished || x->state == X_OVER)
+        return;
+    if (v != V_NEXT) {
+        exchange_finish(x, v);
+        return;
+    }
+    x->answering = true;
+    req_deliver(r, V_ANSWER);
+    tunnel_start(x);
+}
+
+/* The connection stands. */
+static void ask(struct exchange *x)
+{
+    if (unlikely(x->joins)) {
+        join(x);
+        return;
+    }
+    x->state = X_HEAD;
+    x->req->log.action = "sending request to upstream";
+    send_request(x);
+}
+
 static void connected(struct exchange *x)
 {
     struct conn *conn = x->up->conn;
@@ -651,9 +686,7 @@ static void connected(struct exchange *x)
         return;
     }
     exchange_record(x)->connect_us = (int64_t) (clock_us() - x->started_us);
-    x->state = X_HEAD;
-    x->req->log.action = "sending request to upstream";
-    send_request(x);
+    ask(x);
 }
 
 static void up_event(struct conn *conn, unsigned ready)
@@ -758,7 +791,7 @@ static struct upconn *get_connection(struct exchange *x)
 
     if (unlikely(x->group->ntlm))
         u = ntlm_take(x);
-    if (u == NULL)
+    if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))
         u = pool_take(x->group, x->choice.peer, x->tag);
     return u != NULL ? u : pool_connect(x, x->choice.peer);
 }
@@ -796,15 +829,17 @@ void exchange_next(struct exchange *x)
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
+    if (unlikely(x->conf->proxy_protocol != 0)) {
+        u->announced = true;
+        pool_announce(x->req->arena, x->conf, x->req, &x->out);
+    }
     u->x = x;
     x->up = u;
     u->conn->handler = up_event;
     u->conn->timer.fire = up_timeout;
     if (u->conn->ready & CONN_WRITE) {
         exchange_record(x)->connect_us = 0;
-        x->state = X_HEAD;
-        x->req->log.action = "sending request to upstream";
-        send_request(x);
+        ask(x);
         return;
     }
     x->state = X_CONNECT;

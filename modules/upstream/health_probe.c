@@ -497,6 +497,8 @@ static void probe_connect(struct probe *p)
     p->conn->handler = probe_event;
     p->conn->timer.fire = probe_timeout;
     p->opened_ms = clock_ms();
+    if (p->check->conf->proxy_protocol != 0)
+        pool_announce(p->arena, p->check->conf, NULL, &p->out);
     p->state = PROBE_CONNECT;
     if (done) {
         p->conn->ready |= CONN_WRITE;

@@ -223,11 +223,18 @@ struct upconn {
     bool nodelay;
     bool bound;            /* to a client (tie), by ntlm */
     struct client_tie tie;
+    bool announced;        /* by a PROXY header: of one client */
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag);
 /* A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL with errno. */
 struct upconn *pool_connect(struct exchange *x, struct peer *peer);
+/*
+ * The PROXY header that a new connection begins with, in front of what is to be sent. req NULL: no client stands
+ * behind it. Such a connection serves this one request: it speaks of one client alone.
+ */
+void pool_announce(struct arena *arena, const struct upstream_conf *conf, struct req *r,
+                   struct chain *out);
 /* Keeps it if the group's settings allow, else closes it. */
 void pool_give(struct upconn *u);
 void pool_close(struct upconn *u);

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/http/client.h"
+#include "core/http/proxy_protocol.h"
 #include "modules/upstream/internal.h"
 
 static struct list free_upconns = { &free_upconns, &free_upconns };
@@ -97,7 +99,7 @@ void pool_give(struct upconn *u)
     struct upstream *g = u->group;
 
     u->requests++;
-    if (g->keepalive.connections == 0 || u->peer->gone || (int64_t) u->requests >= g->keepalive_requests
+    if (u->announced || g->keepalive.connections == 0 || u->peer->gone || (int64_t) u->requests >= g->keepalive_requests
         || clock_ms() - u->opened_ms > g->keepalive_time_ms || !pool_is_quiet(u->conn)) {
         pool_close(u);
         return;
@@ -180,4 +182,21 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer)
     u->opened_ms = clock_ms();
     conn->owner = u;
     return u;
+}
+
+void pool_announce(struct arena *arena, const struct upstream_conf *conf, struct req *r,
+                   struct chain *out)
+{
+    struct chain first = CHAIN_INIT;
+    const struct addr *source = NULL, *dest = NULL;
+    struct addr room;
+    char *header = arena_bytes(arena, PROXY_PROTOCOL_MAX);
+
+    if (r != NULL) {
+        source = req_peer(r, &room);
+        dest = client_local(r->client);
+    }
+    chain_push_mem(&first, NULL, header,
+                   proxy_protocol_write(header, conf->proxy_protocol, source, dest));
+    chain_prepend(out, &first);
 }

@@ -333,6 +333,10 @@ static int find_implicit(struct conf *cf, struct upstream *g, const struct upstr
                       a.port);
         return -1;
     }
+    if (g->port == 0 && !str_starts(g->host, STR("unix:"))) {
+        conf_error_at(cf, g->pos, "no port in upstream \"%.*s\"", STR_ARG(g->name));
+        return -1;
+    }
     line->settings = server_defaults;
     line->settings.server = line->text = g->name;
     line->pos = g->pos;

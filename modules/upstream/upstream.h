@@ -351,6 +351,7 @@ struct upstream_conf {
     bool request_buffering, ignore_client_abort, intercept_errors;
     bool pass_request_headers, pass_request_body, force_ranges, socket_keepalive;
     bool bind_dynamic;
+    unsigned proxy_protocol; /* the version sent in front of each connection; 0: none */
     size_t buffer_size, busy_buffers_size, temp_file_write_size;
     size_t socket_rcvbuf, socket_sndbuf; /* 0: the system's */
     size_t send_lowat;
@@ -376,6 +377,7 @@ struct upstream_conf {
 enum { BUFFERING_OFF, BUFFERING_ON, BUFFERING_AUTO };
 conf_setter upstream_set_bind, upstream_set_socket_size, upstream_set_store;
 conf_setter upstream_set_allow;
+extern const struct conf_enum upstream_protocol_names[];
 extern const struct conf_enum upstream_next_names[], upstream_ignore_names[], upstream_buffering_names[];
 
 /* Checks sizes, completes what was not set, and computes `hidden`. 0, or -1: reported. Call it from
@@ -395,7 +397,11 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
 #define UP_LIST(name_, args_, set_, type_, member_, syntax_, doc_) \
     ROW(name_, CTX_HSL, (args_) | ARG_REPEAT, set_, STORE_LOC, type_, member_, INHERIT_WHOLE, NULL, \
         syntax_, doc_, )
+#define UPSTREAM_ALLOW(p, t, m) \
+    UP_ROW(p "allow_upstream", ARGS1_MORE, upstream_set_allow, t, m.allow, NULL, "string ...", \
+           "A server is asked only if all strings are neither empty nor \"0\".", )
 #define UPSTREAM_ROWS(p, t, m) \
+    UPSTREAM_ALLOW(p, t, m), \
     UP_ROW(p "buffering", ARGS1, conf_set_enum, t, m.buffering, "on", "on | off | auto", \
            "Takes the answer from the server as fast as it comes, into memory and a temporary file; " \
            "auto: but for streams, whose parts go on at once.", .extra = upstream_buffering_names), \
@@ -456,8 +462,6 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "The local address of connections to servers.", ), \
     UP_ROW(p "limit_rate", ARGS1, conf_set_expr_size, t, m.limit_rate, "0", "rate", \
            "Bytes a second that are read of an answer while buffering; 0: no limit.", ), \
-    UP_ROW(p "allow_upstream", ARGS1_MORE, upstream_set_allow, t, m.allow, NULL, "string ...", \
-           "A server is asked only if all strings are neither empty nor \"0\".", ), \
     UP_ROW(p "request_dynamic", ARG_FLAG, conf_set_flag, t, m.request_dynamic, "off", "on | off", \
            "Makes the request anew for each server that is asked.", ), \
     UP_ROW(p "store", ARGS1, upstream_set_store, t, m.store, "off", "on | off | string", \
@@ -524,6 +528,7 @@ struct exchange {
     const void *tag;               /* of kept-alive connections: the location */
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
+    bool joins;                    /* nothing is asked: client and server are joined as soon as there is a connection */
     bool pass_trailers;
     bool head_only;                /* the answer has no body, for HEAD was sent; backend->encode may say so */
 
@@ -535,6 +540,7 @@ struct exchange {
     struct msg *head;              /* of the answer, the backend's; NULL until it begins */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */
+    struct tunnel *tunnel;         /* X_TUNNEL */
     struct block *in;
     size_t start, end;             /* of what is read and not decoded */
     size_t head_start, head_end;   /* where the current head lies in it */

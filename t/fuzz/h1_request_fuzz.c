@@ -13,7 +13,7 @@ static void settings(struct h1_parser *p, unsigned bits)
 {
     p->ignore_invalid = bits & 1;
     p->underscores = bits & 2;
-    p->allow_connect = bits & 4;
+    p->allow_connect = p->allow_trace = bits & 4;
     if (bits & 8) {
         p->line_max = 40;
         p->field_max = 30;

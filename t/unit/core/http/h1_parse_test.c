@@ -485,7 +485,7 @@ static void tight(struct h1_parser *p)
 }
 static void connect_on(struct h1_parser *p)
 {
-    p->allow_connect = true;
+    p->allow_connect = p->allow_trace = true;
 }
 
 static void refuse_host(struct h1_parser *p, struct str host)
@@ -535,6 +535,8 @@ static void test_settings(void)
     is_int(outcome(STRING("GET /567890123456789012345\x01 HTTP/1.1\r\n\r\n")), H1_LINE_TOO_LONG,
            "behind the limit");
     configure = connect_on;
+    is_int(outcome(STRING("CONNECT /b HTTP/1.1\r\n" H "\r\n")), H1_BAD_URI,
+           "CONNECT allowed: not to a path");
     is_int(outcome(STRING("CONNECT b:443 HTTP/1.1\r\n" H "\r\n")), H1_OK, "CONNECT allowed");
     parse("CONNECT b:443 HTTP/1.1\r\n" H "\r\n");
     is_s(last.parser.host_value, "b:443", "its authority");

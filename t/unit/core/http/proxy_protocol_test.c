@@ -136,8 +136,59 @@ static void test_v2(void)
     is_int(parse(big, 4096), 4096, "as long as is allowed");
 }
 
+static struct addr address(const char *text)
+{
+    struct addr a;
+
+    if (addr_parse(&a, str_cstr(text), 0, false) != 0)
+        ok(false, "\"%s\" is an address", text);
+    return a;
+}
+
+static void test_write(void)
+{
+    static const struct {
+        const char *from, *to, *v1, *read_from, *read_to;
+    } rows[] = {
+        { "1.2.3.4:1234", "5.6.7.8:80", "PROXY TCP4 1.2.3.4 5.6.7.8 1234 80\r\n", NULL, NULL },
+        { "[::1]:65535", "[fe80::2]:1", "PROXY TCP6 ::1 fe80::2 65535 1\r\n", NULL, NULL },
+        { "1.2.3.4:5", "[2001:db8::1]:80", "PROXY TCP6 ::ffff:1.2.3.4 2001:db8::1 5 80\r\n",
+          "[::ffff:1.2.3.4]:5", NULL },
+        { "[2001:db8::1]:80", "1.2.3.4:5", "PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 80 5\r\n", NULL,
+          "[::ffff:1.2.3.4]:5" },
+    };
+    char buf[PROXY_PROTOCOL_MAX];
+    struct addr unix_addr = address("unix:/run/x"), v4 = address("1.2.3.4:5");
+    size_t n;
+
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct addr from = address(rows[i].from), to = address(rows[i].to);
+
+        for (unsigned version = 1; version <= 2; version++) {
+            n = proxy_protocol_write(buf, version, &from, &to);
+            if (version == 1)
+                is_bytes(buf, n, rows[i].v1, strlen(rows[i].v1), "version 1: %s", rows[i].v1);
+            is_int(parse(buf, n), (ssize_t) n, "version %u is read again", version);
+            ok(known, "and known");
+            addresses(rows[i].read_from ? rows[i].read_from : rows[i].from,
+                      rows[i].read_to ? rows[i].read_to : rows[i].to, "as it was written");
+        }
+    }
+    n = proxy_protocol_write(buf, 1, &unix_addr, &v4);
+    is_bytes(buf, n, "PROXY UNKNOWN\r\n", (size_t) 15, "a unix socket has no address to tell");
+    n = proxy_protocol_write(buf, 2, &v4, &unix_addr);
+    is_bytes(buf, n, V2 "\x20\0\0\0", (size_t) 16, "nor in version 2");
+    n = proxy_protocol_write(buf, 1, NULL, NULL);
+    is_int(parse(buf, n), (ssize_t) n, "nobody's connection: UNKNOWN is read");
+    ok(!known, "and not known");
+    n = proxy_protocol_write(buf, 2, NULL, NULL);
+    is_int(parse(buf, n), 16, "LOCAL is read");
+    ok(!known, "and not known");
+}
+
 int main(void)
 {
+    test_write();
     test_v1();
     test_v2();
     return done_testing();
