@@ -59,6 +59,7 @@ struct peer_set {
     bool turning;
     bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
+    bool uneven;             /* smooth round robin among equals is not a row of turns any more */
 };
 
 /* Where the arrays of a set lie in this process. */
@@ -111,15 +112,16 @@ void peers_timed(struct peer_view *v, unsigned i, float ms);
 
 /*
  * One step of smooth weighted round robin among the servers whose state is exactly `want` (0 or PEER_BACKUP): each gains its
- * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none. The cost grows by a nanosecond
- * with every few servers.
+ * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none.
  */
 unsigned peers_smooth(struct peer_view *v, uint32_t want);
-/* The same for want 0, in constant time while all servers weigh the same and none has trouble: they take turns. */
+/* The same for want 0, in constant time while all servers weigh the same and none had trouble: they take turns. */
 unsigned peers_turn(struct peer_view *v);
 /* The one with the fewest connections for its weight; several take turns by weight. */
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
 unsigned peers_fastest(struct peer_view *v, uint32_t want);
+/* The passes for any processor instead of the fastest ones: for tests. */
+void peers_force_portable(bool on);
 
 #endif

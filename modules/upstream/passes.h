@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The passes over a group's servers, eight at a time. passes.c includes this once for each set of instructions:
+ * PASS(name) is the function's name there, PASS_TARGET its attribute, PASS_ANY whether any lane is set. They read behind
+ * the last server, as far as peers.h says that there is room, and take nothing from there.
+ */
+
+/* Those of servers i … i + 7 that may be chosen. */
+PASS_TARGET static inline __attribute__((always_inline)) i32x8
+PASS(eligible)(const struct peer_view *v, uint32_t want, unsigned i)
+{
+    const i32x8 lanes = { 0, 1, 2, 3, 4, 5, 6, 7 };
+
+    return (LOAD(v->state, i) == (int32_t) want) & (lanes < (int32_t) (v->set->count - i));
+}
+
+PASS_TARGET static inline __attribute__((always_inline)) f32x8
+PASS(weights)(const struct peer_view *v, unsigned i)
+{
+    return __builtin_convertvector(LOAD(v->weight, i), f32x8);
+}
+
+/* Connections for their weight. */
+PASS_TARGET static inline __attribute__((always_inline)) f32x8
+PASS(ratios)(const struct peer_view *v, unsigned i)
+{
+    return __builtin_convertvector(LOAD(v->conns, i), f32x8) / PASS(weights)(v, i);
+}
+
+/* Those whose score may not be above least, within what rounding does to a float. */
+PASS_TARGET static inline __attribute__((always_inline)) i32x8
+PASS(near)(const struct peer_view *v, enum score kind, float limit, unsigned i)
+{
+    f32x8 conns = __builtin_convertvector(LOAD(v->conns, i), f32x8);
+
+    if (kind == SCORE_TIME)
+        conns = *(const f32x8 *) (const void *) (v->time_ms + i) * (conns + 1);
+    return (i32x8) (conns <= limit * PASS(weights)(v, i));
+}
+
+/* Those of the lanes that have exactly the score. */
+PASS_TARGET static inline __attribute__((always_inline)) i32x8
+PASS(exactly)(const struct peer_view *v, enum score kind, double least, i32x8 lanes, unsigned i)
+{
+    for (unsigned k = 0; k < 8; k++) {
+        if (lanes[k] && peers_score(v, kind, i + k) != least)
+            lanes[k] = 0;
+    }
+    return lanes;
+}
+
+/* Those of the lanes whose turn it can be. */
+PASS_TARGET static inline __attribute__((always_inline)) i32x8
+PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, double least, i32x8 on,
+             unsigned i)
+{
+    switch (among) {
+    case AMONG_CONNS:
+        return on & (LOAD(v->conns, i) == (int32_t) least);
+    case AMONG_RATIO:
+        return on & (i32x8) (PASS(ratios)(v, i) == (float) least);
+    case AMONG_EXACT:
+        on &= PASS(near)(v, kind, score_limit(least), i);
+        return PASS_ANY(on) ? PASS(exactly)(v, kind, least, on, i) : on;
+    default:
+        return on;
+    }
+}
+
+/* The richest, of equals the first. */
+PASS_TARGET static inline __attribute__((always_inline)) unsigned
+PASS(richest)(i32x8 best, i32x8 where)
+{
+    unsigned k = 0;
+
+    for (unsigned n = 1; n < 8; n++) {
+        if (best[n] > best[k] || (best[n] == best[k] && where[n] < where[k]))
+            k = n;
+    }
+    return best[k] == INT32_MIN ? PEERS_NONE : (unsigned) where[k];
+}
+
+/* One step of smooth round robin among some. `lowered`: a constant; without it every effective weight is the weight. */
+PASS_TARGET static inline __attribute__((always_inline)) unsigned
+PASS(step)(const struct peer_view *v, uint32_t want, enum among among, enum score kind,
+           double least, bool lowered)
+{
+    i32x8 index = { 0, 1, 2, 3, 4, 5, 6, 7 }, best = index * 0 + INT32_MIN, where = index;
+    i32x8 total = index * 0, below = index * 0;
+    int32_t scale = (int32_t) v->set->scale;
+    unsigned i;
+
+    for (i = 0; i < v->set->count; i += 8, index += 8) {
+        i32x8 on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
+        i32x8 weight = LOAD(v->weight, i), effective = weight, current, better;
+
+        if (lowered) {
+            i32x8 grown = effective = LOAD(v->effective, i), lacks = weight - effective;
+
+            grown += SELECT(lacks < scale, lacks, index * 0 + scale) & on;
+            below |= grown < weight;
+            LOAD(v->effective, i) = grown;
+        }
+        effective &= on;
+        total += effective;
+        current = LOAD(v->current, i) + effective;
+        LOAD(v->current, i) = current;
+        better = on & (current > best);
+        best = SELECT(better, current, best);
+        where = SELECT(better, index, where);
+    }
+    if (lowered)
+        v->set->lowered = PASS_ANY(below);
+    i = PASS(richest)(best, where);
+    if (i != PEERS_NONE) {
+        for (unsigned k = 0; k < 8; k++)
+            v->current[i] -= total[k];
+    }
+    return i;
+}
+
+PASS_TARGET static unsigned PASS(turn)(const struct peer_view *v, uint32_t want)
+{
+    return v->set->lowered ? PASS(step)(v, want, AMONG_ALL, SCORE_NONE, 0, true)
+                           : PASS(step)(v, want, AMONG_ALL, SCORE_NONE, 0, false);
+}
+
+/*
+ * Who of those with the least score is next. One alone is chosen without a step. Where no weight is lowered the step would change
+ * nothing, so that nobody has to be counted first.
+ */
+PASS_TARGET static inline __attribute__((always_inline)) unsigned
+PASS(among)(const struct peer_view *v, uint32_t want, enum among among, enum score kind,
+            double least)
+{
+    i32x8 index = { 0, 1, 2, 3, 4, 5, 6, 7 }, many = index * 0, where = many;
+    unsigned n = 0, first = 0;
+
+    if (likely(!v->set->lowered))
+        return PASS(step)(v, want, among, kind, least, false);
+    for (unsigned i = 0; i < v->set->count; i += 8, index += 8) {
+        i32x8 on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
+
+        many -= on;
+        where |= index & on;
+    }
+    for (unsigned k = 0; k < 8; k++) {
+        n += (unsigned) many[k];
+        first |= (unsigned) where[k];
+    }
+    if (n <= 1)
+        return n == 0 ? PEERS_NONE : first;
+    return PASS(step)(v, want, among, kind, least, true);
+}
+
+/* Where all weigh the same: the fewest connections. */
+PASS_TARGET static unsigned PASS(fewest)(const struct peer_view *v, uint32_t want)
+{
+    i32x8 zero = { 0 }, least = zero + INT32_MAX;
+    int32_t min = INT32_MAX;
+
+    /* Mostly somebody has none. */
+    if (likely(!v->set->lowered)) {
+        unsigned i = PASS(step)(v, want, AMONG_CONNS, SCORE_NONE, 0, false);
+
+        if (i != PEERS_NONE)
+            return i;
+    }
+    for (unsigned i = 0; i < v->set->count; i += 8) {
+        i32x8 conns = LOAD(v->conns, i), on = PASS(eligible)(v, want, i) & (conns < least);
+
+        least = SELECT(on, conns, least);
+    }
+    for (unsigned k = 0; k < 8; k++)
+        min = MIN(min, least[k]);
+    return PASS(among)(v, want, AMONG_CONNS, SCORE_NONE, min);
+}
+
+/* The least score, by floats; exactly only where these do not tell. */
+PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want, enum score kind)
+{
+    double least = DBL_MAX;
+    float limit = FLT_MAX;
+    unsigned many = 0, first = PEERS_NONE;
+
+    for (unsigned i = 0; i < v->set->count; i += 8) {
+        i32x8 on = PASS(eligible)(v, want, i) & PASS(near)(v, kind, limit, i);
+
+        if (likely(!PASS_ANY(on)))
+            continue;
+        for (unsigned k = 0; k < 8; k++) {
+            double score = on[k] ? peers_score(v, kind, i + k) : DBL_MAX;
+
+            if (score < least) {
+                least = score;
+                limit = score_limit(least);
+                many = 1;
+                first = i + k;
+            } else if (on[k] && score == least) {
+                many++;
+            }
+        }
+    }
+    return many <= 1 ? first : PASS(among)(v, want, AMONG_EXACT, kind, least);
+}
+
+/*
+ * Connections for their weight. Quotients of numbers below 2048 are the same float if and only if they are equal:
+ * two that differ do so by more than a part in 2^22.
+ */
+PASS_TARGET static unsigned PASS(lightest)(const struct peer_view *v, uint32_t want)
+{
+    i32x8 zero = { 0 }, bits = zero;
+    f32x8 least = __builtin_convertvector(zero, f32x8) + FLT_MAX;
+    float min = FLT_MAX;
+    int32_t all = 0;
+
+    if (likely(!v->set->lowered)) {
+        unsigned i = PASS(step)(v, want, AMONG_CONNS, SCORE_NONE, 0, false);
+
+        if (i != PEERS_NONE)
+            return i;
+    }
+    for (unsigned i = 0; i < v->set->count; i += 8) {
+        i32x8 on = PASS(eligible)(v, want, i);
+        f32x8 ratio = PASS(ratios)(v, i);
+
+        bits |= on & (LOAD(v->conns, i) | LOAD(v->weight, i));
+        on &= (i32x8) (ratio < least);
+        least = (f32x8) SELECT(on, (i32x8) ratio, (i32x8) least);
+    }
+    for (unsigned k = 0; k < 8; k++) {
+        all |= bits[k];
+        min = MIN(min, least[k]);
+    }
+    return likely(all < 2048) ? PASS(among)(v, want, AMONG_RATIO, SCORE_NONE, (double) min)
+                              : PASS(least)(v, want, SCORE_CONNS_PER_WEIGHT);
+}
