@@ -11,10 +11,6 @@
 /* No vector is handed from one function to another but where it is inlined. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-typedef int32_t i32x8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float f32x8 __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define LOAD(array, i) (*(i32x8 *) (void *) ((array) + (i)))
 #define SELECT(mask, yes, no) (((yes) & (mask)) | ((no) & ~(mask)))
 
 /*
@@ -38,48 +34,56 @@ static inline float score_limit(double least)
     return (float) (least * (1 + 0x1p-19) + 1e-30);
 }
 
-static inline __attribute__((always_inline)) bool any_lane(i32x8 mask)
+/* Four lanes: what most processors have. */
+static inline bool any_of_four(const void *mask)
 {
-    union {
-        i32x8 lanes;
-        uint64_t quads[4];
-    } u = { .lanes = mask };
+    uint64_t halves[2];
 
-    return (u.quads[0] | u.quads[1] | u.quads[2] | u.quads[3]) != 0;
+    memcpy(halves, mask, sizeof(halves));
+    return (halves[0] | halves[1]) != 0;
 }
 
 #define PASS(name) name##_portable
 #define PASS_TARGET
-#define PASS_ANY(mask) any_lane(mask)
+#define PASS_INDEX { 0, 1, 2, 3 }
+#define PASS_ANY(mask) any_of_four(&(mask))
+#define LANES 4
 #include "modules/upstream/passes.h"
 #undef PASS
 #undef PASS_TARGET
+#undef PASS_INDEX
 #undef PASS_ANY
+#undef LANES
 
 struct passes {
     unsigned (*turn)(const struct peer_view *v, uint32_t want);
+    unsigned (*idle)(const struct peer_view *v, uint32_t want);
     unsigned (*fewest)(const struct peer_view *v, uint32_t want);
     unsigned (*lightest)(const struct peer_view *v, uint32_t want);
     unsigned (*least)(const struct peer_view *v, uint32_t want, enum score kind);
 };
 
-static const struct passes portable = { turn_portable, fewest_portable, lightest_portable,
+static const struct passes portable = { turn_portable, idle_portable, fewest_portable, lightest_portable,
                                         least_portable };
 static const struct passes *passes;
 
 #if defined(__x86_64__) || defined(__i386__)
 
-typedef float f32x8_aligned __attribute__((vector_size(32)));
+typedef float floats_register __attribute__((vector_size(32)));
 
 #define PASS(name) name##_avx2
 #define PASS_TARGET __attribute__((target("avx2")))
-#define PASS_ANY(mask) (__builtin_ia32_movmskps256((f32x8_aligned) (mask)) != 0)
+#define PASS_INDEX { 0, 1, 2, 3, 4, 5, 6, 7 }
+#define PASS_ANY(mask) (__builtin_ia32_movmskps256((floats_register) (mask)) != 0)
+#define LANES 8
 #include "modules/upstream/passes.h"
 #undef PASS
 #undef PASS_TARGET
+#undef PASS_INDEX
 #undef PASS_ANY
+#undef LANES
 
-static const struct passes avx2 = { turn_avx2, fewest_avx2, lightest_avx2, least_avx2 };
+static const struct passes avx2 = { turn_avx2, idle_avx2, fewest_avx2, lightest_avx2, least_avx2 };
 
 static const struct passes *best(void)
 {
@@ -192,7 +196,15 @@ unsigned peers_smooth(struct peer_view *v, uint32_t want)
 
 unsigned peers_least(struct peer_view *v, uint32_t want)
 {
+    unsigned i;
+
     settle(v);
+    /* Mostly somebody has no connection, and nobody has fewer. */
+    if (likely(!v->set->lowered && !v->set->busy)) {
+        i = at_hand()->idle(v, want);
+        if (i != PEERS_NONE)
+            return i;
+    }
     return want == 0 && v->set->uniform && v->set->slowing == 0 ? at_hand()->fewest(v, want)
                                                                 : at_hand()->lightest(v, want);
 }

@@ -1,48 +1,56 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The passes over a group's servers, eight at a time. passes.c includes this once for each set of instructions:
- * PASS(name) is the function's name there, PASS_TARGET its attribute, PASS_ANY whether any lane is set. They read behind
- * the last server, as far as peers.h says that there is room, and take nothing from there.
+ * The passes over a group's servers, LANES at a time. passes.c includes this once for each set of instructions:
+ * PASS(name) is the name of a function or type there, PASS_TARGET the functions' attribute, PASS_INDEX what the lanes are numbered, PASS_ANY
+ * whether any lane of a mask is set. They read behind the last server, where each array has room for that, and take
+ * nothing from there.
  */
 
-/* Those of servers i … i + 7 that may be chosen. */
-PASS_TARGET static inline __attribute__((always_inline)) i32x8
+typedef int32_t PASS(ints) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float PASS(floats) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define ints PASS(ints)
+#define floats PASS(floats)
+#define LOAD(array, i) (*(ints *) (void *) ((array) + (i)))
+
+
+/* Those of servers i … i + LANES - 1 that may be chosen. */
+PASS_TARGET static inline __attribute__((always_inline)) ints
 PASS(eligible)(const struct peer_view *v, uint32_t want, unsigned i)
 {
-    const i32x8 lanes = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    const ints lanes = PASS_INDEX;
 
     return (LOAD(v->state, i) == (int32_t) want) & (lanes < (int32_t) (v->set->count - i));
 }
 
-PASS_TARGET static inline __attribute__((always_inline)) f32x8
+PASS_TARGET static inline __attribute__((always_inline)) floats
 PASS(weights)(const struct peer_view *v, unsigned i)
 {
-    return __builtin_convertvector(LOAD(v->weight, i), f32x8);
+    return __builtin_convertvector(LOAD(v->weight, i), floats);
 }
 
 /* Connections for their weight. */
-PASS_TARGET static inline __attribute__((always_inline)) f32x8
+PASS_TARGET static inline __attribute__((always_inline)) floats
 PASS(ratios)(const struct peer_view *v, unsigned i)
 {
-    return __builtin_convertvector(LOAD(v->conns, i), f32x8) / PASS(weights)(v, i);
+    return __builtin_convertvector(LOAD(v->conns, i), floats) / PASS(weights)(v, i);
 }
 
 /* Those whose score may not be above least, within what rounding does to a float. */
-PASS_TARGET static inline __attribute__((always_inline)) i32x8
+PASS_TARGET static inline __attribute__((always_inline)) ints
 PASS(near)(const struct peer_view *v, enum score kind, float limit, unsigned i)
 {
-    f32x8 conns = __builtin_convertvector(LOAD(v->conns, i), f32x8);
+    floats conns = __builtin_convertvector(LOAD(v->conns, i), floats);
 
     if (kind == SCORE_TIME)
-        conns = *(const f32x8 *) (const void *) (v->time_ms + i) * (conns + 1);
-    return (i32x8) (conns <= limit * PASS(weights)(v, i));
+        conns = *(const floats *) (const void *) (v->time_ms + i) * (conns + 1);
+    return (ints) (conns <= limit * PASS(weights)(v, i));
 }
 
 /* Those of the lanes that have exactly the score. */
-PASS_TARGET static inline __attribute__((always_inline)) i32x8
-PASS(exactly)(const struct peer_view *v, enum score kind, double least, i32x8 lanes, unsigned i)
+PASS_TARGET static inline __attribute__((always_inline)) ints
+PASS(exactly)(const struct peer_view *v, enum score kind, double least, ints lanes, unsigned i)
 {
-    for (unsigned k = 0; k < 8; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         if (lanes[k] && peers_score(v, kind, i + k) != least)
             lanes[k] = 0;
     }
@@ -50,15 +58,15 @@ PASS(exactly)(const struct peer_view *v, enum score kind, double least, i32x8 la
 }
 
 /* Those of the lanes whose turn it can be. */
-PASS_TARGET static inline __attribute__((always_inline)) i32x8
-PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, double least, i32x8 on,
+PASS_TARGET static inline __attribute__((always_inline)) ints
+PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, double least, ints on,
              unsigned i)
 {
     switch (among) {
     case AMONG_CONNS:
         return on & (LOAD(v->conns, i) == (int32_t) least);
     case AMONG_RATIO:
-        return on & (i32x8) (PASS(ratios)(v, i) == (float) least);
+        return on & (ints) (PASS(ratios)(v, i) == (float) least);
     case AMONG_EXACT:
         on &= PASS(near)(v, kind, score_limit(least), i);
         return PASS_ANY(on) ? PASS(exactly)(v, kind, least, on, i) : on;
@@ -69,11 +77,11 @@ PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, doubl
 
 /* The richest, of equals the first. */
 PASS_TARGET static inline __attribute__((always_inline)) unsigned
-PASS(richest)(i32x8 best, i32x8 where)
+PASS(richest)(ints best, ints where)
 {
     unsigned k = 0;
 
-    for (unsigned n = 1; n < 8; n++) {
+    for (unsigned n = 1; n < LANES; n++) {
         if (best[n] > best[k] || (best[n] == best[k] && where[n] < where[k]))
             k = n;
     }
@@ -85,17 +93,17 @@ PASS_TARGET static inline __attribute__((always_inline)) unsigned
 PASS(step)(const struct peer_view *v, uint32_t want, enum among among, enum score kind,
            double least, bool lowered)
 {
-    i32x8 index = { 0, 1, 2, 3, 4, 5, 6, 7 }, best = index * 0 + INT32_MIN, where = index;
-    i32x8 total = index * 0, below = index * 0;
+    ints index = PASS_INDEX, best = index * 0 + INT32_MIN, where = index;
+    ints total = index * 0, below = index * 0;
     int32_t scale = (int32_t) v->set->scale;
     unsigned i;
 
-    for (i = 0; i < v->set->count; i += 8, index += 8) {
-        i32x8 on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
-        i32x8 weight = LOAD(v->weight, i), effective = weight, current, better;
+    for (i = 0; i < v->set->count; i += LANES, index += LANES) {
+        ints on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
+        ints weight = LOAD(v->weight, i), effective = weight, current, better;
 
         if (lowered) {
-            i32x8 grown = effective = LOAD(v->effective, i), lacks = weight - effective;
+            ints grown = effective = LOAD(v->effective, i), lacks = weight - effective;
 
             grown += SELECT(lacks < scale, lacks, index * 0 + scale) & on;
             below |= grown < weight;
@@ -113,7 +121,7 @@ PASS(step)(const struct peer_view *v, uint32_t want, enum among among, enum scor
         v->set->lowered = PASS_ANY(below);
     i = PASS(richest)(best, where);
     if (i != PEERS_NONE) {
-        for (unsigned k = 0; k < 8; k++)
+        for (unsigned k = 0; k < LANES; k++)
             v->current[i] -= total[k];
     }
     return i;
@@ -133,18 +141,18 @@ PASS_TARGET static inline __attribute__((always_inline)) unsigned
 PASS(among)(const struct peer_view *v, uint32_t want, enum among among, enum score kind,
             double least)
 {
-    i32x8 index = { 0, 1, 2, 3, 4, 5, 6, 7 }, many = index * 0, where = many;
+    ints index = PASS_INDEX, many = index * 0, where = many;
     unsigned n = 0, first = 0;
 
     if (likely(!v->set->lowered))
         return PASS(step)(v, want, among, kind, least, false);
-    for (unsigned i = 0; i < v->set->count; i += 8, index += 8) {
-        i32x8 on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
+    for (unsigned i = 0; i < v->set->count; i += LANES, index += LANES) {
+        ints on = PASS(chosen)(v, among, kind, least, PASS(eligible)(v, want, i), i);
 
         many -= on;
         where |= index & on;
     }
-    for (unsigned k = 0; k < 8; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         n += (unsigned) many[k];
         first |= (unsigned) where[k];
     }
@@ -153,26 +161,26 @@ PASS(among)(const struct peer_view *v, uint32_t want, enum among among, enum sco
     return PASS(step)(v, want, among, kind, least, true);
 }
 
+/* Among those without a connection, where that needs no count of them. */
+PASS_TARGET static unsigned PASS(idle)(const struct peer_view *v, uint32_t want)
+{
+    return PASS(step)(v, want, AMONG_CONNS, SCORE_NONE, 0, false);
+}
+
 /* Where all weigh the same: the fewest connections. */
 PASS_TARGET static unsigned PASS(fewest)(const struct peer_view *v, uint32_t want)
 {
-    i32x8 zero = { 0 }, least = zero + INT32_MAX;
+    ints zero = { 0 }, least = zero + INT32_MAX;
     int32_t min = INT32_MAX;
 
-    /* Mostly somebody has none. */
-    if (likely(!v->set->lowered)) {
-        unsigned i = PASS(step)(v, want, AMONG_CONNS, SCORE_NONE, 0, false);
-
-        if (i != PEERS_NONE)
-            return i;
-    }
-    for (unsigned i = 0; i < v->set->count; i += 8) {
-        i32x8 conns = LOAD(v->conns, i), on = PASS(eligible)(v, want, i) & (conns < least);
+    for (unsigned i = 0; i < v->set->count; i += LANES) {
+        ints conns = LOAD(v->conns, i), on = PASS(eligible)(v, want, i) & (conns < least);
 
         least = SELECT(on, conns, least);
     }
-    for (unsigned k = 0; k < 8; k++)
+    for (unsigned k = 0; k < LANES; k++)
         min = MIN(min, least[k]);
+    v->set->busy = min > 0;
     return PASS(among)(v, want, AMONG_CONNS, SCORE_NONE, min);
 }
 
@@ -183,12 +191,12 @@ PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want
     float limit = FLT_MAX;
     unsigned many = 0, first = PEERS_NONE;
 
-    for (unsigned i = 0; i < v->set->count; i += 8) {
-        i32x8 on = PASS(eligible)(v, want, i) & PASS(near)(v, kind, limit, i);
+    for (unsigned i = 0; i < v->set->count; i += LANES) {
+        ints on = PASS(eligible)(v, want, i) & PASS(near)(v, kind, limit, i);
 
         if (likely(!PASS_ANY(on)))
             continue;
-        for (unsigned k = 0; k < 8; k++) {
+        for (unsigned k = 0; k < LANES; k++) {
             double score = on[k] ? peers_score(v, kind, i + k) : DBL_MAX;
 
             if (score < least) {
@@ -210,29 +218,28 @@ PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want
  */
 PASS_TARGET static unsigned PASS(lightest)(const struct peer_view *v, uint32_t want)
 {
-    i32x8 zero = { 0 }, bits = zero;
-    f32x8 least = __builtin_convertvector(zero, f32x8) + FLT_MAX;
+    ints zero = { 0 }, bits = zero;
+    floats least = __builtin_convertvector(zero, floats) + FLT_MAX;
     float min = FLT_MAX;
     int32_t all = 0;
 
-    if (likely(!v->set->lowered)) {
-        unsigned i = PASS(step)(v, want, AMONG_CONNS, SCORE_NONE, 0, false);
-
-        if (i != PEERS_NONE)
-            return i;
-    }
-    for (unsigned i = 0; i < v->set->count; i += 8) {
-        i32x8 on = PASS(eligible)(v, want, i);
-        f32x8 ratio = PASS(ratios)(v, i);
+    for (unsigned i = 0; i < v->set->count; i += LANES) {
+        ints on = PASS(eligible)(v, want, i);
+        floats ratio = PASS(ratios)(v, i);
 
         bits |= on & (LOAD(v->conns, i) | LOAD(v->weight, i));
-        on &= (i32x8) (ratio < least);
-        least = (f32x8) SELECT(on, (i32x8) ratio, (i32x8) least);
+        on &= (ints) (ratio < least);
+        least = (floats) SELECT(on, (ints) ratio, (ints) least);
     }
-    for (unsigned k = 0; k < 8; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         all |= bits[k];
         min = MIN(min, least[k]);
     }
+    v->set->busy = min > 0;
     return likely(all < 2048) ? PASS(among)(v, want, AMONG_RATIO, SCORE_NONE, (double) min)
                               : PASS(least)(v, want, SCORE_CONNS_PER_WEIGHT);
 }
+
+#undef ints
+#undef floats
+#undef LOAD

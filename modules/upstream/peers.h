@@ -59,6 +59,7 @@ struct peer_set {
     bool turning;
     bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
+    bool busy;               /* nobody was without a connection when that was last looked at */
     bool uneven;             /* smooth round robin among equals is not a row of turns any more */
 };
 
