@@ -60,7 +60,7 @@ struct passes {
     unsigned (*idle)(const struct peer_view *v, uint32_t want);
     unsigned (*fewest)(const struct peer_view *v, uint32_t want);
     unsigned (*lightest)(const struct peer_view *v, uint32_t want);
-    unsigned (*least)(const struct peer_view *v, uint32_t want, enum score kind);
+    unsigned (*least)(const struct peer_view *v, uint32_t want, enum score kind, bool even);
 };
 
 static const struct passes portable = { turn_portable, idle_portable, fewest_portable, lightest_portable,
@@ -194,6 +194,12 @@ unsigned peers_smooth(struct peer_view *v, uint32_t want)
     return at_hand()->turn(v, want);
 }
 
+/* Whether those who are wanted weigh the same. */
+static bool is_even(const struct peer_view *v, uint32_t want)
+{
+    return want == 0 && v->set->uniform && v->set->slowing == 0;
+}
+
 unsigned peers_least(struct peer_view *v, uint32_t want)
 {
     unsigned i;
@@ -205,12 +211,11 @@ unsigned peers_least(struct peer_view *v, uint32_t want)
         if (i != PEERS_NONE)
             return i;
     }
-    return want == 0 && v->set->uniform && v->set->slowing == 0 ? at_hand()->fewest(v, want)
-                                                                : at_hand()->lightest(v, want);
+    return is_even(v, want) ? at_hand()->fewest(v, want) : at_hand()->lightest(v, want);
 }
 
 unsigned peers_fastest(struct peer_view *v, uint32_t want)
 {
     settle(v);
-    return at_hand()->least(v, want, SCORE_TIME);
+    return at_hand()->least(v, want, SCORE_TIME, is_even(v, want));
 }

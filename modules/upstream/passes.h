@@ -35,15 +35,20 @@ PASS(ratios)(const struct peer_view *v, unsigned i)
     return __builtin_convertvector(LOAD(v->conns, i), floats) / PASS(weights)(v, i);
 }
 
-/* Those whose score may not be above least, within what rounding does to a float. */
-PASS_TARGET static inline __attribute__((always_inline)) ints
-PASS(near)(const struct peer_view *v, enum score kind, float limit, unsigned i)
+/* What is divided by the weight. */
+PASS_TARGET static inline __attribute__((always_inline)) floats
+PASS(loads)(const struct peer_view *v, enum score kind, unsigned i)
 {
     floats conns = __builtin_convertvector(LOAD(v->conns, i), floats);
 
-    if (kind == SCORE_TIME)
-        conns = *(const floats *) (const void *) (v->time_ms + i) * (conns + 1);
-    return (ints) (conns <= limit * PASS(weights)(v, i));
+    return kind == SCORE_TIME ? *(const floats *) (const void *) (v->time_ms + i) * (conns + 1) : conns;
+}
+
+/* Those whose score may be as low as that of which limit was made (score_limit). */
+PASS_TARGET static inline __attribute__((always_inline)) ints
+PASS(near)(const struct peer_view *v, enum score kind, float limit, unsigned i)
+{
+    return (ints) (PASS(loads)(v, kind, i) <= limit * PASS(weights)(v, i));
 }
 
 /* Those of the lanes that have exactly the score. */
@@ -184,24 +189,48 @@ PASS_TARGET static unsigned PASS(fewest)(const struct peer_view *v, uint32_t wan
     return PASS(among)(v, want, AMONG_CONNS, SCORE_NONE, min);
 }
 
-/* The least score, by floats; exactly only where these do not tell. */
-PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want, enum score kind)
+/* The least score, nearly. `even`, a constant: all weigh 1, whatever they weigh. */
+PASS_TARGET static inline __attribute__((always_inline)) float
+PASS(nearly_least)(const struct peer_view *v, uint32_t want, enum score kind, bool even)
+{
+    ints zero = { 0 };
+    floats least = __builtin_convertvector(zero, floats) + FLT_MAX;
+    float min = FLT_MAX;
+
+    for (unsigned i = 0; i < v->set->count; i += LANES) {
+        floats score = PASS(loads)(v, kind, i);
+        ints on;
+
+        if (!even)
+            score /= PASS(weights)(v, i);
+        on = PASS(eligible)(v, want, i) & (ints) (score < least);
+        least = (floats) SELECT(on, (ints) score, (ints) least);
+    }
+    for (unsigned k = 0; k < LANES; k++)
+        min = MIN(min, least[k]);
+    return min;
+}
+
+/* The least score, by floats; exactly only where these do not tell. `even`: those who are wanted weigh the same. */
+PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want, enum score kind,
+                                        bool even)
 {
     double least = DBL_MAX;
-    float limit = FLT_MAX;
+    float limit = score_limit(even ? (double) PASS(nearly_least)(v, want, kind, true) / v->weight[0]
+                                   : (double) PASS(nearly_least)(v, want, kind, false));
     unsigned many = 0, first = PEERS_NONE;
 
     for (unsigned i = 0; i < v->set->count; i += LANES) {
-        ints on = PASS(eligible)(v, want, i) & PASS(near)(v, kind, limit, i);
+        ints on = PASS(near)(v, kind, limit, i);
 
         if (likely(!PASS_ANY(on)))
             continue;
+        on &= PASS(eligible)(v, want, i);
         for (unsigned k = 0; k < LANES; k++) {
             double score = on[k] ? peers_score(v, kind, i + k) : DBL_MAX;
 
             if (score < least) {
                 least = score;
-                limit = score_limit(least);
                 many = 1;
                 first = i + k;
             } else if (on[k] && score == least) {
@@ -237,7 +266,7 @@ PASS_TARGET static unsigned PASS(lightest)(const struct peer_view *v, uint32_t w
     }
     v->set->busy = min > 0;
     return likely(all < 2048) ? PASS(among)(v, want, AMONG_RATIO, SCORE_NONE, (double) min)
-                              : PASS(least)(v, want, SCORE_CONNS_PER_WEIGHT);
+                              : PASS(least)(v, want, SCORE_CONNS_PER_WEIGHT, false);
 }
 
 #undef ints
