@@ -41,14 +41,18 @@ PASS(loads)(const struct peer_view *v, enum score kind, unsigned i)
 {
     floats conns = __builtin_convertvector(LOAD(v->conns, i), floats);
 
-    return kind == SCORE_TIME ? *(const floats *) (const void *) (v->time_ms + i) * (conns + 1) : conns;
+    if (kind == SCORE_TIME)
+        conns = *(const floats *) (const void *) (v->time_ms + i) * (conns + 1);
+    return conns;
 }
 
-/* Those whose score may be as low as that of which limit was made (score_limit). */
+/* Those whose score may be as low as that of which limit was made (score_limit). `even`: all weigh 1, whatever they weigh. */
 PASS_TARGET static inline __attribute__((always_inline)) ints
-PASS(near)(const struct peer_view *v, enum score kind, float limit, unsigned i)
+PASS(near)(const struct peer_view *v, enum score kind, float limit, bool even, unsigned i)
 {
-    return (ints) (PASS(loads)(v, kind, i) <= limit * PASS(weights)(v, i));
+    floats load = PASS(loads)(v, kind, i);
+
+    return even ? (ints) (load <= limit) : (ints) (load <= limit * PASS(weights)(v, i));
 }
 
 /* Those of the lanes that have exactly the score. */
@@ -73,7 +77,7 @@ PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, doubl
     case AMONG_RATIO:
         return on & (ints) (PASS(ratios)(v, i) == (float) least);
     case AMONG_EXACT:
-        on &= PASS(near)(v, kind, score_limit(least), i);
+        on &= PASS(near)(v, kind, score_limit(least), false, i);
         return PASS_ANY(on) ? PASS(exactly)(v, kind, least, on, i) : on;
     default:
         return on;
@@ -189,39 +193,39 @@ PASS_TARGET static unsigned PASS(fewest)(const struct peer_view *v, uint32_t wan
     return PASS(among)(v, want, AMONG_CONNS, SCORE_NONE, min);
 }
 
-/* The least score, nearly. `even`, a constant: all weigh 1, whatever they weigh. */
+/* The least score, nearly. Floats that are not negative compare as integers do, which takes a fraction of the time. */
 PASS_TARGET static inline __attribute__((always_inline)) float
 PASS(nearly_least)(const struct peer_view *v, uint32_t want, enum score kind, bool even)
 {
-    ints zero = { 0 };
-    floats least = __builtin_convertvector(zero, floats) + FLT_MAX;
+    ints index = PASS_INDEX, none = index * 0 + INT32_MAX, least = none;
     float min = FLT_MAX;
 
     for (unsigned i = 0; i < v->set->count; i += LANES) {
         floats score = PASS(loads)(v, kind, i);
-        ints on;
+        ints bits;
 
         if (!even)
             score /= PASS(weights)(v, i);
-        on = PASS(eligible)(v, want, i) & (ints) (score < least);
-        least = (floats) SELECT(on, (ints) score, (ints) least);
+        bits = SELECT(PASS(eligible)(v, want, i), (ints) score, none);
+        least = SELECT(bits < least, bits, least);
     }
-    for (unsigned k = 0; k < LANES; k++)
-        min = MIN(min, least[k]);
+    for (unsigned k = 0; k < LANES; k++) {
+        if (least[k] != INT32_MAX)
+            min = MIN(min, ((floats) least)[k]);
+    }
     return min;
 }
 
-/* The least score, by floats; exactly only where these do not tell. `even`: those who are wanted weigh the same. */
-PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want, enum score kind,
-                                        bool even)
+/* The least score, by floats; exactly only where these do not tell. */
+PASS_TARGET static inline __attribute__((always_inline)) unsigned
+PASS(exactly_least)(const struct peer_view *v, uint32_t want, enum score kind, bool even)
 {
     double least = DBL_MAX;
-    float limit = score_limit(even ? (double) PASS(nearly_least)(v, want, kind, true) / v->weight[0]
-                                   : (double) PASS(nearly_least)(v, want, kind, false));
+    float limit = score_limit((double) PASS(nearly_least)(v, want, kind, even));
     unsigned many = 0, first = PEERS_NONE;
 
     for (unsigned i = 0; i < v->set->count; i += LANES) {
-        ints on = PASS(near)(v, kind, limit, i);
+        ints on = PASS(near)(v, kind, limit, even, i);
 
         if (likely(!PASS_ANY(on)))
             continue;
@@ -239,6 +243,14 @@ PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want
         }
     }
     return many <= 1 ? first : PASS(among)(v, want, AMONG_EXACT, kind, least);
+}
+
+/* even: those who are wanted weigh the same. */
+PASS_TARGET static unsigned PASS(least)(const struct peer_view *v, uint32_t want, enum score kind,
+                                        bool even)
+{
+    return even ? PASS(exactly_least)(v, want, kind, true)
+                : PASS(exactly_least)(v, want, kind, false);
 }
 
 /*

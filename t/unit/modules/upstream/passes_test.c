@@ -115,7 +115,7 @@ static void fill(struct pair *p, unsigned count, enum weights weights, bool slow
             .slow_start_s = slow ? below(6) : 0,
         };
         int32_t weight = some_weight(weights);
-        uint32_t state = i > 0 && below(8) == 0 ? PEER_BACKUP : 0;
+        uint32_t state = below(8) == 0 ? PEER_BACKUP : 0;
 
         if (weights <= ALL_SAME && below(2))
             record.max_conns = 0;
