@@ -61,10 +61,11 @@ struct passes {
     unsigned (*fewest)(const struct peer_view *v, uint32_t want);
     unsigned (*lightest)(const struct peer_view *v, uint32_t want);
     unsigned (*least)(const struct peer_view *v, uint32_t want, enum score kind, bool even);
+    void (*glance)(const struct peer_view *v, bool *free, bool *full);
 };
 
 static const struct passes portable = { turn_portable, idle_portable, fewest_portable, lightest_portable,
-                                        least_portable };
+                                        least_portable, glance_portable };
 static const struct passes *passes;
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -83,7 +84,7 @@ typedef float floats_register __attribute__((vector_size(32)));
 #undef PASS_ANY
 #undef LANES
 
-static const struct passes avx2 = { turn_avx2, idle_avx2, fewest_avx2, lightest_avx2, least_avx2 };
+static const struct passes avx2 = { turn_avx2, idle_avx2, fewest_avx2, lightest_avx2, least_avx2, glance_avx2 };
 
 static const struct passes *best(void)
 {
@@ -218,4 +219,9 @@ unsigned peers_fastest(struct peer_view *v, uint32_t want)
 {
     settle(v);
     return at_hand()->least(v, want, SCORE_TIME, is_even(v, want));
+}
+
+void peers_glance(const struct peer_view *v, bool *free, bool *full)
+{
+    at_hand()->glance(v, free, full);
 }

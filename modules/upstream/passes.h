@@ -35,6 +35,22 @@ PASS(ratios)(const struct peer_view *v, unsigned i)
     return __builtin_convertvector(LOAD(v->conns, i), floats) / PASS(weights)(v, i);
 }
 
+/* peers_glance(). */
+PASS_TARGET static void PASS(glance)(const struct peer_view *v, bool *free, bool *full)
+{
+    const ints lanes = PASS_INDEX;
+    ints some_free = lanes * 0, some_full = some_free;
+
+    for (unsigned i = 0; i < v->set->count; i += LANES) {
+        ints state = LOAD(v->state, i) & ~PEER_BACKUP, in = lanes < (int32_t) (v->set->count - i);
+
+        some_free |= in & (state == 0);
+        some_full |= in & (state == PEER_FULL);
+    }
+    *free = PASS_ANY(some_free);
+    *full = PASS_ANY(some_full);
+}
+
 /* What is divided by the weight. */
 PASS_TARGET static inline __attribute__((always_inline)) floats
 PASS(loads)(const struct peer_view *v, enum score kind, unsigned i)

@@ -122,6 +122,8 @@ unsigned peers_turn(struct peer_view *v);
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
 unsigned peers_fastest(struct peer_view *v, uint32_t want);
+/* Whether some server can be asked now, be it a backup; and whether one only lacks a free connection. */
+void peers_glance(const struct peer_view *v, bool *free, bool *full);
 /* The passes for any processor instead of the fastest ones: for tests. */
 void peers_force_portable(bool on);
 

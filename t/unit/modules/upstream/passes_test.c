@@ -166,6 +166,20 @@ static bool same(struct pair *p, unsigned a, unsigned b)
                && memcmp(p->pass.effective, p->plain.effective, size) == 0);
 }
 
+static bool same_glance(const struct peer_view *v)
+{
+    bool free = false, full = false, a, b;
+
+    for (unsigned i = 0; i < v->set->count; i++) {
+        uint32_t state = v->state[i] & ~(uint32_t) PEER_BACKUP;
+
+        free |= state == 0;
+        full |= state == PEER_FULL;
+    }
+    peers_glance(v, &a, &b);
+    return a == free && b == full;
+}
+
 /* How many choices differ. */
 static unsigned differing(struct pair *p, unsigned choices, unsigned trouble)
 {
@@ -185,7 +199,7 @@ static unsigned differing(struct pair *p, unsigned choices, unsigned trouble)
         b = plain_choice(&p->plain, want, method);
         if (tried != PEERS_NONE)
             BOTH(p, v->state[tried] &= ~(uint32_t) PEER_TRIED);
-        wrong += !same(p, a, b);
+        wrong += !same(p, a, b) || !same_glance(&p->pass);
         if (a == PEERS_NONE || a != b)
             continue;
         BOTH(p, peers_take(v, a, p->now_s));
