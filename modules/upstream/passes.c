@@ -45,7 +45,10 @@ static inline bool any_of_four(const void *mask)
 
 #define PASS(name) name##_portable
 #define PASS_TARGET
-#define PASS_INDEX { 0, 1, 2, 3 }
+#define PASS_INDEX \
+    {              \
+        0, 1, 2, 3 \
+    }
 #define PASS_ANY(mask) any_of_four(&(mask))
 #define LANES 4
 #include "modules/upstream/passes.h"
@@ -64,8 +67,8 @@ struct passes {
     void (*glance)(const struct peer_view *v, bool *free, bool *full);
 };
 
-static const struct passes portable = { turn_portable, idle_portable, fewest_portable, lightest_portable,
-                                        least_portable, glance_portable };
+static const struct passes portable = { turn_portable,     idle_portable,  fewest_portable,
+                                        lightest_portable, least_portable, glance_portable };
 static const struct passes *passes;
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -74,7 +77,10 @@ typedef float floats_register __attribute__((vector_size(32)));
 
 #define PASS(name) name##_avx2
 #define PASS_TARGET __attribute__((target("avx2")))
-#define PASS_INDEX { 0, 1, 2, 3, 4, 5, 6, 7 }
+#define PASS_INDEX             \
+    {                          \
+        0, 1, 2, 3, 4, 5, 6, 7 \
+    }
 #define PASS_ANY(mask) (__builtin_ia32_movmskps256((floats_register) (mask)) != 0)
 #define LANES 8
 #include "modules/upstream/passes.h"
@@ -84,7 +90,8 @@ typedef float floats_register __attribute__((vector_size(32)));
 #undef PASS_ANY
 #undef LANES
 
-static const struct passes avx2 = { turn_avx2, idle_avx2, fewest_avx2, lightest_avx2, least_avx2, glance_avx2 };
+static const struct passes avx2 = { turn_avx2,     idle_avx2,  fewest_avx2,
+                                    lightest_avx2, least_avx2, glance_avx2 };
 
 static const struct passes *best(void)
 {
@@ -174,8 +181,8 @@ unsigned peers_turn(struct peer_view *v)
 {
     struct peer_set *set = v->set;
 
-    if (!set->uniform || set->uneven || set->troubled + set->slowing > 0 || set->lowered
-        || (!set->turning && !start_turning(v)))
+    if (!set->uniform || set->uneven || set->troubled + set->slowing > 0 || set->lowered ||
+        (!set->turning && !start_turning(v)))
         return peers_smooth(v, 0);
     for (unsigned n = 0; n < set->count; n++) {
         unsigned i = set->turn;

@@ -12,7 +12,6 @@ typedef float PASS(floats) __attribute__((vector_size(4 * LANES), aligned(4), ma
 #define floats PASS(floats)
 #define LOAD(array, i) (*(ints *) (void *) ((array) + (i)))
 
-
 /* Those of servers i … i + LANES - 1 that may be chosen. */
 PASS_TARGET static inline __attribute__((always_inline)) ints
 PASS(eligible)(const struct peer_view *v, uint32_t want, unsigned i)
@@ -88,21 +87,18 @@ PASS(chosen)(const struct peer_view *v, enum among among, enum score kind, doubl
              unsigned i)
 {
     switch (among) {
-    case AMONG_CONNS:
-        return on & (LOAD(v->conns, i) == (int32_t) least);
-    case AMONG_RATIO:
-        return on & (ints) (PASS(ratios)(v, i) == (float) least);
+    case AMONG_CONNS: return on & (LOAD(v->conns, i) == (int32_t) least);
+    case AMONG_RATIO: return on & (ints) (PASS(ratios)(v, i) == (float) least);
     case AMONG_EXACT:
         on &= PASS(near)(v, kind, score_limit(least), false, i);
         return PASS_ANY(on) ? PASS(exactly)(v, kind, least, on, i) : on;
-    default:
-        return on;
+    default: return on;
     }
 }
 
 /* The richest, of equals the first. */
-PASS_TARGET static inline __attribute__((always_inline)) unsigned
-PASS(richest)(ints best, ints where)
+PASS_TARGET static inline __attribute__((always_inline)) unsigned PASS(richest)(ints best,
+                                                                                ints where)
 {
     unsigned k = 0;
 

@@ -111,7 +111,9 @@ static void fill(struct pair *p, unsigned count, enum weights weights, bool slow
     p->now_s = 1000;
     for (unsigned i = 0; i < count; i++) {
         struct peer_record record = {
-            .max_fails = below(3), .fail_timeout_s = 1 + below(4), .max_conns = below(4) ? 0 : 1 + below(3),
+            .max_fails = below(3),
+            .fail_timeout_s = 1 + below(4),
+            .max_conns = below(4) ? 0 : 1 + below(3),
             .slow_start_s = slow ? below(6) : 0,
         };
         int32_t weight = some_weight(weights);
@@ -124,13 +126,13 @@ static void fill(struct pair *p, unsigned count, enum weights weights, bool slow
     }
 }
 
-#define BOTH(p, call)                                \
-    do {                                             \
-        struct peer_view *v = &(p)->pass;            \
-                                                     \
-        call;                                        \
-        v = &(p)->plain;                             \
-        call;                                        \
+#define BOTH(p, call)                     \
+    do {                                  \
+        struct peer_view *v = &(p)->pass; \
+                                          \
+        call;                             \
+        v = &(p)->plain;                  \
+        call;                             \
     } while (0)
 
 /* Something happens to a server. */
@@ -161,9 +163,8 @@ static bool same(struct pair *p, unsigned a, unsigned b)
     if (a != b)
         return false;
     /* Turns are not written down. */
-    return p->pass.set->turning
-           || (memcmp(p->pass.current, p->plain.current, size) == 0
-               && memcmp(p->pass.effective, p->plain.effective, size) == 0);
+    return p->pass.set->turning || (memcmp(p->pass.current, p->plain.current, size) == 0 &&
+                                    memcmp(p->pass.effective, p->plain.effective, size) == 0);
 }
 
 static bool same_glance(const struct peer_view *v)
@@ -219,14 +220,15 @@ static void run(const char *way)
 
         for (unsigned round = 0; round < 4 * ARRAY_LEN(counts) * WEIGHTS; round++) {
             struct pair p = { .method = (enum method) method };
-            enum weights weights = (enum weights) (round % WEIGHTS);
+            enum weights weights = (enum weights)(round % WEIGHTS);
             unsigned count = counts[round / WEIGHTS % ARRAY_LEN(counts)];
             /* From none at all to much; one in a while lets weights recover. */
             static const unsigned troubles[] = { 1000000, 300, 40, 8 };
 
             /* In sum weights are below PEERS_WEIGHT_MAX. */
             fill(&p, count, weights, weights == SMALL && below(2));
-            wrong += differing(&p, count == 1000 ? 300 : 600, troubles[round / WEIGHTS / ARRAY_LEN(counts)]);
+            wrong += differing(&p, count == 1000 ? 300 : 600,
+                               troubles[round / WEIGHTS / ARRAY_LEN(counts)]);
             free(p.memory[0]);
             free(p.memory[1]);
         }
