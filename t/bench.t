@@ -47,6 +47,13 @@ like($out, qr/^proxy1k +\Q$under_test\E +[\d.]+ /m, 'the table has a row for it'
 is($status, 0, 'requests with many keys, without and with limits') or diag($out);
 cmp_ok($json->{$_}{$under_test}[0]{requests} // 0, '>', 0, "$_: measured") for qw(keys1k limit1k);
 
+($status, $out, $json) = bench(@short, '--peers', '--methods=round robin,least_conn; weights',
+    @servers[1 .. $#servers], "--servers=$under_test");
+is($status, 0, 'methods among 1, 10 and 1,000 servers') or diag($out);
+is_deeply([map { "@$_[0 .. 2]" } @{ $json || [] }],
+    [map { my $m = $_; map { "$m $_ $under_test" } 1, 10, 1000 } 'round robin', 'least_conn, weights'],
+    'each is measured');
+
 ($status, $out) = bench(@short, '--servers=nginx', '--nginx=/nonexistent/nginx');
 like($out, qr{nginx is not there \(/nonexistent/nginx\)}, 'a server that is missing is named');
 unlike($out, qr/Traceback/, 'without an exception');

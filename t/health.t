@@ -422,4 +422,20 @@ is lines($p, qr/unhealthy .*upstream "group"/), $sick, 'nothing was found out an
 unlink $p->dir . '/a-check-group';
 ok Proxyd::wait_for(sub { served($p, '/group', 4) =~ /a/ }, 10), 'the new program goes on checking';
 $p->stop;
+
+# --- many servers -------------------------------------------------------------------------------------------
+# All are due within 20 ms and none is answered.
+my $crowd = Proxyd->new;
+my $pid = origin($crowd, 'a')->{pid};
+kill 'STOP', $pid;
+$crowd->write_conf("error_log error.log debug; http {
+    upstream crowd { zone crowd 1m; @{[ 'server 127.0.0.1:{{port:a}};' x 200 ]} }
+    server { listen 127.0.0.1:{{port}}; location / { proxy_pass http://crowd;
+        health_check uri=/check interval=20ms mandatory; } } }");
+$crowd->start;
+ok $crowd->wait_log(qr/waits, for 64 others are under way/), 'a worker makes 64 checks at a time';
+kill 'CONT', $pid;
+ok Proxyd::wait_for(sub { served($crowd, '/', 1) eq 'a' && lines($crowd, qr/peer is healthy/) == 200 }, 20),
+    'and all servers are checked';
+$crowd->stop;
 done_testing;

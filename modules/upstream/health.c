@@ -15,15 +15,16 @@
 static uint64_t first_ms(const struct probe *p, unsigned number, unsigned count)
 {
     const struct health_check *hc = p->check;
-    uint64_t now_ms = clock_ms(), step_ms = MIN(hc->interval_ms / count, SPREAD_MS), last_ms;
+    uint64_t now_ms = clock_ms(), span_ms = MIN(hc->interval_ms, (uint64_t) count * SPREAD_MS);
+    uint64_t turn_ms = number * span_ms / count, last_ms;
     bool awaited;
 
     last_ms = shared_check_started(p->prober->group, p->check_index, p->peer, &awaited);
     if (awaited || last_ms == 0)
-        return number * step_ms;
+        return turn_ms;
     return last_ms + hc->interval_ms > now_ms
                ? MIN(last_ms + hc->interval_ms - now_ms, hc->interval_ms)
-               : number * step_ms;
+               : turn_ms;
 }
 
 /* Whether there is a server to be checked. */

@@ -24,6 +24,7 @@ struct probe {
     struct addr addr;
     struct timer timer; /* the next one */
     struct logger log;
+    unsigned deferred_ms; /* since it was due, while too many others are under way */
     enum probe_state state;
     struct conn *conn;  /* NULL: none. While idle: kept alive */
     uint64_t opened_ms; /* the connection */

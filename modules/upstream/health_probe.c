@@ -13,7 +13,13 @@
 #include "modules/upstream/health.h"
 
 #define READS_PER_EVENT 8
+/* So many at a time of one worker. One that has waited for DEFER_MAX_MS begins all the same: silent servers do not keep others from being asked. */
+#define RUNNING_MAX 64
+#define DEFER_MS 20
+#define DEFER_MAX_MS 1000
 #define FIELDS_MAX 60000 /* the size of the head is what limits */
+
+static unsigned running;
 
 static void probe_connect(struct probe *p);
 
@@ -41,6 +47,7 @@ static void close_conn(struct probe *p)
 /* Gives back what only a running probe needs. */
 static void release(struct probe *p)
 {
+    running--;
     if (p->answer != NULL)
         h1_body_free(&p->answer->decoder);
     p->answer = NULL;
@@ -517,6 +524,7 @@ static void probe_begin(struct probe *p)
         schedule(p);
         return;
     }
+    running++;
     p->arena = arena_new();
     p->received = p->connect_us = p->header_us = 0;
     if (p->conn != NULL && clock_ms() - p->opened_ms >= p->check->keepalive_time_ms)
@@ -532,7 +540,17 @@ static void probe_begin(struct probe *p)
 
 static void probe_due(struct timer *timer)
 {
-    probe_begin(container_of(timer, struct probe, timer));
+    struct probe *p = container_of(timer, struct probe, timer);
+
+    if (running >= RUNNING_MAX && p->deferred_ms < DEFER_MAX_MS) {
+        if (p->deferred_ms == 0)
+            log_debug(&p->log, "waits, for %u others are under way", running);
+        p->deferred_ms += DEFER_MS;
+        timer_set(&p->timer, DEFER_MS);
+        return;
+    }
+    p->deferred_ms = 0;
+    probe_begin(p);
 }
 
 /* Life ----------------------------------------------------------------------------------------- */

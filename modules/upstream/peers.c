@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The passes over a group's servers, and what attempts do to the numbers that they look at. */
+/* A group's numbers, and what attempts do to them. The passes over them are in passes.c. */
 #include "modules/upstream/peers.h"
-
-#include <float.h>
 
 /* How much of a new time goes into the average. */
 #define TIME_SHARE 0.125f
 
 /* The set ------------------------------------------------------------------------------------- */
 
-/* Each array begins on a cache line of its own. */
+/* Each array begins on a cache line of its own and fills it: passes read up to seven numbers behind the last. */
 static size_t array_size(unsigned capacity)
 {
     return ((size_t) capacity * 4 + 63) & ~(size_t) 63;
@@ -216,7 +214,7 @@ void peers_reset(struct peer_view *v)
     struct peer_set *set = v->set;
 
     set->conns = set->broken = set->troubled = 0;
-    set->turning = set->lowered = false;
+    set->turning = set->lowered = set->uneven = false;
     for (unsigned i = 0; i < set->count; i++) {
         v->conns[i] = 0;
         v->current[i] = 0;
@@ -272,166 +270,4 @@ void peers_checked(struct peer_view *v, unsigned i, uint32_t state, uint64_t now
 void peers_timed(struct peer_view *v, unsigned i, float ms)
 {
     v->time_ms[i] = v->time_ms[i] > 0 ? v->time_ms[i] + (ms - v->time_ms[i]) * TIME_SHARE : ms;
-}
-
-/* Passes -------------------------------------------------------------------------------------- */
-
-/*
- * What smooth round robin would have made of the numbers while servers simply took turns: those whose turn was have paid
- * for all, all have gained. And whether failures are over that had lowered weights.
- */
-void peers_settle(struct peer_view *v)
-{
-    struct peer_set *set = v->set;
-    int32_t primary = 0, before = 0;
-
-    if (likely(!set->turning && !set->lowered))
-        return;
-    set->lowered = false;
-    for (unsigned i = 0; i < set->count; i++) {
-        primary += !(v->state[i] & PEER_BACKUP);
-        before += !(v->state[i] & PEER_BACKUP) && i < set->turn;
-        set->lowered |= v->effective[i] < v->weight[i];
-    }
-    if (!set->turning)
-        return;
-    set->turning = false;
-    for (unsigned i = 0; i < set->count; i++) {
-        if (!(v->state[i] & PEER_BACKUP))
-            v->current[i] = (before - (i < set->turn ? primary : 0)) * v->weight[i];
-    }
-}
-
-/*
- * What is compared. A quotient of two integers of this size is the same double for equal fractions and another
- * one for others, so that equals are told exactly.
- */
-enum score { SCORE_NONE, SCORE_CONNS, SCORE_CONNS_PER_WEIGHT, SCORE_TIME };
-
-static inline __attribute__((always_inline)) double score_of(const struct peer_view *v,
-                                                             enum score kind, unsigned i)
-{
-    switch (kind) {
-    case SCORE_CONNS:
-        return v->conns[i];
-    case SCORE_CONNS_PER_WEIGHT:
-        return (double) v->conns[i] / v->weight[i];
-    case SCORE_TIME:
-        return (double) v->time_ms[i] * (v->conns[i] + 1) / v->weight[i];
-    default:
-        return 0;
-    }
-}
-
-/* The least score of any server, and how many have it. */
-static inline __attribute__((always_inline)) double least_score(const struct peer_view *v,
-                                                                uint32_t want, enum score kind,
-                                                                unsigned *many)
-{
-    unsigned count = v->set->count, n = 0;
-    double least = DBL_MAX;
-
-    for (unsigned i = 0; i < count; i++) {
-        double all = score_of(v, kind, i), s = v->state[i] == want ? all : DBL_MAX;
-
-        least = s < least ? s : least;
-    }
-    for (unsigned i = 0; i < count; i++)
-        n += (v->state[i] == want) & (score_of(v, kind, i) == least);
-    *many = n;
-    return least;
-}
-
-/*
- * Those that may be chosen and have the score gain their weight, without a branch. Returns what was gained in
- * all; *most is what the richest has.
- */
-static inline __attribute__((always_inline)) int32_t gain(const struct peer_view *v, uint32_t want,
-                                                          enum score kind, double least,
-                                                          int32_t *most)
-{
-    const uint32_t *restrict state = v->state;
-    int32_t *restrict current = v->current, *restrict effective = v->effective;
-    const int32_t *restrict weight = v->weight;
-    int32_t total = 0, best = INT32_MIN, scale = (int32_t) v->set->scale;
-
-    for (unsigned i = 0, n = v->set->count; i < n; i++) {
-        int32_t on = -(int32_t) ((state[i] == want)
-                                 & (kind == SCORE_NONE || score_of(v, kind, i) == least));
-        int32_t e = effective[i] & on, c = current[i] + e;
-
-        current[i] = c;
-        total += e;
-        effective[i] += MIN(weight[i] - effective[i], scale) & on;
-        c = on ? c : INT32_MIN;
-        best = c > best ? c : best;
-    }
-    *most = best;
-    return total;
-}
-
-/* The choice among those with the least score. */
-static inline __attribute__((always_inline)) unsigned choose(struct peer_view *v, uint32_t want,
-                                                             enum score kind)
-{
-    unsigned many = 2;
-    double least = kind == SCORE_NONE ? 0 : least_score(v, want, kind, &many);
-    int32_t most = 0, total = many > 1 ? gain(v, want, kind, least, &most) : 0;
-
-    for (unsigned i = 0, n = v->set->count; i < n; i++) {
-        if ((many > 1 && v->current[i] != most) || v->state[i] != want
-            || (kind != SCORE_NONE && score_of(v, kind, i) != least))
-            continue;
-        v->current[i] -= total;
-        return i;
-    }
-    return PEERS_NONE;
-}
-
-unsigned peers_smooth(struct peer_view *v, uint32_t want)
-{
-    peers_settle(v);
-    return choose(v, want, SCORE_NONE);
-}
-
-unsigned peers_least(struct peer_view *v, uint32_t want)
-{
-    peers_settle(v);
-    return want == 0 && v->set->uniform && v->set->slowing == 0
-               ? choose(v, want, SCORE_CONNS)
-                                        : choose(v, want, SCORE_CONNS_PER_WEIGHT);
-}
-
-unsigned peers_fastest(struct peer_view *v, uint32_t want)
-{
-    peers_settle(v);
-    return choose(v, want, SCORE_TIME);
-}
-
-/* Turns ------------------------------------------------------------------------------------------ */
-
-unsigned peers_turn(struct peer_view *v)
-{
-    struct peer_set *set = v->set;
-    unsigned i;
-
-    if (!set->uniform || set->troubled + set->slowing > 0 || set->lowered)
-        return peers_smooth(v, 0);
-    if (!set->turning) {
-        /* Whom a pass would choose begins. */
-        i = 0;
-        for (unsigned k = 0; k < set->count; k++) {
-            if (v->state[k] == 0 && (v->state[i] != 0 || v->current[k] > v->current[i]))
-                i = k;
-        }
-        set->turning = true;
-        set->turn = i;
-    }
-    for (unsigned n = 0; n < set->count; n++) {
-        i = set->turn;
-        set->turn = i + 1 == set->count ? 0 : i + 1;
-        if (likely(v->state[i] == 0))
-            return i;
-    }
-    return PEERS_NONE;
 }

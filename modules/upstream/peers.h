@@ -63,6 +63,8 @@ struct peer_set {
     bool turning;
     bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
+    bool busy;               /* nobody was without a connection when that was last looked at */
+    bool uneven;             /* smooth round robin among equals is not a row of turns any more */
 };
 
 /* Where the arrays of a set lie in this process. */
@@ -123,16 +125,19 @@ void peers_timed(struct peer_view *v, unsigned i, float ms);
 
 /*
  * One step of smooth weighted round robin among the servers whose state is exactly `want` (0 or PEER_BACKUP): each gains its
- * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none. The cost grows by a nanosecond
- * with every few servers.
+ * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none.
  */
 unsigned peers_smooth(struct peer_view *v, uint32_t want);
-/* The same for want 0, in constant time while all servers weigh the same and none has trouble: they take turns. */
+/* The same for want 0, in constant time while all servers weigh the same and none had trouble: they take turns. */
 unsigned peers_turn(struct peer_view *v);
 /* The one with the fewest connections for its weight; several take turns by weight. */
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
 unsigned peers_fastest(struct peer_view *v, uint32_t want);
+/* Whether some server can be asked now, be it a backup; and whether one only lacks a free connection. */
+void peers_glance(const struct peer_view *v, bool *free, bool *full);
+/* The passes for any processor instead of the fastest ones: for tests. */
+void peers_force_portable(bool on);
 
 /* peers_edit.c: servers that come, change and go while others serve. After some of these, peers_recount. */
 

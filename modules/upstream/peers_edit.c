@@ -97,7 +97,7 @@ void peers_recount(struct peer_view *v)
     set->weight = 0;
     set->uniform = true;
     set->lowered = true;
-    set->turning = false;
+    set->turning = set->uneven = false;
     for (unsigned i = 0; i < set->count; i++) {
         uint32_t state = v->state[i];
 

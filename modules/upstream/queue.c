@@ -22,17 +22,10 @@ struct upstream_queue {
 /* Whether a server could be asked now; full: whether one only lacks a free connection. */
 static bool look(struct upstream *g, bool *full)
 {
-    const struct peer_view *v = &g->view;
-    bool free = false;
+    bool free;
 
-    *full = false;
     upstream_lock(g);
-    for (unsigned i = 0; i < v->set->count && !free; i++) {
-        uint32_t state = v->state[i] & ~(uint32_t) PEER_BACKUP;
-
-        free = state == 0;
-        *full |= state == PEER_FULL;
-    }
+    peers_glance(&g->view, &free, full);
     upstream_unlock(g);
     return free;
 }

@@ -57,6 +57,27 @@ WORKLOADS = {
 DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k")
 
 
+# Methods of `--peers`: the lines in the upstream block, and who has them.
+BOTH, OURS = ("nginx", "proxyd"), ("proxyd",)
+PEERS = (1, 10, 1000)
+WEIGHTED = "weights"    # instead of a line: the servers weigh 1 to 7
+METHODS = {
+    "round robin": ("", BOTH),
+    "round robin, weights": (WEIGHTED, BOTH),
+    "round robin, zone": ("zone peers@N@ 2m;", BOTH),
+    "least_conn": ("least_conn;", BOTH),
+    "least_conn, weights": (WEIGHTED + " least_conn;", BOTH),
+    "least_conn, zone": ("zone peers@N@ 2m; least_conn;", BOTH),
+    "least_time": ("least_time header;", OURS),
+    "ip_hash": ("ip_hash;", BOTH),
+    "hash": ("hash $arg_k;", BOTH),
+    "hash consistent": ("hash $arg_k consistent;", BOTH),
+    "maglev": ("maglev $arg_k;", OURS),
+    "random": ("random;", BOTH),
+    "random two": ("random two least_conn;", BOTH),
+}
+
+
 class Failed(Exception):
     """A run in which not every answer was right."""
 
@@ -112,6 +133,76 @@ def cpu_rounds(bench, kinds, names):
     for server in servers:
         bench.stop(server)
     return runs
+
+
+def peers_groups(method, port):
+    """The upstream blocks of a method: servers 127.1.x.y, all one origin's."""
+    line, _ = METHODS[method]
+    text = ""
+    for count in PEERS:
+        text += "    upstream peers%d {\n        %s\n" % (
+            count, line.replace(WEIGHTED, "").replace("@N@", str(count)))
+        for i in range(count):
+            weight = " weight=%d" % (i % 7 + 1) if line.startswith(WEIGHTED) else ""
+            text += "        server 127.1.%d.%d:%d%s max_fails=0;\n" % (
+                i // 250, i % 250 + 1, port, weight)
+        # Enough for every server's: what is lost to connecting is not the choice's.
+        text += "        keepalive 4096;\n        keepalive_requests 1000000000;\n" \
+                "        keepalive_timeout 600s;\n    }\n"
+    return text
+
+
+def peers_workload(count):
+    """Requests that any of so many servers answers, by a million keys."""
+    return Workload("/peers%d/1k" % count if count > 1 else "/1k", K, BOTH, keys=1000000)
+
+
+def peers_start(bench, kind, method, **more):
+    return bench.start(kind, connections=16384, template="peers.conf.in",
+                       groups=peers_groups(method, bench.origin.port), **more)
+
+
+def peers_rounds(bench, kinds, methods):
+    """[(method, peers, server, [run, ...])]: rounds interleaved over servers and numbers of
+    peers, one method after the other; before them every connection is made."""
+    rows = []
+    for method in methods:
+        found = {}
+        running = [peers_start(bench, kind, method) for kind in kinds
+                   if kind.name in METHODS[method][1]]
+        for server in running:
+            for count in PEERS:
+                load(bench, server, peers_workload(count), requests=10 * count + 2000)
+        pairs = [(server, count) for server in running for count in PEERS]
+        for number in range(bench.rounds):
+            for server, count in pairs[number % len(pairs):] + pairs[:number % len(pairs)]:
+                run = cpu_run(bench, server, peers_workload(count), bench.seconds)
+                found.setdefault((count, server.name), []).append(run)
+                bench.note("round %d of %d, %s, %s, %d peers: %.1f µs" % (
+                    number + 1, bench.rounds, method, server.name, count, run["cpu_us"]))
+        for server in running:
+            bench.stop(server)
+        rows += [(method, count, server.name, found[count, server.name])
+                 for server in running for count in PEERS]
+    return rows
+
+
+def peers_instructions(bench, kinds, methods):
+    """[(method, peers, server, instructions in user space per request)], by callgrind: what
+    2,000 requests more cost when there is a connection to every server."""
+    rows = []
+    for method in methods:
+        for kind in kinds:
+            if kind.name not in METHODS[method][1]:
+                continue
+            for count in PEERS:
+                total = [callgrind_total(bench, kind, peers_workload(count), requests,
+                                         connections=16384, template="peers.conf.in",
+                                         groups=peers_groups(method, bench.origin.port))
+                         for requests in (5000, 7000)]
+                rows.append((method, count, kind.name, (total[1] - total[0]) / 2000))
+                bench.note("%s, %s, %d peers: %.0f" % (method, kind.name, count, rows[-1][-1]))
+    return rows
 
 
 def memory_of(pid):
@@ -222,9 +313,9 @@ def syscalls(bench, server, workload):
         return strace_summary(summary.read(), requests)
 
 
-def callgrind_total(bench, kind, workload, requests):
+def callgrind_total(bench, kind, workload, requests, **more):
     """Instructions in user space from the start of a server to its end."""
-    server = bench.start(kind, start_s=60, wrap=[
+    server = bench.start(kind, start_s=60, **more, wrap=[
         shutil.which("valgrind"), "--tool=callgrind", "-q",
         "--callgrind-out-file=@DIR@/callgrind.%p"])
     load(bench, server, workload, requests=requests, connections=8)

@@ -99,6 +99,25 @@ def syscalls_table(found, markdown):
                  (0, 1, 3))
 
 
+def peers_table(rows, markdown):
+    least = {(method, count, server): min(run["cpu_us"] for run in runs)
+             for method, count, server, runs in rows}
+    return table(["method", "peers", "server", "CPU µs/request, lowest", "median", "× 1 peer"],
+                 [[method, count, server, "%.2f" % least[method, count, server],
+                   "%.2f" % median(runs, "cpu_us"),
+                   "%.3f" % (least[method, count, server] / least[method, 1, server])]
+                  for method, count, server, runs in rows], markdown, (0, 2))
+
+
+def peers_instructions_table(rows, markdown):
+    one = {(method, server): value for method, count, server, value in rows if count == 1}
+    return table(["method", "peers", "server", "instructions/request", "more than for 1", "× 1 peer"],
+                 [[method, count, server, "{:,.0f}".format(value),
+                   "{:,.0f}".format(value - one[method, server]),
+                   "%.3f" % (value / one[method, server])]
+                  for method, count, server, value in rows], markdown, (0, 2))
+
+
 def instructions_table(found, markdown):
     return table(["workload", "server", "instructions/request"],
                  [[w, s, "{:,.0f}".format(n)] for w, s, n in found], markdown)

@@ -181,20 +181,22 @@ class Kind:
         match = re.search(r"(\S+/[0-9]\S*)|version ([0-9]\S*)", line)
         return (match.group(1) or self.name + "/" + match.group(2)) if match else line
 
-    def configure(self, directory, port, origin, connections):
-        path = os.path.join(directory, self.template[:-3])
+    def configure(self, directory, port, origin, connections, template=None, groups=""):
+        template = template or self.template
+        path = os.path.join(directory, template[:-3])
         more = "".join("%s_temp_path %s/tmp_%s; " % (name, directory, name)
                        for name in ("fastcgi", "uwsgi", "scgi")) if self.name == "nginx" else ""
         values = {"USER": nobody(), "DIR": directory, "LISTEN": "127.0.0.1:%d" % port,
-                  "ORIGIN": origin, "CONNECTIONS": str(connections), "MORE": more,
+                  "ORIGIN": origin, "CONNECTIONS": str(connections), "MORE": more, "GROUPS": groups,
                   "NOFILE": str(connections + 256)}
-        with open(os.path.join(HERE, self.template)) as template, open(path, "w") as out:
-            out.write(re.sub(r"@([A-Z]+)@", lambda m: values[m.group(1)], template.read()))
+        with open(os.path.join(HERE, template)) as text, open(path, "w") as out:
+            out.write(re.sub(r"@([A-Z]+)@", lambda m: values[m.group(1)], text.read()))
         return path
 
-    def start(self, directory, tools, origin, cpu, connections=1024, wrap=(), **more):
+    def start(self, directory, tools, origin, cpu, connections=1024, wrap=(), template=None,
+              groups="", **more):
         """Starts it in a new folder below directory; wrap: a command before its own, in
-        which "@DIR@" is that folder."""
+        which "@DIR@" is that folder. template: another one than usual, for nginx and proxyd."""
         where = os.path.join(directory, "%s-%d" % (self.name, len(os.listdir(directory))))
         os.mkdir(where)
         os.chmod(where, 0o777)      # its worker may be nobody
@@ -203,7 +205,7 @@ class Kind:
             port_close = free_port()
             argv = [tools["relay"], "127.0.0.1:%d" % port, "127.0.0.1:%d" % port_close, origin]
         else:
-            conf = self.configure(where, port, origin, connections)
+            conf = self.configure(where, port, origin, connections, template, groups)
             argv = [self.binary, "-db", "-f", conf] if self.name == "haproxy" else \
                 [self.binary, "-p", where, "-e", where + "/error.log", "-c", conf]
         wrap = [word.replace("@DIR@", where) for word in wrap]
