@@ -92,7 +92,20 @@ sub read_more {
         push @{ $lines{$name} }, $l;
     }
 }
-sub answered { my ($name) = @_; read_more($name); return scalar grep { /^A/ } @{ $lines{$name} || [] } }
+
+# Whether a server has answered checks and requests of both groups since a time.
+sub serves {
+    my ($name, $since) = @_;
+    my %n = map { $_ => 0 } qw(A0 A1 Hrr Hlc);
+    read_more($name);
+    for (reverse @{ $lines{$name} || [] }) {
+        my ($kind, $id, @rest) = split;
+        last if $rest[-1] < $since;
+        if ($kind eq 'A') { $n{ 'A' . (($id >> 4) & 1) }++ }    # the load changes groups with this bit
+        if ($kind eq 'H') { $n{"H$id"} += 10 }
+    }
+    return !grep { $_ < 10 } values %n;
+}
 
 begin($_) for @names;
 $p->start;
@@ -153,8 +166,10 @@ for my $round (@plan) {
     elsif ($fault eq 'kill') { begin($name) }
     else { mode($name, 'ok') }
     push @hard, [$name, $from, now_us()] if $fault =~ /stop|kill|refuse/;
-    my $before = answered($name);
-    ok $p->wait_for(sub { answered($name) >= $before + 20 }, 30), "$name: back after $fault";
+    # What it was asked at the last moment may yet fail, when the next one is at fault.
+    $load->command('settle');
+    my $since = now_us();
+    ok $p->wait_for(sub { serves($name, $since) }, 30), "$name: back after $fault";
 }
 more_requests($step);
 $load->command('pause');

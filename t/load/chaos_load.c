@@ -14,9 +14,9 @@
  *         from now on; it is answered with a line that holds a dot.
  *     chaos_load load RATE KEPT FRESH PORT LOG
  *         RATE requests a second over KEPT kept-alive connections and FRESH that serve one request
- *         each. Commands: "report" (started, complete, cut, refused, wrong, and a dot), "pause"
- *         (starts nothing more; a dot once nothing is under way and all connections are closed) and
- *         "go". Writes to LOG whatever did not go well:
+ *         each. Commands: "report" (started, complete, cut, refused, wrong, and a dot), "settle" (a
+ *         dot once all requests that are under way have ended) and "pause" (starts nothing more; a dot
+ *         once all connections are closed). Writes to LOG whatever did not go well:
  *             C I METHOD          the answer's head came, its end did not
  *             E I METHOD STATUS   no answer of an origin came, but a complete 502 or 504
  *             F I METHOD WHY      what should never be
@@ -110,7 +110,8 @@ static void watch(int fd, void *p)
 /* ------------------------------------------------------------------ the client */
 
 static struct slot *slots;
-static int slot_count, port, paused, pausing;
+static int slot_count, port, paused, waiting;
+static unsigned settled; /* the last request that is waited for */
 static unsigned long started, complete, cut, refused, wrong;
 static unsigned serial;
 
@@ -267,23 +268,22 @@ static void client_command(char *text)
     if (strncmp(text, "report", 6) == 0) {
         snprintf(line, sizeof line, "%lu %lu %lu %lu %lu\n", started, complete, cut, refused, wrong);
         say(line);
-    } else if (strncmp(text, "pause", 5) == 0) {
-        paused = pausing = 1;
     } else {
-        paused = 0;
-        say("");
+        paused |= strncmp(text, "pause", 5) == 0;
+        settled = serial;
+        waiting = 1;
     }
 }
 
-static void pause_when_done(void)
+static void say_when_settled(void)
 {
     for (int i = 0; i < slot_count; i++) {
-        if (slots[i].busy)
+        if (slots[i].busy && slots[i].id <= settled)
             return;
     }
-    for (int i = 0; i < slot_count; i++)
+    for (int i = 0; paused && i < slot_count; i++)
         slot_close(&slots[i]);
-    pausing = 0;
+    waiting = 0;
     say("");
 }
 
@@ -344,8 +344,8 @@ static int load(char **argv)
         if (budget > rate / 20 + 1)
             budget = rate / 20 + 1;
         start_due(&budget, &next);
-        if (pausing)
-            pause_when_done();
+        if (waiting)
+            say_when_settled();
     }
 }
 
