@@ -88,12 +88,19 @@ my $lasting = Load->spawn($python, "$FindBin::Bin/load/long_load.py", $p->port, 
 
 # How both loads fared since the last time.
 my %total = (requests => 0, lasting => 0);
+my %open;      # ports of clients that a worker held when it died: they may notice later
 sub failures {
     my $r = $load->report;
     my ($line, @lasting) = $lasting->command('report');
     $total{requests} += $r->{requests};
     $total{lasting} += (split ' ', $line)[0];
+    @lasting = grep { my (undef, $port) = split; !delete $open{$port} } @lasting;
     return ($r->{failed}, $r->{first}, @lasting);
+}
+
+sub last_errors {
+    my @lines = grep { /\[(?:error|crit|alert)\]/ } split /\n/, $p->error_log;
+    return @lines > 20 ? @lines[-20 .. -1] : @lines;
 }
 
 # None failed, and the step lasted long enough to say so.
@@ -108,7 +115,7 @@ sub nothing_lost {
         return $total{requests} >= $until;
     }, 30);
     ok !$failed && $total{requests} >= $until, "$what: nothing was lost"
-        or diag join "\n", "seed $seed, $failed failed", @bad;
+        or diag join "\n", "seed $seed, $failed failed", @bad, 'the log:', last_errors();
 }
 
 # --- what happens --------------------------------------------------------------------------------
@@ -139,22 +146,22 @@ sub death {
     kill 'STOP', $victim;
     # It may have gone of its own accord.
     $p->wait_for(sub { ((Proxyd::stat_of($victim))[0] || 'X') =~ /[TXZ]/ });
-    my %open = map { $_ => 1 } $p->clients_of($victim, $p->port);
-    $held += keys %open;
+    my $n = my @clients = $p->clients_of($victim, $p->port);
+    $open{$_} = 1 for @clients;
+    $held += $n;
     kill 'KILL', $victim;
     push @wrong, "$victim lives" unless $p->wait_for(sub { !Proxyd::alive($victim) }, 10);
     push @wrong, 'no successor' unless $p->wait_for(sub { $workers == grep { !$p->retired($_) } $p->workers }, 20);
     my $until = $total{requests} + $rate / 5;
     my ($failed, @bad) = (0);
     $p->wait_for(sub {
-        my ($n, $first, @lasting) = failures();
-        $failed += $n + @lasting;
-        push @bad, grep { !/(?:closed|reset by peer|Broken pipe) after/i } @$first;
-        push @bad, grep { my (undef, $port) = split; !$open{$port} } @lasting;
+        my ($more, $first, @lasting) = failures();
+        $failed += $more;
+        push @bad, @lasting, grep { !/(?:closed|reset by peer|Broken pipe) after/i } @$first;
         return $total{requests} >= $until;
     }, 30);
-    cmp_ok $failed, '<=', scalar keys %open, "death of a worker" . ($retired ? ' on its way out' : '') . ": at most what it held: $failed of " . keys %open;
-    ok !@bad, 'and nothing else' or diag join "\n", "seed $seed", @bad;
+    cmp_ok $failed, '<=', $n, 'death of a worker' . ($retired ? ' on its way out' : '') . ": at most what it held: $failed of $n";
+    ok !@bad, 'and nothing else' or diag join "\n", "seed $seed", @bad, 'the log:', last_errors();
 }
 
 $p->expect_log(qr/exited on signal 9/);

@@ -603,8 +603,12 @@ static int origin(char **argv)
     epoll_ctl(ep, EPOLL_CTL_ADD, 0, &in);
     say("");
     /* One event at a time: what a command closes is in no list of events. */
-    while (epoll_wait(ep, &event, 1, -1) >= 0 || errno == EINTR) {
-        if (event.data.ptr == &listener) {
+    for (;;) {
+        if (epoll_wait(ep, &event, 1, -1) != 1) {
+            /* To be stopped and continued interrupts. */
+            if (errno != EINTR)
+                return 1;
+        } else if (event.data.ptr == &listener) {
             conn_accept();
         } else if (event.data.ptr) {
             conn_read(event.data.ptr);
@@ -614,7 +618,6 @@ static int origin(char **argv)
             origin_command(line);
         }
     }
-    return 1;
 }
 
 int main(int argc, char **argv)

@@ -2,8 +2,8 @@
 """What lasts, for t/chaos_reload.t: paced downloads, uploads and WebSocket sessions, always some of each.
 
 long_load.py PORT EACH, in front of t/apps/node_app.js. "report" on stdin is answered with the numbers of
-what came to its end and of what failed since the last report, a line "KIND LOCAL_PORT WHY" for each
-failure, and a dot; "end" with a dot once all that was under way has ended, and nothing begins any more.
+what came to its end and of what failed since the last report, a line "KIND LOCAL_PORT WHERE WHY" for
+each failure, and a dot; "end" with a dot once all that was under way has ended, and nothing begins any more.
 """
 import asyncio
 import hashlib
@@ -90,7 +90,7 @@ async def forever(use, where):
             await asyncio.wait_for(use(where, connection), 60)
             done += 1
         except Exception as e:  # whatever it was, it should not have been
-            failures.append(f"{use.__name__} {connection[0] if connection else 0} {e!r}"[:200].replace("\n", " "))
+            failures.append(f"{use.__name__} {connection[0] if connection else 0} {where} {e!r}"[:200].replace("\n", " "))
             await asyncio.sleep(0.05)
 
 
