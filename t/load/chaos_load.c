@@ -41,10 +41,10 @@
 #define FDS 65536
 
 struct slot {
-    int fd;      /* -1: none */
-    int fresh;   /* one request to a connection */
-    int busy;    /* a request is under way */
-    int begun;   /* an origin's: the head of the next message has been logged */
+    int fd;    /* -1: none */
+    int fresh; /* one request to a connection */
+    int busy;  /* a request is under way */
+    int begun; /* an origin's: the head of the next message has been logged */
     unsigned id;
     const char *method;
     size_t body_len; /* of the expected answer */
@@ -54,8 +54,8 @@ struct slot {
 };
 
 enum mode { OK, GARBAGE, SLOW, SLOWBODY, RESET, EARLY, HEADCLOSE, SHORT, LONG, MIXED, REFUSE };
-static const char *const modes[] = { "ok",    "garbage",   "slow",  "slowbody", "reset", "early",
-                                     "headclose", "short", "long",  "mixed",    "refuse" };
+static const char *const modes[] = { "ok",        "garbage", "slow", "slowbody", "reset", "early",
+                                     "headclose", "short",   "long", "mixed",    "refuse" };
 
 static int ep, log_fd;
 
@@ -72,8 +72,7 @@ static unsigned long clock_us(void)
     return (unsigned long) (clock_s() * 1e6);
 }
 
-__attribute__((format(printf, 1, 2)))
-static void note(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 {
     char line[256];
     va_list ap;
@@ -149,7 +148,9 @@ static int slot_connect(struct slot *s)
 /* GET, PUT (may be repeated) and POST (may not), the latter two with a body to be given back. */
 static size_t put_request(struct slot *s)
 {
-    static const char *const methods[] = { "GET", "GET", "POST", "GET", "PUT", "GET", "POST", "GET" };
+    static const char *const methods[] = {
+        "GET", "GET", "POST", "GET", "PUT", "GET", "POST", "GET"
+    };
     static const size_t sizes[] = { 900, 0, 13, 3000, 20000, 60000, 40, 8000, 30000, 1500, 1 };
     static char body[BUFFER];
     size_t n;
@@ -158,8 +159,8 @@ static size_t put_request(struct slot *s)
     s->method = methods[s->id % 8];
     s->body_len = sizes[s->id / 8 % 11];
     n = (size_t) sprintf(s->out, "%s /%s/?id=%u&len=%zu&chunked=%u HTTP/1.1\r\nHost: a\r\n%s",
-                         s->method, s->id / 16 % 2 ? "lc" : "rr", s->id, s->body_len,
-                         s->id / 8 % 2, s->fresh ? "Connection: close\r\n" : "");
+                         s->method, s->id / 16 % 2 ? "lc" : "rr", s->id, s->body_len, s->id / 8 % 2,
+                         s->fresh ? "Connection: close\r\n" : "");
     if (s->method[0] == 'G')
         return n + (size_t) sprintf(s->out + n, "\r\n");
     fill(body, s->id, s->body_len);
@@ -266,7 +267,8 @@ static void client_command(char *text)
     char line[200];
 
     if (strncmp(text, "report", 6) == 0) {
-        snprintf(line, sizeof line, "%lu %lu %lu %lu %lu\n", started, complete, cut, refused, wrong);
+        snprintf(line, sizeof line, "%lu %lu %lu %lu %lu\n", started, complete, cut, refused,
+                 wrong);
         say(line);
     } else {
         paused |= strncmp(text, "pause", 5) == 0;
@@ -396,11 +398,17 @@ static void write_text(struct slot *s, const char *text)
 static int answer_garbage(struct slot *s)
 {
     static const char *const kinds[] = {
-        "\377\376\200garbage\n\n\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\r\n\r\n\r\n", "<html>no head</html>\n",
-        "HTTP/1.1 2x0 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        "\377\376\200garbage\n\n\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "\r\n\r\n\r\n",
+        "<html>no head</html>\n",
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nBad\001Name: x\r\n\r\n", "HTTP/9.9 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nX: ",
+        "HTTP/1.1 200 OK\r\nBad\001Name: x\r\n\r\n",
+        "HTTP/9.9 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: ",
         "HTTP/1.1 999999 x\r\n\r\n",
     };
     unsigned kind = (unsigned) rand() % (sizeof kinds / sizeof *kinds);
@@ -425,7 +433,8 @@ static size_t make_answer(struct slot *s, size_t len, int chunked, size_t *head)
 
     fill(made, s->id, len);
     if (chunked) {
-        n = *head = (size_t) sprintf(s->out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        n = *head =
+            (size_t) sprintf(s->out, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         return n + put_chunked(s->out + n, made, len);
     }
     n = *head = (size_t) sprintf(s->out, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", len);
@@ -450,9 +459,7 @@ static int answer(struct slot *s, enum mode how, size_t len, int chunked)
     case SLOW: /* nothing, or a part of the head */
         write_all(s->fd, s->out, rand() % 2 ? 0 : (size_t) rand() % head);
         return 0;
-    case SLOWBODY:
-        write_all(s->fd, s->out, part);
-        return 0;
+    case SLOWBODY: write_all(s->fd, s->out, part); return 0;
     case HEADCLOSE:
     case SHORT:
         write_all(s->fd, s->out, how == SHORT ? part : head);
@@ -466,16 +473,14 @@ static int answer(struct slot *s, enum mode how, size_t len, int chunked)
         n += (size_t) sprintf(s->out + n, "more than there should be");
         write_all(s->fd, s->out, n);
         return 0;
-    default:
-        write_all(s->fd, s->out, n);
-        return 0;
+    default: write_all(s->fd, s->out, n); return 0;
     }
 }
 
 /* A complete request is there. True: the connection has been closed. */
 static int serve(struct slot *s)
 {
-    enum mode how = mode == MIXED ? (enum mode) ((unsigned) rand() % MIXED) : mode;
+    enum mode how = mode == MIXED ? (enum mode)((unsigned) rand() % MIXED) : mode;
     size_t len = 0;
     int chunked = 0;
     char name[20];
@@ -488,7 +493,8 @@ static int serve(struct slot *s)
         return 0;
     } else {
         sscanf(strchr(s->in, '?'), "?id=%*u&len=%zu&chunked=%d", &len, &chunked);
-        if (len == 0 && !chunked && (how == SLOWBODY || how == HEADCLOSE || how == SHORT || how == RESET))
+        if (len == 0 && !chunked &&
+            (how == SLOWBODY || how == HEADCLOSE || how == SHORT || how == RESET))
             how = EARLY; /* there is no midst of the body */
         note("A %u %s %lu", s->id, modes[how], clock_us());
     }
