@@ -111,31 +111,16 @@ ok $p->wait_for(sub { 2 == (() = $p->children) }, 20), 'the workers of all round
 nothing_lost('and while they went', $rate / 20);
 
 # --- upgrades -----------------------------------------------------------------------------------
-sub upgrade_begin {
-    my $old = $p->master;
-    $p->wait_for(sub { !-e "$dir/proxyd.pid.oldbin" }, 10);
-    my @old = $p->workers;
-    $p->signal('USR2');
-    $p->wait_for(sub {
-        -e "$dir/proxyd.pid.oldbin" && ($p->pid_file || 0) > 0 && $p->pid_file != $old
-    }, 15) or return 0;
-    my $new = $p->pid_file;
-    $p->wait_for(sub { $p->workers($new) == 2 }, 10);
-    $p->signal('WINCH');
-    $p->wait_for(sub { !grep { !$p->retired($_) } @old }, 10) or return 0;
-    return $new;
-}
-
 my $upgraded = 0;
 for my $n (1 .. $upgrades) {
-    my $new = upgrade_begin() or last;
+    my $new = $p->upgrade_begin(2) or last;
     $p->signal('QUIT');
     $upgraded++ if $p->adopt($new);
     nothing_lost("upgrade $n", $rate / 20);
 }
 is $upgraded, $upgrades, "$upgrades binary upgrades";
 
-my $new = upgrade_begin();
+my $new = $p->upgrade_begin(2);
 ok $new, 'one more, to be taken back';
 $p->signal('HUP');
 ok $p->wait_for(sub { $p->workers == 2 }, 10), 'HUP: the old master has workers again';
@@ -145,19 +130,6 @@ ok $p->wait_for(sub { ($p->pid_file || 0) == $p->master }, 10), 'the pid file is
 nothing_lost('an upgrade taken back', $rate / 10);
 
 # --- deaths -------------------------------------------------------------------------------------
-# Established connections with clients that the process holds.
-sub connections_of {
-    my ($pid) = @_;
-    my %inode = map { (readlink($_) || '') =~ /^socket:\[(\d+)\]/ ? ($1 => 1) : () }
-        glob "/proc/$pid/fd/*";
-    my %port = map { sprintf('%04X', $_) => 1 } @ports;
-    open my $fh, '<', '/proc/net/tcp' or return 0;
-    return scalar grep {
-        my @f = split ' ';
-        $f[1] =~ /:(\w+)$/ && $port{$1} && $f[3] ne '0A' && $inode{ $f[9] }
-    } <$fh>;
-}
-
 sub state_of { return (Proxyd::stat_of($_[0]))[0] || '' }
 
 $p->expect_log(qr/exited on signal 9/);
@@ -168,7 +140,7 @@ for my $n (1 .. $deaths) {
     my $victim = ($p->workers)[$n % 2];
     kill 'STOP', $victim;
     $p->wait_for(sub { state_of($victim) eq 'T' });
-    my $open = connections_of($victim);
+    my $open = () = $p->clients_of($victim, @ports);
     # Some of these wait in the queue of the one that stands still.
     my @new = map { $p->connect($ports[$_ % @ports]) } 1 .. 24;
     $_->send("GET /round HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") for @new;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //
-// An application such as people put behind a reverse proxy, for t/real.t: routes, JSON, cookies,
-// uploads, redirects, an answer compressed by itself, server-sent events, streaming, and a page
-// with a hundred assets.  node node_app.js PORT; prints "ready" when it listens.
+// An application such as people put behind a reverse proxy, for t/real.t and t/real_app.t: routes,
+// JSON, cookies, uploads, redirects, an answer compressed by itself, server-sent events, streaming,
+// WebSockets, a page with a hundred assets, and one that uses all the rest.  node node_app.js PORT; prints "ready" when it listens.
 'use strict';
 const http = require('http');
 const crypto = require('crypto');
 const zlib = require('zlib');
+const fs = require('fs');
+const path = require('path');
 const { URL } = require('url');
+const websocket = require('./websocket.js');
 
 const ASSETS = 100;
 const log = [];
@@ -165,7 +168,8 @@ window.addEventListener('load', () => go().catch((e) => {
 
 function events(req, res, n) {
     res.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no' });
-    let i = 0;
+    // A browser that lost the stream says what it has seen.
+    let i = Number(req.headers['last-event-id'] ?? -1) + 1;
     const next = () => {
         res.write(`id: ${i}\ndata: event ${i}\n\n`);
         if (++i < n) setTimeout(next, 10);
@@ -173,6 +177,15 @@ function events(req, res, n) {
     };
     next();
     req.on('close', () => log.push('events closed'));
+}
+
+// Three events, then the end; the browser comes again for the rest.
+function ticks(req, res) {
+    const from = Number(req.headers['last-event-id'] ?? -1) + 1;
+    res.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    res.write('retry: 20\n\n');
+    for (let i = from; i < from + 3; i++) res.write(`id: ${i}\nevent: tick\ndata: ${i}\n\n`);
+    setTimeout(() => res.end(), 20);
 }
 
 function stream(res, mib) {
@@ -186,8 +199,14 @@ function stream(res, mib) {
         }
         res.end();
     };
+    res.on('close', () => { if (!res.writableFinished) log.push('stream cut'); });
     more();
 }
+
+// As an application that believes to be at the root of http://app.internal.
+const own = 'http://app.internal';
+const cookieLines = ['sid=abc; Path=/; Domain=app.internal; HttpOnly', 'lang=en; Path=/; Domain=.app.internal; Max-Age=3600',
+    'deep=1; Path=/account/; Domain=app.internal', 'tls=1; Path=/; Secure; SameSite=None', 'bare=1'];
 
 const routes = {
     'GET /': (req, res) => send(res, 200, 'text/plain', 'hello\n'),
@@ -198,6 +217,13 @@ const routes = {
         ['session=s3cret; Path=/; HttpOnly', 'theme=dark%20blue; Path=/'] }),
     'GET /account': (req, res) => json(res, cookies(req)),
     'GET /absolute': (req, res) => send(res, 301, 'text/plain', '', { Location: `http://${req.headers.host}/account` }),
+    'GET /cookies/set': (req, res) => json(res, 'set', { 'Set-Cookie': cookieLines }),
+    'GET /account/': (req, res) => json(res, cookies(req)),
+    'GET /go': (req, res) => send(res, 302, 'text/plain', '', { Location: `${own}/account?from=go` }),
+    'GET /refresh': (req, res) => send(res, 200, 'text/plain', '', { Refresh: `5; url=${own}/account` }),
+    'GET /elsewhere': (req, res) => send(res, 302, 'text/plain', '', { Location: 'http://elsewhere.test/x' }),
+    'GET /ticks': ticks,
+    'GET /app': (req, res) => send(res, 200, 'text/html; charset=utf-8', fs.readFileSync(path.join(__dirname, 'app_page.html'))),
     'GET /log': (req, res) => json(res, log),
     'GET /missing': (req, res) => send(res, 404, 'text/html', '<h1>the application\'s own page</h1>'),
     'GET /empty': (req, res) => { res.writeHead(204); res.end(); },
@@ -211,7 +237,7 @@ const routes = {
     'DELETE /thing': (req, res) => { res.writeHead(204); res.end(); },
 };
 
-http.createServer((req, res) => {
+const server = http.createServer((req, res) => {
     const url = new URL(req.url, 'http://localhost');
     const route = routes[`${req.method === 'HEAD' ? 'GET' : req.method} ${url.pathname}`];
     const found = url.pathname.match(/^\/assets\/(\d+)\.(\w+)$/);
@@ -227,4 +253,6 @@ http.createServer((req, res) => {
         return res.end(packed);
     }
     return send(res, 404, 'text/plain', `no ${req.method} ${url.pathname}\n`);
-}).listen(Number(process.argv[2]), '127.0.0.1', () => console.log('ready'));
+});
+server.on('upgrade', (req, socket, head) => websocket.accept(req, socket, head, log));
+server.listen(Number(process.argv[2]), '127.0.0.1', () => console.log('ready'));

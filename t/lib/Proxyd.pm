@@ -290,12 +290,40 @@ sub start {
     return $self;
 }
 
+# The first half of an upgrade of a daemon: USR2, and WINCH once the new master has its workers.
+# Returns the new master.
+sub upgrade_begin {
+    my ($self, $workers) = @_;
+    my ($old, $oldbin) = ($self->master, "$self->{dir}/proxyd.pid.oldbin");
+    wait_for(sub { !-e $oldbin }, 10);
+    my @old = $self->workers;
+    $self->signal('USR2');
+    wait_for(sub { -e $oldbin && ($self->pid_file || 0) > 0 && $self->pid_file != $old }, 15) or return 0;
+    my $new = $self->pid_file;
+    wait_for(sub { $self->workers($new) == $workers }, 10);
+    $self->signal('WINCH');
+    wait_for(sub { !grep { !$self->retired($_) } @old }, 10) or return 0;
+    return $new;
+}
+
 # After an upgrade of a daemon: waits for the old master's end; another one is the master now.
 sub adopt {
-    my ($self, $new) = @_;
+    my ($self, $new, $timeout) = @_;
     my $old = $self->{pid};
     $self->{pid} = $new;
-    return wait_for(sub { !alive($old) }, 10);
+    return wait_for(sub { !alive($old) }, $timeout || 10);
+}
+
+# The ports of the clients whose established connections to these ports a process holds.
+sub clients_of {
+    my ($self, $pid, @ports) = @_;
+    my %inode = map { (readlink($_) || '') =~ /^socket:\[(\d+)\]/ ? ($1 => 1) : () } glob "/proc/$pid/fd/*";
+    my %port = map { sprintf('%04X', $_) => 1 } @ports;
+    open my $fh, '<', '/proc/net/tcp' or return;
+    return map {
+        my @f = split ' ';
+        $f[1] =~ /:(\w+)$/ && $port{$1} && $f[3] ne '0A' && $inode{ $f[9] } && $f[2] =~ /:(\w+)$/ ? hex $1 : ();
+    } <$fh>;
 }
 
 sub pid_file {
