@@ -199,7 +199,8 @@ int h1_out_write(struct client *c)
         chunk = limit;
     n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
     if (n < 0) {
-        log_info(&r->log, errno, "writev() failed");
+        if (errno != EPROTO)
+            log_info(&r->log, errno, "writev() failed");
         r->keep_alive = false;
         r->aborted = true;
         return -1;
