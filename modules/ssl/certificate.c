@@ -12,8 +12,8 @@
 
 bool ssl_is_file(struct str path)
 {
-    return !str_starts(path, STR("data:")) && !str_starts(path, STR("store:"))
-           && !str_starts(path, STR("engine:"));
+    return !str_starts(path, STR("data:")) && !str_starts(path, STR("store:")) &&
+           !str_starts(path, STR("engine:"));
 }
 
 static BIO *open_pem(struct str path, const char **error)
@@ -31,7 +31,7 @@ static BIO *open_pem(struct str path, const char **error)
 }
 
 /* The certificates behind the leaf. 0, or -1 + *error. */
-static int read_chain(BIO *bio, STACK_OF(X509) *chain, const char **error)
+static int read_chain(BIO *bio, STACK_OF(X509) * chain, const char **error)
 {
     for (;;) {
         X509 *more = PEM_read_bio_X509(bio, NULL, NULL, NULL);
@@ -54,7 +54,7 @@ static int read_chain(BIO *bio, STACK_OF(X509) *chain, const char **error)
     }
 }
 
-X509 *ssl_load_certificate(struct str path, STACK_OF(X509) **chain, const char **error)
+X509 *ssl_load_certificate(struct str path, STACK_OF(X509) * *chain, const char **error)
 {
     BIO *bio = open_pem(path, error);
     X509 *leaf;

@@ -16,11 +16,12 @@
 #include "core/event/conn_kind.h"
 #include "modules/ssl/ssl.h"
 
-#define WIRE_SIZE (64 * 1024)     /* encrypted bytes that one send takes at most */
-#define WIRE_MAX (1024 * 1024)    /* of a flight, or of answers that the peer does not read: then it is given up */
+#define WIRE_SIZE (64 * 1024) /* encrypted bytes that one send takes at most */
+#define WIRE_MAX \
+    (1024 * 1024) /* of a flight, or of answers that the peer does not read: then it is given up */
 #define RECORD_MAX 16384
-#define RECORD_EXTRA 256          /* what encryption adds to a record at most */
-#define RECORDS 64                /* in one batch */
+#define RECORD_EXTRA 256 /* what encryption adds to a record at most */
+#define RECORDS 64       /* in one batch */
 /*
  * A client can use a record when all of it has come. So a connection that begins, or begins again after a pause, is sent
  * records of a packet each, then of three; a long answer soon has large ones, which cost less.
@@ -43,14 +44,14 @@ struct conn_tls {
     struct tls_first first; /* to be read before anything of raw */
     struct block *out;      /* encrypted and not sent: bytes out_start..out_end */
     size_t out_start, out_end;
-    size_t accepted;        /* bytes that were encrypted, but that writev has not reported yet */
-    uint64_t wrote_ms;      /* when something was last written */
-    uint32_t burst;         /* bytes written since the last pause */
+    size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
+    uint64_t wrote_ms; /* when something was last written */
+    uint32_t burst;    /* bytes written since the last pause */
     uint8_t state;
-    bool eof;               /* of raw */
-    bool rejected;          /* a callback of ours wanted the handshake to fail */
-    bool shut;              /* close_notify is out, or on its way */
-    bool shut_raw;          /* raw is to be shut as soon as `out` has gone */
+    bool eof;      /* of raw */
+    bool rejected; /* a callback of ours wanted the handshake to fail */
+    bool shut;     /* close_notify is out, or on its way */
+    bool shut_raw; /* raw is to be shut as soon as `out` has gone */
 };
 
 struct tls_slab {
@@ -353,10 +354,8 @@ static void shake(struct conn_tls *t)
     case SSL_ERROR_WANT_ASYNC:
     case SSL_ERROR_WANT_ASYNC_JOB:
     case SSL_ERROR_WANT_X509_LOOKUP:
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
-        return;
-    default:
-        shake_failed(t, sslerr, err);
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB: return;
+    default: shake_failed(t, sslerr, err);
     }
 }
 
@@ -407,9 +406,7 @@ static ssize_t read_stopped(struct conn_tls *t, int n, size_t got)
         t->conn.ready &= (unsigned char) ~CONN_READ;
         errno = EAGAIN;
         return got > 0 ? (ssize_t) got : -1;
-    case SSL_ERROR_ZERO_RETURN:
-        t->conn.ready |= CONN_HUP;
-        return (ssize_t) got;
+    case SSL_ERROR_ZERO_RETURN: t->conn.ready |= CONN_HUP; return (ssize_t) got;
     case SSL_ERROR_SYSCALL:
         if (ERR_peek_error() == 0 && err != 0) {
             give_up(t, err);
@@ -615,8 +612,8 @@ static void tls_close(struct conn *c)
 {
     struct conn_tls *t = tls_of(c);
 
-    if (t->state == TLS_OPEN && !t->eof && !(t->raw->ready & CONN_HUP) && !c->reset_on_close
-        && t->accepted == 0)
+    if (t->state == TLS_OPEN && !t->eof && !(t->raw->ready & CONN_HUP) && !c->reset_on_close &&
+        t->accepted == 0)
         say_goodbye(t);
     else if (t->state != TLS_FAILED)
         /* Not said, but no fault of the session's either: it may be resumed. */
@@ -699,7 +696,8 @@ struct conn *conn_tls_accept(struct conn *raw, SSL_CTX *ctx, const struct conn_t
     return &t->conn;
 }
 
-struct conn *conn_tls_connect(struct conn *raw, SSL_CTX *ctx, const struct conn_tls_options *options)
+struct conn *conn_tls_connect(struct conn *raw, SSL_CTX *ctx,
+                              const struct conn_tls_options *options)
 {
     struct conn_tls *t = tls_new(raw, ctx, options, (struct tls_first){ .block = NULL });
 

@@ -68,8 +68,8 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
                           STR_ARG(certificate->path));
             return -1;
         }
-        if (use_certificate(cf, ctx, certificate) != 0
-            || use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
+        if (use_certificate(cf, ctx, certificate) != 0 ||
+            use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
             return -1;
     }
     return 0;
@@ -96,7 +96,7 @@ static int load_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_file
 
 static int use_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
-    STACK_OF(X509_NAME) *names;
+    STACK_OF(X509_NAME) * names;
 
     SSL_CTX_set_verify_depth(ctx, (int) spec->verify_depth);
     if (spec->client_ca.path.len > 0) {
@@ -143,8 +143,8 @@ static const struct {
     unsigned bit;
     int version;
 } versions[] = {
-    { SSL_PROTO_SSL3, SSL3_VERSION },     { SSL_PROTO_TLS1, TLS1_VERSION },
-    { SSL_PROTO_TLS11, TLS1_1_VERSION },  { SSL_PROTO_TLS12, TLS1_2_VERSION },
+    { SSL_PROTO_SSL3, SSL3_VERSION },    { SSL_PROTO_TLS1, TLS1_VERSION },
+    { SSL_PROTO_TLS11, TLS1_1_VERSION }, { SSL_PROTO_TLS12, TLS1_2_VERSION },
     { SSL_PROTO_TLS13, TLS1_3_VERSION },
 };
 
@@ -209,9 +209,9 @@ static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands
     conf = SSL_CONF_CTX_new();
     if (conf == NULL)
         return -1;
-    SSL_CONF_CTX_set_flags(conf, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CERTIFICATE
-                                     | SSL_CONF_FLAG_SHOW_ERRORS
-                                     | (server ? SSL_CONF_FLAG_SERVER : SSL_CONF_FLAG_CLIENT));
+    SSL_CONF_CTX_set_flags(conf, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CERTIFICATE |
+                                     SSL_CONF_FLAG_SHOW_ERRORS |
+                                     (server ? SSL_CONF_FLAG_SERVER : SSL_CONF_FLAG_CLIENT));
     SSL_CONF_CTX_set_ssl_ctx(conf, ctx);
     for (unsigned i = 0; i < commands->count && rc == 0; i++) {
         const struct ssl_command *c = &commands->items[i];
@@ -241,8 +241,8 @@ static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *
     }
     if (spec->prefer_server_ciphers)
         SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
-    if (curves->text.len > 0 && !str_eq(curves->text, STR("auto"))
-        && SSL_CTX_set1_curves_list(ctx, curves->text.ptr) == 0) {
+    if (curves->text.len > 0 && !str_eq(curves->text, STR("auto")) &&
+        SSL_CTX_set1_curves_list(ctx, curves->text.ptr) == 0) {
         ssl_conf_error(cf, curves->pos, "SSL_CTX_set1_curves_list(\"%.*s\") failed",
                        STR_ARG(curves->text));
         return -1;
@@ -263,17 +263,17 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
     int ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
     struct str files[] = { spec->client_ca.path, spec->trusted.path, spec->crl.path };
 
-    ok = ok && EVP_DigestUpdate(md, &spec->verify, sizeof(spec->verify))
-         && EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
+    ok = ok && EVP_DigestUpdate(md, &spec->verify, sizeof(spec->verify)) &&
+         EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
         ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
     for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
          more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
-        ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n)
-             && EVP_DigestUpdate(md, digest, n);
+        ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
+             EVP_DigestUpdate(md, digest, n);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
-        ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n)
-             && EVP_DigestUpdate(md, digest, n);
+        ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
+             EVP_DigestUpdate(md, digest, n);
     ok = ok && EVP_DigestFinal_ex(md, id, &len);
     EVP_MD_CTX_free(md);
     return ok && SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)) ? 0 : -1;
@@ -286,9 +286,9 @@ static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
     version_range(spec->protocols, &low, &high);
     SSL_CTX_set_min_proto_version(ctx, low);
     SSL_CTX_set_max_proto_version(ctx, high);
-    SSL_CTX_set_options(ctx, versions_off(spec->protocols) | SSL_OP_NO_COMPRESSION
-                                 | SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF
-                                 | (server ? SSL_OP_SINGLE_DH_USE : 0));
+    SSL_CTX_set_options(ctx, versions_off(spec->protocols) | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                 (server ? SSL_OP_SINGLE_DH_USE : 0));
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
@@ -311,9 +311,8 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     }
     arena_defer(cf->arena, context_free, ctx);
     set_options(ctx, spec, server);
-    if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0
-        || use_verification(cf, ctx, spec) != 0
-        || use_commands(cf, ctx, &spec->commands, server) != 0)
+    if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
+        use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
     if (server && set_session_context(ctx, spec) != 0) {
         ssl_conf_error(cf, spec->pos, "SSL_CTX_set_session_id_context() failed");

@@ -62,10 +62,8 @@ static bool is_peers_errno(int err)
     case ENETDOWN:
     case ENETUNREACH:
     case EHOSTDOWN:
-    case EHOSTUNREACH:
-        return true;
-    default:
-        return false;
+    case EHOSTUNREACH: return true;
+    default: return false;
     }
 }
 
@@ -78,8 +76,8 @@ static bool is_peers_error(unsigned long code)
     int reason = ERR_GET_REASON(code);
 
     if (ERR_GET_LIB(code) != ERR_LIB_SSL)
-        return ERR_GET_LIB(code) == ERR_LIB_X509 || ERR_GET_LIB(code) == ERR_LIB_ASN1
-               || ERR_GET_LIB(code) == ERR_LIB_EC || ERR_GET_LIB(code) == ERR_LIB_RSA;
+        return ERR_GET_LIB(code) == ERR_LIB_X509 || ERR_GET_LIB(code) == ERR_LIB_ASN1 ||
+               ERR_GET_LIB(code) == ERR_LIB_EC || ERR_GET_LIB(code) == ERR_LIB_RSA;
     switch (reason) {
     case ERR_R_MALLOC_FAILURE:
     case ERR_R_INTERNAL_ERROR:
@@ -90,10 +88,8 @@ static bool is_peers_error(unsigned long code)
     case SSL_R_NO_METHOD_SPECIFIED:
     case SSL_R_LIBRARY_BUG:
     case SSL_R_SESSION_ID_CONTEXT_UNINITIALIZED:
-    case SSL_R_UNINITIALIZED:
-        return false;
-    default:
-        return true;
+    case SSL_R_UNINITIALIZED: return false;
+    default: return true;
     }
 }
 

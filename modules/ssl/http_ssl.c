@@ -29,8 +29,8 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
 
     spec->pos = server->pos;
     ssl->options.buffer_size = ssl->buffer_size;
-    if (spec->verify != SSL_VERIFY_OFF && spec->verify != SSL_VERIFY_NO_CA
-        && spec->client_ca.path.len == 0 && spec->trusted.path.len == 0) {
+    if (spec->verify != SSL_VERIFY_OFF && spec->verify != SSL_VERIFY_NO_CA &&
+        spec->client_ca.path.len == 0 && spec->trusted.path.len == 0) {
         conf_error_at(cf, server->pos, "no ssl_client_certificate for ssl_verify_client");
         return -1;
     }
@@ -87,8 +87,8 @@ static int http_ssl_post(struct conf *cf)
     for (unsigned i = 0; i < http->server_count; i++) {
         struct http_ssl *ssl = http_ssl_of(http->servers[i]);
 
-        if (ssl->ctx == NULL && (ssl->spec.certificates.count > 0 || ssl->reject_handshake)
-            && make_context(cf, http->servers[i], ssl) != 0)
+        if (ssl->ctx == NULL && (ssl->spec.certificates.count > 0 || ssl->reject_handshake) &&
+            make_context(cf, http->servers[i], ssl) != 0)
             return -1;
     }
     for (struct list *n = http->listens.next; n != &http->listens; n = n->next) {
@@ -107,7 +107,7 @@ static void http_ssl_stop(const struct config *config UNUSED)
 
 /* Directives --------------------------------------------------------------------------------- */
 
-#define SSL_ROW(name_, args_, set_, member_, inherit_, def_, syntax_, doc_, ...) \
+#define SSL_ROW(name_, args_, set_, member_, inherit_, def_, syntax_, doc_, ...)                  \
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
 
@@ -139,8 +139,9 @@ static const struct directive directives[] = {
             "5m", "time", "How long a session may be resumed."),
     SSL_ROW("ssl_reject_handshake", ARG_FLAG, conf_set_flag, reject_handshake, INHERIT_SCALAR,
             "off", "on | off", "Refuses the handshake: for names that no other server has."),
-    SSL_ROW("ssl_client_certificate", ARGS1, ssl_set_file, spec.client_ca, INHERIT_SCALAR, NULL,
-            "file", "Authorities that clients' certificates are verified by; they are named to the client."),
+    SSL_ROW(
+        "ssl_client_certificate", ARGS1, ssl_set_file, spec.client_ca, INHERIT_SCALAR, NULL, "file",
+        "Authorities that clients' certificates are verified by; they are named to the client."),
     SSL_ROW("ssl_trusted_certificate", ARGS1, ssl_set_file, spec.trusted, INHERIT_SCALAR, NULL,
             "file", "Authorities that are trusted, but not named to the client."),
     SSL_ROW("ssl_crl", ARGS1, ssl_set_file, spec.crl, INHERIT_SCALAR, NULL, "file",
@@ -149,7 +150,8 @@ static const struct directive directives[] = {
             "on | off | optional | optional_no_ca", "Asks the client for a certificate.",
             .extra = ssl_verify_names),
     SSL_ROW("ssl_verify_depth", ARGS1, conf_set_num, spec.verify_depth, INHERIT_SCALAR, "1",
-            "number", "How many authorities may stand between the client's certificate and a trusted one."),
+            "number",
+            "How many authorities may stand between the client's certificate and a trusted one."),
     ROW_END,
 };
 

@@ -11,14 +11,20 @@
 #define PASSWORDS_MAX (64 * 1024) /* bytes of a password file */
 
 const struct conf_enum ssl_protocol_names[] = {
-    { "SSLv2", SSL_PROTO_SSL2 },     { "SSLv3", SSL_PROTO_SSL3 },     { "TLSv1", SSL_PROTO_TLS1 },
-    { "TLSv1.1", SSL_PROTO_TLS11 },  { "TLSv1.2", SSL_PROTO_TLS12 },  { "TLSv1.3", SSL_PROTO_TLS13 },
+    { "SSLv2", SSL_PROTO_SSL2 },
+    { "SSLv3", SSL_PROTO_SSL3 },
+    { "TLSv1", SSL_PROTO_TLS1 },
+    { "TLSv1.1", SSL_PROTO_TLS11 },
+    { "TLSv1.2", SSL_PROTO_TLS12 },
+    { "TLSv1.3", SSL_PROTO_TLS13 },
     { NULL, 0 },
 };
 
 const struct conf_enum ssl_verify_names[] = {
-    { "off", SSL_VERIFY_OFF },           { "on", SSL_VERIFY_ON },
-    { "optional", SSL_VERIFY_OPTIONAL }, { "optional_no_ca", SSL_VERIFY_NO_CA },
+    { "off", SSL_VERIFY_OFF },
+    { "on", SSL_VERIFY_ON },
+    { "optional", SSL_VERIFY_OPTIONAL },
+    { "optional_no_ca", SSL_VERIFY_NO_CA },
     { NULL, 0 },
 };
 
@@ -42,8 +48,9 @@ const char *ssl_set_file_list(struct conf *cf, void *field)
     struct ssl_files *files = field;
 
     if (str_starts(cf->args[1], STR("engine:")))
-        return conf_error_arg(cf, 1, "engines are not supported, OpenSSL 3 has providers "
-                                     "(\"store:…\") in their place");
+        return conf_error_arg(cf, 1,
+                              "engines are not supported, OpenSSL 3 has providers "
+                              "(\"store:…\") in their place");
     if (str_chr(cf->args[1], '$') >= 0)
         return conf_error_arg(cf, 1, "variables in \"%.*s\" are not supported yet",
                               STR_ARG(cf->args[0]));

@@ -78,8 +78,8 @@ static int choose_protocol(SSL *ssl UNUSED, const unsigned char **out, unsigned 
 {
     static const unsigned char ours[] = "\x08http/1.1\x08http/1.0\x08http/0.9";
 
-    if (SSL_select_next_proto((unsigned char **) out, out_len, ours, sizeof(ours) - 1, in, in_len)
-        != OPENSSL_NPN_NEGOTIATED)
+    if (SSL_select_next_proto((unsigned char **) out, out_len, ours, sizeof(ours) - 1, in,
+                              in_len) != OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     return SSL_TLSEXT_ERR_OK;
 }

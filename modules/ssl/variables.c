@@ -156,10 +156,20 @@ static struct str curves(struct eval *e, SSL *ssl)
 
 /* data of a row: which of these. */
 static of_connection *const connection_values[] = {
-    protocol, cipher, session_reused, session_id, server_name, alpn, early_data, ciphers, curve, curves,
+    protocol, cipher,     session_reused, session_id, server_name,
+    alpn,     early_data, ciphers,        curve,      curves,
 };
 enum {
-    PROTOCOL, CIPHER, SESSION_REUSED, SESSION_ID, SERVER_NAME, ALPN, EARLY_DATA, CIPHERS, CURVE, CURVES,
+    PROTOCOL,
+    CIPHER,
+    SESSION_REUSED,
+    SESSION_ID,
+    SERVER_NAME,
+    ALPN,
+    EARLY_DATA,
+    CIPHERS,
+    CURVE,
+    CURVES,
 };
 
 static bool get_connection(struct eval *e, const struct var *v, struct str *out)
@@ -307,12 +317,22 @@ static struct str days_left(struct eval *e, X509 *cert)
 typedef struct str of_certificate(struct eval *e, X509 *cert);
 
 static of_certificate *const certificate_values[] = {
-    pem, pem_folded, pem_escaped, subject, issuer, subject_line, issuer_line, serial, fingerprint,
-    valid_from, valid_until, days_left,
+    pem,         pem_folded, pem_escaped, subject,    issuer,      subject_line,
+    issuer_line, serial,     fingerprint, valid_from, valid_until, days_left,
 };
 enum {
-    PEM, PEM_FOLDED, PEM_ESCAPED, SUBJECT, ISSUER, SUBJECT_LINE, ISSUER_LINE, SERIAL, FINGERPRINT,
-    VALID_FROM, VALID_UNTIL, DAYS_LEFT,
+    PEM,
+    PEM_FOLDED,
+    PEM_ESCAPED,
+    SUBJECT,
+    ISSUER,
+    SUBJECT_LINE,
+    ISSUER_LINE,
+    SERIAL,
+    FINGERPRINT,
+    VALID_FROM,
+    VALID_UNTIL,
+    DAYS_LEFT,
 };
 
 static bool get_certificate(struct eval *e, const struct var *v, struct str *out)
@@ -348,12 +368,18 @@ static bool get_client_sigalg(struct eval *e, const struct var *v UNUSED, struct
     int nid;
 
     *out = STR("");
-    return ssl != NULL && SSL_get0_peer_certificate(ssl) != NULL
-           && SSL_get_peer_signature_type_nid(ssl, &nid) && is_text(e, out, OBJ_nid2sn(nid));
+    return ssl != NULL && SSL_get0_peer_certificate(ssl) != NULL &&
+           SSL_get_peer_signature_type_nid(ssl, &nid) && is_text(e, out, OBJ_nid2sn(nid));
 }
 
-#define CONNECTION(name_, what_) { .name = name_, .get = get_connection, .data = what_ }
-#define CERTIFICATE(name_, what_) { .name = name_, .get = get_certificate, .data = what_ }
+#define CONNECTION(name_, what_)                            \
+    {                                                       \
+        .name = name_, .get = get_connection, .data = what_ \
+    }
+#define CERTIFICATE(name_, what_)                            \
+    {                                                        \
+        .name = name_, .get = get_certificate, .data = what_ \
+    }
 
 const struct var_row http_ssl_variables[] = {
     CONNECTION("ssl_protocol", PROTOCOL),

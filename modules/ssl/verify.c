@@ -14,10 +14,8 @@ bool http_ssl_is_untrusted(long result)
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-        return true;
-    default:
-        return false;
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: return true;
+    default: return false;
     }
 }
 
@@ -42,13 +40,14 @@ unsigned http_ssl_check(struct req *r)
         return 0;
     ssl = conn_tls_ssl(r->client->conn);
     if (r->client->named && !same_name(ssl, r->host)) {
-        log_info(&r->log, 0, "client attempted to request the server name "
-                             "different from the one that was negotiated");
+        log_info(&r->log, 0,
+                 "client attempted to request the server name "
+                 "different from the one that was negotiated");
         return 421;
     }
     result = SSL_get_verify_result(ssl);
-    if (result != X509_V_OK
-        && (conf->spec.verify != SSL_VERIFY_NO_CA || !http_ssl_is_untrusted(result))) {
+    if (result != X509_V_OK &&
+        (conf->spec.verify != SSL_VERIFY_NO_CA || !http_ssl_is_untrusted(result))) {
         log_info(&r->log, 0, "client SSL certificate verify error: (%ld:%s)", result,
                  X509_verify_cert_error_string(result));
         return 495;
