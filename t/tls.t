@@ -274,7 +274,7 @@ is $certs->get($main, '/none', name => 'a.test', cert => 'client')->body, '[||NO
         "$want{serial} $want{fingerprint} $want{startdate} $want{enddate}", 'serial, fingerprint and times';
     my $pem = Proxyd::Certs::slurp($only);
     chomp(my $cut = $pem);
-    is $certs->get($main, '/pem', name => 'plain.test', cert => 'client')->body, $cut, 'raw';
+    is $certs->get($main, '/pem', name => 'plain.test', cert => 'client')->body, $pem, 'raw';
     (my $folded = $cut) =~ s/\n/\n\t/g;
     is $certs->get($main, '/folded', name => 'plain.test', cert => 'client')->body, $folded, 'for a header';
     (my $escaped = $pem) =~ s/([^A-Za-z0-9._~-])/sprintf '%%%02X', ord $1/ge;

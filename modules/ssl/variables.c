@@ -193,27 +193,24 @@ static struct str bio_text(struct arena *arena, BIO *bio)
     return text;
 }
 
-/* PEM without the line feed at its end. */
 static struct str pem(struct eval *e, X509 *cert)
 {
     BIO *bio = BIO_new(BIO_s_mem());
-    struct str text;
 
     if (bio == NULL)
         return STR("");
     PEM_write_bio_X509(bio, cert);
-    text = bio_text(e->arena, bio);
-    if (text.len > 0 && text.ptr[text.len - 1] == '\n')
-        text.len--;
-    return text;
+    return bio_text(e->arena, bio);
 }
 
-/* The same as the value of a header field folded over lines: a tab behind each line feed. */
+/* The same as the value of a header field folded over lines: a tab behind each line feed, and none at the end. */
 static struct str pem_folded(struct eval *e, X509 *cert)
 {
     struct str text = pem(e, cert);
     char *buf = arena_bytes(e->arena, text.len * 2 + 1), *end = buf;
 
+    if (text.len > 0 && text.ptr[text.len - 1] == '\n')
+        text.len--;
     for (size_t i = 0; i < text.len; i++) {
         *end++ = text.ptr[i];
         if (text.ptr[i] == '\n')
@@ -224,8 +221,7 @@ static struct str pem_folded(struct eval *e, X509 *cert)
 
 static struct str pem_escaped(struct eval *e, X509 *cert)
 {
-    return fmt_escape_dup(e->arena, str_printf(e->arena, "%.*s\n", STR_ARG(pem(e, cert))),
-                          FMT_ESCAPE_URI_COMPONENT);
+    return fmt_escape_dup(e->arena, pem(e, cert), FMT_ESCAPE_URI_COMPONENT);
 }
 
 static struct str name_text(struct eval *e, const X509_NAME *name)
