@@ -329,7 +329,8 @@ static void shaken(struct conn_tls *t)
         fail(t);
         return;
     }
-    conn_want(t->raw, CONN_READ | CONN_HUP | (t->out != NULL ? CONN_WRITE : 0));
+    /* What raw did not take waits for it; what is held back does not. */
+    conn_want(t->raw, CONN_READ | CONN_HUP | (t->raw->ready & CONN_WRITE ? 0 : CONN_WRITE));
     conn_deliver(&t->conn, what);
 }
 
