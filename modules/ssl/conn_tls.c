@@ -209,7 +209,8 @@ static void wire_begin(struct conn_tls *t)
     }
     wire_of = t;
     wire_len = 0;
-    ERR_clear_error();
+    if (unlikely(ERR_peek_error() != 0))
+        ERR_clear_error(); /* costs more than to look whether there is anything */
     if (likely(t->out == NULL))
         return;
     wire_len = t->out_end - t->out_start;

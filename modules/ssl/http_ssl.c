@@ -100,9 +100,16 @@ static int http_ssl_post(struct conf *cf)
     return 0;
 }
 
+static int http_ssl_begin(struct conf *cf UNUSED)
+{
+    ssl_memory_init();
+    return 0;
+}
+
 static void http_ssl_stop(const struct config *config UNUSED)
 {
     conn_tls_trim();
+    ssl_memory_trim();
 }
 
 /* Directives --------------------------------------------------------------------------------- */
@@ -170,6 +177,7 @@ const struct module module_http_ssl = {
     .conf_size = { [STORE_SRV] = sizeof(struct http_ssl) },
     .directives = directives,
     .http = &http_ssl,
+    .begin = http_ssl_begin,
     .post = http_ssl_post,
     .worker_stop = http_ssl_stop,
 };

@@ -138,6 +138,10 @@ bool conn_tls_ended(const struct conn *c);
 /* Frees recycled memory (leak checks). */
 void conn_tls_trim(void);
 
+/* memory.c: the library's buffers are recycled from here on, if it has not allocated anything yet; and freed. */
+void ssl_memory_init(void);
+void ssl_memory_trim(void);
+
 /* Errors -------------------------------------------------------------------------------------- */
 
 /* " (SSL: error:… error:…)" of what is in the library's queue, which is empty afterwards. In static memory. */
