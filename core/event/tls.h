@@ -7,7 +7,7 @@
  *     socket that connects: ask `established`. A handshake that failed has been logged; reading and
  *     writing yield EPROTO, and only close makes sense.
  *   - An errno of EPROTO from an operation means that the reason has been logged already, in the words of the library.
- *   - shutdown sends close_notify and leaves the socket's direction open; close sends one where that is due.
+ *   - shutdown sends close_notify and then shuts the conn below; close sends one where that is due.
  */
 #ifndef CORE_EVENT_TLS_H
 #define CORE_EVENT_TLS_H

@@ -316,22 +316,25 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
 
 static void shaken(struct conn_tls *t)
 {
-    unsigned what = CONN_WRITE | (t->raw->ready & CONN_HUP);
+    unsigned what = t->raw->ready & CONN_HUP;
+    /* Then what is left to say are session tickets, which need not have gone before data. */
+    bool tickets = SSL_is_server(t->ssl) && SSL_version(t->ssl) == TLS1_3_VERSION;
 
     t->state = TLS_OPEN;
     log_debug(&t->conn.log, "SSL: %s, cipher: \"%s\"", SSL_get_version(t->ssl),
               SSL_get_cipher_name(t->ssl));
-    if (more_in(t)) {
-        /* The peer's first data is there already: session tickets leave with what answers it. */
-        wire_keep(t, 0);
+    if (more_in(t))
         what |= CONN_READ;
+    if ((what & CONN_READ) && tickets) {
+        wire_keep(t, 0); /* they leave with what answers the data that is there already */
     } else if (wire_end(t) < 0) {
         ssl_log_failure(&t->conn.log, SSL_ERROR_SYSCALL, errno, "SSL_do_handshake() failed");
         fail(t);
         return;
     }
-    /* What raw did not take waits for it; what is held back does not. */
-    conn_want(t->raw, CONN_READ | CONN_HUP | (t->raw->ready & CONN_WRITE ? 0 : CONN_WRITE));
+    if (likely(t->out == NULL) || tickets)
+        what |= CONN_WRITE; /* else the outcome is told when the last flight has gone */
+    conn_want(t->raw, CONN_READ | CONN_HUP | (~t->raw->ready & CONN_WRITE));
     conn_deliver(&t->conn, what);
 }
 
