@@ -96,6 +96,7 @@ http {
         ssl_verify_client on;
         location / { return 200 "\$ssl_client_s_dn|\$ssl_client_i_dn|\$ssl_client_s_dn_legacy|\$ssl_client_i_dn_legacy|\$ssl_client_verify|\$ssl_client_v_remain"; }
         location /serial { return 200 "\$ssl_client_serial \$ssl_client_fingerprint \$ssl_client_v_start \$ssl_client_v_end"; }
+        location /signed { return 200 "\$ssl_sigalg \$ssl_client_sigalg \$ssl_sigalgs"; }
         location /pem { return 200 "\$ssl_client_raw_cert"; }
         location /folded { return 200 "\$ssl_client_cert"; }
         location /escaped { return 200 "\$ssl_client_escaped_cert"; }
@@ -211,6 +212,10 @@ is $certs->get($main, '/conn', name => 'a.test')->body, '1 . |', 'no ALPN';
 ok !$certs->connect($main, name => 'a.test', alpn => ['foo']), 'ALPN without a common protocol';
 like $certs->get($main, '/lists', name => 'a.test')->body,
     qr/^(?:[\w-]+:)*TLS_AES_256_GCM_SHA384\S* X25519 (?:\w+:)*prime256v1/, 'what the client offers';
+like $certs->get($main, '/signed', name => 'plain.test', cert => 'client')->body,
+    qr/^ecdsa_secp256r1_sha256 ecdsa_secp256r1_sha256 (?:\w+:)*ecdsa_secp256r1_sha256:(?:\w+:)*rsa_pss_rsae_sha256/, 'signatures';
+is $certs->get($main, '/signed', name => 'plain.test', cert => 'client', version => 'TLSv1_2', ciphers => 'ECDHE-RSA-AES128-GCM-SHA256')->body
+    =~ /^(\S+)/ && $1, 'rsa_pss_rsae_sha256', 'an RSA signature';
 like $certs->get($main, '/id', name => 'a.test')->body, qr/^[0-9a-f]{64}$/, 'session id';
 like $certs->get($main, '/dir', name => 'a.test')->header('Location'), qr{^https://a\.test:$main/elsewhere$}, 'redirects say https';
 for my $version ('-tls1_2', '-tls1_3') {
@@ -372,6 +377,17 @@ for (
     $c->send("\x16\x03\x01\x00\x30");
     $c->close;
     ok $p->wait_log(qr/\[info\] .*peer closed connection in SSL handshake while SSL handshaking/), 'a client that goes away';
+}
+{
+    # a client that wants to renegotiate is refused: the request behind it is never reached, or answered as it is
+    open my $s, '|-', "openssl s_client -connect 127.0.0.1:$main -servername a.test -tls1_2 > @{[ $p->dir ]}/renegotiation 2>&1" or die $!;
+    local $SIG{PIPE} = 'IGNORE';
+    $s->autoflush(1);
+    print $s "R\n";
+    $p->wait_for(sub { ($p->read_file('renegotiation') // '') =~ /RENEGOTIATING\n.*\n/s }, 5);
+    close $s;
+    like $p->read_file('renegotiation'), qr/no renegotiation/, 'renegotiation is refused';
+    is $certs->get($main, '/small', name => 'a.test')->status, 200, 'and all goes on';
 }
 unlike $p->error_log, qr/\[(?:crit|error)\](?!.*broken header)/, 'nothing is worse than info';
 $p->stop;

@@ -15,12 +15,6 @@ static SSL *ssl_of(struct eval *e)
     return c->tls && conn_is_tls(c->conn) ? conn_tls_ssl(c->conn) : NULL;
 }
 
-static bool is_text(struct eval *e, struct str *out, const char *text)
-{
-    *out = text != NULL ? str_dup(e->arena, str_cstr(text)) : STR("");
-    return out->len > 0;
-}
-
 static struct str hex(struct arena *arena, const unsigned char *bytes, size_t len)
 {
     static const char digits[] = "0123456789abcdef";
@@ -152,33 +146,6 @@ static struct str curves(struct eval *e, SSL *ssl)
         *end++ = ':';
     }
     return str_from(buf, (size_t) (end - buf) - 1);
-}
-
-/* data of a row: which of these. */
-static of_connection *const connection_values[] = {
-    protocol, cipher,     session_reused, session_id, server_name,
-    alpn,     early_data, ciphers,        curve,      curves,
-};
-enum {
-    PROTOCOL,
-    CIPHER,
-    SESSION_REUSED,
-    SESSION_ID,
-    SERVER_NAME,
-    ALPN,
-    EARLY_DATA,
-    CIPHERS,
-    CURVE,
-    CURVES,
-};
-
-static bool get_connection(struct eval *e, const struct var *v, struct str *out)
-{
-    SSL *ssl = ssl_of(e);
-
-    *out = ssl != NULL ? connection_values[v->data](e, ssl) : STR("");
-    ERR_clear_error();
-    return out->len > 0;
 }
 
 /* The client's certificate --------------------------------------------------------------------- */
@@ -358,14 +325,120 @@ static bool get_verify(struct eval *e, const struct var *v UNUSED, struct str *o
     return true;
 }
 
-static bool get_client_sigalg(struct eval *e, const struct var *v UNUSED, struct str *out)
+/* Algorithms of signatures ---------------------------------------------------------------------- */
+
+/* RFC 8446, 4.2.3. type and hash as the library numbers them; pss: the key itself is for RSA-PSS only. */
+static const struct sigalg {
+    unsigned code;
+    int type, hash;
+    bool pss;
+    const char *name;
+} sigalgs[] = {
+    { 0x0403, EVP_PKEY_EC, NID_sha256, false, "ecdsa_secp256r1_sha256" },
+    { 0x0503, EVP_PKEY_EC, NID_sha384, false, "ecdsa_secp384r1_sha384" },
+    { 0x0603, EVP_PKEY_EC, NID_sha512, false, "ecdsa_secp521r1_sha512" },
+    { 0x0804, EVP_PKEY_RSA_PSS, NID_sha256, false, "rsa_pss_rsae_sha256" },
+    { 0x0805, EVP_PKEY_RSA_PSS, NID_sha384, false, "rsa_pss_rsae_sha384" },
+    { 0x0806, EVP_PKEY_RSA_PSS, NID_sha512, false, "rsa_pss_rsae_sha512" },
+    { 0x0809, EVP_PKEY_RSA_PSS, NID_sha256, true, "rsa_pss_pss_sha256" },
+    { 0x080a, EVP_PKEY_RSA_PSS, NID_sha384, true, "rsa_pss_pss_sha384" },
+    { 0x080b, EVP_PKEY_RSA_PSS, NID_sha512, true, "rsa_pss_pss_sha512" },
+    { 0x0807, EVP_PKEY_ED25519, NID_undef, false, "ed25519" },
+    { 0x0808, EVP_PKEY_ED448, NID_undef, false, "ed448" },
+    { 0x0401, EVP_PKEY_RSA, NID_sha256, false, "rsa_pkcs1_sha256" },
+    { 0x0501, EVP_PKEY_RSA, NID_sha384, false, "rsa_pkcs1_sha384" },
+    { 0x0601, EVP_PKEY_RSA, NID_sha512, false, "rsa_pkcs1_sha512" },
+    { 0x0303, EVP_PKEY_EC, NID_sha224, false, "ecdsa_sha224" },
+    { 0x0203, EVP_PKEY_EC, NID_sha1, false, "ecdsa_sha1" },
+    { 0x0301, EVP_PKEY_RSA, NID_sha224, false, "rsa_pkcs1_sha224" },
+    { 0x0201, EVP_PKEY_RSA, NID_sha1, false, "rsa_pkcs1_sha1" },
+};
+
+static struct str sigalg_name(int type, int hash, X509 *cert)
+{
+    bool pss = cert != NULL && EVP_PKEY_is_a(X509_get0_pubkey(cert), "RSA-PSS");
+
+    for (unsigned i = 0; i < ARRAY_LEN(sigalgs); i++) {
+        if (sigalgs[i].type == type && sigalgs[i].pss == pss &&
+            (sigalgs[i].hash == hash || sigalgs[i].hash == NID_undef))
+            return str_cstr(sigalgs[i].name);
+    }
+    return STR("");
+}
+
+static struct str server_sigalg(struct eval *e UNUSED, SSL *ssl)
+{
+    int type, hash;
+
+    if (!SSL_get_signature_type_nid(ssl, &type) || !SSL_get_signature_nid(ssl, &hash))
+        return STR("");
+    return sigalg_name(type, hash, SSL_get_certificate(ssl));
+}
+
+static struct str client_sigalg(struct eval *e UNUSED, SSL *ssl)
+{
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    int type, hash;
+
+    if (cert == NULL || !SSL_get_peer_signature_type_nid(ssl, &type) ||
+        !SSL_get_peer_signature_nid(ssl, &hash))
+        return STR("");
+    return sigalg_name(type, hash, cert);
+}
+
+#define SIGALG_ROOM 32
+
+/* The client's offer, what is not known as a number. */
+static struct str offered_sigalgs(struct eval *e, SSL *ssl)
+{
+    int n = SSL_get_sigalgs(ssl, -1, NULL, NULL, NULL, NULL, NULL);
+    char *buf = arena_bytes(e->arena, (size_t) MAX(n, 0) * SIGALG_ROOM + 1), *end = buf;
+
+    for (int i = 0; i < n; i++) {
+        unsigned char low, high;
+        const char *name = NULL;
+        unsigned code;
+
+        SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &low, &high);
+        code = (unsigned) high << 8 | low;
+        for (unsigned k = 0; k < ARRAY_LEN(sigalgs) && name == NULL; k++)
+            name = sigalgs[k].code == code ? sigalgs[k].name : NULL;
+        end += name != NULL ? snprintf(end, SIGALG_ROOM, "%s:", name)
+                            : snprintf(end, SIGALG_ROOM, "0x%04x:", code);
+    }
+    return str_from(buf, end > buf ? (size_t) (end - buf) - 1 : 0);
+}
+
+/* The rows ------------------------------------------------------------------------------------- */
+
+/* data of a row: which of these. */
+static of_connection *const connection_values[] = {
+    protocol, cipher, session_reused, session_id,    server_name,     alpn, early_data, ciphers,
+    curve,    curves, server_sigalg,  client_sigalg, offered_sigalgs,
+};
+enum {
+    PROTOCOL,
+    CIPHER,
+    SESSION_REUSED,
+    SESSION_ID,
+    SERVER_NAME,
+    ALPN,
+    EARLY_DATA,
+    CIPHERS,
+    CURVE,
+    CURVES,
+    SERVER_SIGALG,
+    CLIENT_SIGALG,
+    OFFERED_SIGALGS,
+};
+
+static bool get_connection(struct eval *e, const struct var *v, struct str *out)
 {
     SSL *ssl = ssl_of(e);
-    int nid;
 
-    *out = STR("");
-    return ssl != NULL && SSL_get0_peer_certificate(ssl) != NULL &&
-           SSL_get_peer_signature_type_nid(ssl, &nid) && is_text(e, out, OBJ_nid2sn(nid));
+    *out = ssl != NULL ? connection_values[v->data](e, ssl) : STR("");
+    ERR_clear_error();
+    return out->len > 0;
 }
 
 #define CONNECTION(name_, what_)                            \
@@ -401,6 +474,8 @@ const struct var_row http_ssl_variables[] = {
     CERTIFICATE("ssl_client_v_end", VALID_UNTIL),
     CERTIFICATE("ssl_client_v_remain", DAYS_LEFT),
     { .name = "ssl_client_verify", .get = get_verify },
-    { .name = "ssl_client_sigalg", .get = get_client_sigalg },
+    CONNECTION("ssl_sigalg", SERVER_SIGALG),
+    CONNECTION("ssl_sigalgs", OFFERED_SIGALGS),
+    CONNECTION("ssl_client_sigalg", CLIENT_SIGALG),
     { .name = NULL },
 };
