@@ -31,6 +31,8 @@
 #define PACKETS_UNTIL (16 * 1024)
 #define MEDIUM_UNTIL (128 * 1024)
 #define PAUSE_MS 1000
+#define SILENT_MAX \
+    32 /* records without data (key updates, alerts) that one read looks at: then others have their turn */
 
 #define TLS_SLAB 32
 
@@ -385,6 +387,7 @@ static void raw_event(struct conn *raw, unsigned ready)
     if ((raw->wants & CONN_WRITE) && t->out == NULL) {
         conn_want(raw, CONN_READ | CONN_HUP);
         what |= CONN_WRITE;
+        what |= more_in(t) ? CONN_READ : 0;
     }
     if (what != 0)
         conn_deliver(&t->conn, what);
@@ -409,6 +412,8 @@ static ssize_t read_stopped(struct conn_tls *t, int n, size_t got)
     switch (sslerr) {
     case SSL_ERROR_WANT_READ:
         t->conn.ready &= (unsigned char) ~CONN_READ;
+        if (unlikely(more_in(t)))
+            conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP); /* raw_event goes on with it */
         errno = EAGAIN;
         return got > 0 ? (ssize_t) got : -1;
     case SSL_ERROR_ZERO_RETURN: t->conn.ready |= CONN_HUP; return (ssize_t) got;
@@ -428,6 +433,7 @@ static ssize_t read_stopped(struct conn_tls *t, int n, size_t got)
 static ssize_t tls_read(struct conn *c, void *buf, size_t len)
 {
     struct conn_tls *t = tls_of(c);
+    unsigned silent = 0;
     size_t got = 0;
     ssize_t result;
     int n, err;
@@ -439,8 +445,13 @@ static ssize_t tls_read(struct conn *c, void *buf, size_t len)
     wire_begin(t);
     do {
         n = SSL_read(t->ssl, (char *) buf + got, (int) MIN(len - got, (size_t) INT_MAX));
-        if (n <= 0)
-            break;
+        if (unlikely(n <= 0)) {
+            /* A record without data is told like a want of data. */
+            if (SSL_get_error(t->ssl, n) != SSL_ERROR_WANT_READ || !more_in(t) ||
+                ++silent == SILENT_MAX)
+                break;
+            continue;
+        }
         got += (size_t) n;
     } while (got < len && more_in(t));
     if (n > 0) {
@@ -674,6 +685,7 @@ static struct conn_tls *tls_new(struct conn *raw, SSL_CTX *ctx,
         return NULL;
     }
     SSL_set_bio(ssl, bio, bio);
+    SSL_clear_mode(ssl, SSL_MODE_AUTO_RETRY); /* the loop in tls_read has an end */
     SSL_set_app_data(ssl, &t->conn);
     conn_setup_over(&t->conn, &tls_ops, raw);
     t->raw = raw;

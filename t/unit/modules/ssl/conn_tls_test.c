@@ -307,6 +307,20 @@ static void test_peers_tricks(void)
     ok(true, "many key updates: %s", failed ? "given up" : "answered");
     pair_close(&p);
 
+    /* more of them at once than one read looks at: what is behind them comes all the same */
+    pair_new(&p, 200000, TLS1_3_VERSION, &options);
+    p.t.drain = true;
+    for (int i = 0; i < 200; i++) {
+        if (SSL_key_update(conn_tls_ssl(p.a), SSL_KEY_UPDATE_NOT_REQUESTED) != 1)
+            break;
+        conn_writev(p.a, &(struct iovec){ "", 0 }, 1);
+    }
+    conn_writev(p.a, &(struct iovec){ "", 1 }, 1);
+    conn_want(p.b, CONN_READ);
+    turns(30);
+    is_uint(p.t.got, 1, "data behind many key updates");
+    pair_close(&p);
+
     conn_mem_pair(raw, 1000);
     memcpy(block->data, "GET / HTTP/1.1\r\n\r\n", 18);
     c = attach(conn_tls_accept(raw[1], server_ctx, &options, (struct tls_first){ block, 0, 18 }), &s);
