@@ -28,7 +28,7 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     struct ssl_spec *spec = &ssl->spec;
 
     spec->pos = server->pos;
-    ssl->options.buffer_size = ssl->buffer_size;
+    ssl->options.buffer_size = MAX(ssl->buffer_size, 1u);
     if (spec->verify != SSL_VERIFY_OFF && spec->verify != SSL_VERIFY_NO_CA &&
         spec->client_ca.path.len == 0 && spec->trusted.path.len == 0) {
         conf_error_at(cf, server->pos, "no ssl_client_certificate for ssl_verify_client");
