@@ -104,6 +104,19 @@ void conn_setup(struct conn *c, const struct conn_ops *ops)
     conn_count++;
 }
 
+void conn_setup_over(struct conn *c, const struct conn_ops *ops, const struct conn *below)
+{
+    c->ops = ops;
+    c->later.run = run_later;
+    c->layered = true;
+    c->watch.fd = -1;
+    c->number = below->number;
+    c->log = below->log;
+    c->unix_peer = below->unix_peer;
+    c->peer_len = below->peer_len;
+    c->peer = below->peer;
+}
+
 struct conn *conn_new(const struct conn_ops *ops)
 {
     struct conn *c = conn_alloc();
@@ -154,7 +167,7 @@ void conn_close(struct conn *c)
     loop_later_cancel(&c->later);
     c->doomed.destroy = conn_recycle; /* close may name another */
     c->ops->close(c);
-    conn_count--;
+    conn_count -= !c->layered;
     loop_destroy_later(&c->doomed);
 }
 

@@ -74,6 +74,7 @@ struct conn {
         struct doomed doomed; /* private, once closed */
     };
     uint64_t number;      /* serial number of the connection, in log lines and $connection */
+    bool layered;         /* stands on another conn, which is the one that counts */
     struct logger log;
     union {
         struct sockaddr sa;

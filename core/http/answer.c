@@ -62,7 +62,7 @@ static void absolutise_location(struct req *r)
         host = a != NULL ? addr_dup_text(r->arena, a, false) : STR("");
     }
     port = core->port_in_redirect ? addr_port(client_local(r->client)) : 0;
-    if (r->client->listen != NULL && r->client->listen->ssl) {
+    if (r->client->tls) {
         scheme = STR("https");
         standard = 443;
     }

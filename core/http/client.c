@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/http/proxy_protocol.h"
 
 #define CLIENT_SLAB 64
 #define LINGER_BUFFER 4096
@@ -113,6 +114,129 @@ const struct addr *client_local(struct client *c)
     return &x->local;
 }
 
+ssize_t client_take_proxy(struct client *c, const char *data, size_t len, bool full)
+{
+    struct addr source, dest;
+    bool known = false;
+    ssize_t n = proxy_protocol_parse(data, len, &source, &dest, &known);
+
+    if (n == 0 && !full)
+        return 0;
+    if (n <= 0) {
+        log_error(&c->conn->log, 0, "broken header: \"%.*s\" while reading PROXY protocol",
+                  (int) MIN(len, 107), data);
+        client_close(c);
+        return -1;
+    }
+    client_extra(c)->proxy_seen = true;
+    if (known) {
+        c->extra->have_proxy = true;
+        c->extra->proxy_source = source;
+        c->extra->proxy_dest = dest;
+        c->extra->proxy_tlvs = proxy_protocol_tlvs(data, (size_t) n);
+    }
+    return n;
+}
+
+/* TLS --------------------------------------------------------------------------------------- */
+
+static void client_event(struct conn *conn, unsigned ready);
+static void client_timeout(struct timer *timer);
+
+/* From here on the connection is TLS: what has been read belongs to its first record. */
+static void start_tls(struct client *c, struct tls_first first)
+{
+    struct conn *raw = c->conn;
+    uint64_t deadline_ms = raw->timer.deadline_ms;
+    struct conn *conn;
+
+    raw->log.action = "SSL handshaking";
+    conn = c->listen->http->tls->conn.accept(c->listen->tls_context, raw, first);
+    if (conn == NULL) {
+        client_close(c);
+        return;
+    }
+    timer_stop(&raw->timer);
+    c->conn = conn;
+    c->tls = true;
+    c->state = CLIENT_SHAKE;
+    conn->owner = c;
+    conn->handler = client_event;
+    conn->timer.fire = client_timeout;
+    timer_set(&conn->timer, deadline_ms > clock_ms() ? deadline_ms - clock_ms() : 0);
+    conn_want(conn, CONN_WRITE);
+}
+
+/* The first bytes on an address with `ssl`: what is behind a PROXY header says whether TLS is spoken. */
+static void take_first(struct client *c, struct tls_first first)
+{
+    bool want_proxy = c->listen->proxy_protocol && (c->extra == NULL || !c->extra->proxy_seen);
+
+    if (want_proxy) {
+        ssize_t n = client_take_proxy(c, first.block->data + first.start, first.end - first.start,
+                                      first.end == first.block->size);
+
+        if (n < 0) {
+            block_unref(first.block);
+            return;
+        }
+        first.start += (size_t) n;
+        want_proxy = n == 0;
+    }
+    if (want_proxy || first.start == first.end) {
+        client_extra(c)->first = first;
+        conn_want(c->conn, CONN_READ);
+    } else if (tls_begins(first.block->data + first.start)) {
+        start_tls(c, first);
+    } else {
+        h1_server_bytes(c, first.block, first.start, first.end);
+    }
+}
+
+/* Something can be read from a connection that is not TLS yet. */
+static void before_tls(struct client *c)
+{
+    struct tls_first first = { .block = NULL };
+    ssize_t n;
+
+    if (c->extra != NULL) {
+        first = c->extra->first;
+        c->extra->first.block = NULL;
+    }
+    if (first.block == NULL)
+        first = (struct tls_first){ .block = block_new(BLOCK_SMALL) };
+    n = conn_read(c->conn, first.block->data + first.end, first.block->size - first.end);
+    if (n > 0) {
+        first.end += (size_t) n;
+        take_first(c, first);
+        return;
+    }
+    if (n < 0 && errno == EAGAIN) {
+        if (first.end > 0)
+            client_extra(c)->first = first;
+        else
+            block_unref(first.block);
+        conn_want(c->conn, CONN_READ);
+        return;
+    }
+    if (n < 0)
+        log_info(&c->conn->log, errno, "recv() failed");
+    block_unref(first.block);
+    client_close(c);
+}
+
+static void shaken(struct client *c)
+{
+    if (!c->listen->http->tls->conn.established(c->conn)) {
+        client_close(c); /* the reason has been logged */
+        return;
+    }
+    c->state = CLIENT_NEW;
+    c->conn->log.action = "waiting for request";
+    timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
+    h1_server_readable(c);
+}
+
 /* Events ------------------------------------------------------------------------------------ */
 
 static void linger_readable(struct client *c)
@@ -140,7 +264,16 @@ static void client_event(struct conn *conn, unsigned ready)
     struct client *c = conn->owner;
 
     switch ((enum client_state) c->state) {
+    case CLIENT_SHAKE:
+        shaken(c);
+        break;
     case CLIENT_NEW:
+        if (unlikely(c->listen->ssl) && !c->tls) {
+            before_tls(c);
+            break;
+        }
+        h1_server_readable(c);
+        break;
     case CLIENT_IDLE:
     case CLIENT_HEAD:
     case CLIENT_DISCARD:
@@ -162,7 +295,10 @@ static void client_timeout(struct timer *timer)
     struct conn *conn = container_of(timer, struct conn, timer);
     struct client *c = conn->owner;
 
-    if (c->state == CLIENT_NEW || c->state == CLIENT_IDLE || c->state == CLIENT_LINGER) {
+    if (c->state == CLIENT_SHAKE)
+        log_info(&conn->log, ETIMEDOUT, "client timed out");
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_IDLE
+        || c->state == CLIENT_LINGER) {
         client_close(c);
         return;
     }
@@ -208,6 +344,7 @@ void client_accept(struct listener *l, struct conn *conn)
     conn->log.action = "waiting for request";
     conn->log.describe = describe_client;
     conn->log.data = c;
+    c->tls = c->listen->ssl && req_explained(); /* who explains has no key to show */
     list_push_back(&resting, &c->link);
     timer_set(&conn->timer, c->server->core->client_header_timeout_ms);
     conn_want(conn, CONN_READ);
@@ -225,6 +362,7 @@ static void extra_free(struct client *c)
         t->gone(t);
     }
     free((char *) c->extra->proxy_tlvs.ptr);
+    block_unref(c->extra->first.block);
     free(c->extra);
     c->extra = NULL;
 }

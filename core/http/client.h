@@ -15,6 +15,7 @@ struct h1_state;
 
 enum client_state {
     CLIENT_NEW,     /* accepted, nothing received yet (or a PROXY header is due) */
+    CLIENT_SHAKE,   /* a TLS handshake is under way */
     CLIENT_IDLE,    /* between requests */
     CLIENT_HEAD,    /* a head has begun */
     CLIENT_REQUEST, /* a request runs, or its answer is being sent */
@@ -24,7 +25,7 @@ enum client_state {
 };
 
 struct client {
-    struct conn *conn;              /* owner is the client */
+    struct conn *conn;              /* owner is the client; TLS takes the place of the accepted one */
     struct http_listen *listen;
     const struct server *server;    /* default server of the address, later SNI's */
     struct h1_state *h1;            /* NULL at rest */
@@ -40,6 +41,8 @@ struct client {
     bool nodelay;                   /* TCP_NODELAY as the socket has it */
     bool draining;                  /* close after this answer */
     bool pipelined;                 /* the request under way was already buffered behind another */
+    bool tls;                       /* TLS is spoken (on an address with `ssl` a plain request is not) */
+    bool named;                     /* by TLS the client asked for a server, which was found */
 };
 
 /* Something that ends with a client's connection. Embedded in whoever does the work. */
@@ -57,6 +60,7 @@ struct client_extra {
     struct addr proxy_source, proxy_dest;
     struct list ties;               /* struct client_tie.link */
     struct str proxy_tlvs;          /* what followed the addresses (version 2), in malloc'd memory */
+    struct tls_first first;         /* the beginning of a PROXY header in front of TLS */
 };
 
 /* The socket's peer, or what realip put in its place for the request under way. Who has the request asks req_peer. */
@@ -117,6 +121,12 @@ int client_counts_configure(struct conf *cf);
 /* In a worker: takes its slot. */
 void client_counts_start(const struct config *config);
 
+/*
+ * The PROXY header that is due in front of the first byte of an address with proxy_protocol. How many of the bytes it
+ * takes; 0: it is not complete; -1: the client has been closed, for it is broken.
+ */
+ssize_t client_take_proxy(struct client *c, const char *data, size_t len, bool full);
+
 /* For protocol drivers (server_h1.c) ---------------------------------------------------------- */
 
 /* Closes the connection; the struct lives until the end of the turn. */
@@ -125,6 +135,8 @@ void client_close(struct client *c);
 void client_linger(struct client *c, const struct core_loc *core);
 /* A readable connection at rest or in the midst of a head. */
 void h1_server_readable(struct client *c);
+/* The same for bytes that somebody else has read: start..end of a block, whose reference goes along. */
+void h1_server_bytes(struct client *c, struct block *block, size_t start, size_t end);
 void h1_server_event(struct client *c, unsigned ready);
 void h1_server_timeout(struct client *c);
 /* Gives up whatever the state holds; for client_close. */

@@ -42,6 +42,8 @@ const char *set_http_block(struct conf *cf, void *field)
     for (unsigned i = 0; i < module_count; i++) {
         if (modules[i]->http != NULL && modules[i]->http->variables != NULL)
             var_space_rows(&http->vars, modules[i]->http->variables);
+        if (modules[i]->http != NULL && modules[i]->http->tls != NULL)
+            http->tls = modules[i]->http->tls;
     }
     return conf_block(cf, http->level);
 }

@@ -9,6 +9,7 @@
 #include "core/config/expr.h"
 #include "core/config/resource.h"
 #include "core/event/resolve.h"
+#include "core/event/tls.h"
 #include "core/http/msg.h"
 #include "core/module.h"
 
@@ -98,10 +99,21 @@ struct filter {
 };
 #define FILTER_END { .head = NULL }
 
+/* What `listen … ssl` needs: TLS, and what it has to say about a request. */
+struct http_tls {
+    struct tls_ops conn;
+    /*
+     * A request's head is complete and its server is chosen: whether that one may answer on this connection. 0, or the
+     * status that refuses it (421, 495, 496), logged.
+     */
+    unsigned (*check)(struct req *r);
+};
+
 struct http_module {
     const struct var_row *variables;
     const struct hook *hooks;
     const struct filter *filters;
+    const struct http_tls *tls;   /* of the one module that speaks TLS; else NULL */
 };
 
 /* The http block. config->http. */
@@ -116,6 +128,7 @@ struct http_main {
     struct table upstreams;        /* name -> struct upstream (modules/upstream) */
     struct core_main *core;
     struct res_zone *client_counts; /* private to client_counts.c */
+    const struct http_tls *tls;    /* NULL: no module is there that speaks it */
 };
 
 /* One name table per listening address: exact, wildcard and regex names (server_name). */
@@ -136,6 +149,7 @@ struct http_listen {
     struct name_table *names;      /* NULL: only the default server, which has no regex name */
     struct listen_options options;
     bool proxy_protocol, ssl, http2, quic;
+    void *tls_context;             /* with ssl: the TLS module's own, set when the file has been read */
     bool default_set, options_set, bind, wildcard;
     struct conf_pos pos;
 };

@@ -18,7 +18,7 @@ struct listen_line {
     unsigned count, capacity;
     struct listen_options options;
     bool options_set; /* a socket option or "bind" was given */
-    bool default_server, proxy_protocol;
+    bool default_server, proxy_protocol, ssl;
 };
 
 /* Addresses ---------------------------------------------------------------------------------- */
@@ -253,7 +253,6 @@ static const char *module_parameter(struct conf *cf, unsigned arg)
         struct str name;
         const char *module;
     } list[] = {
-        { STR_INIT("ssl"), "ngx_http_ssl_module" },
         { STR_INIT("http2"), "ngx_http_v2_module" },
         { STR_INIT("quic"), "ngx_http_v3_module" },
     };
@@ -278,6 +277,13 @@ static const char *parse_parameter(struct conf *cf, unsigned arg, struct listen_
     }
     if (str_eq(v, STR("proxy_protocol"))) {
         line->proxy_protocol = true;
+        return NULL;
+    }
+    if (str_eq(v, STR("ssl"))) {
+        if (conf_http(cf)->tls == NULL)
+            return conf_error_arg(cf, arg,
+                                  "the \"ssl\" parameter requires ngx_http_ssl_module");
+        line->ssl = true;
         return NULL;
     }
     error = module_parameter(cf, arg);
@@ -351,6 +357,8 @@ static const char *add_server(struct conf *cf, struct server *server, const stru
     }
     if (line->proxy_protocol)
         l->proxy_protocol = true;
+    if (line->ssl)
+        l->ssl = true;
     l->servers = arena_grow(cf->arena, l->servers, l->server_count, &l->server_capacity,
                             sizeof(struct server *));
     l->servers[l->server_count++] = server;

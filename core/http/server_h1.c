@@ -8,7 +8,6 @@
 #include <errno.h>
 
 #include "core/base/clock.h"
-#include "core/http/proxy_protocol.h"
 #include "core/http/req_log.h"
 #include "core/http/server_h1.h"
 #include "core/http/trace.h"
@@ -158,6 +157,27 @@ static int take_target(struct req *r, struct h1_state *st)
     return 0;
 }
 
+/* A request that TLS has something against: answered with a status, once its head is known. */
+static void head_refused(struct client *c, unsigned status)
+{
+    struct req *r = c->h1->req;
+
+    r->keep_alive = false;
+    r->lingering = !r->body.complete;
+    r->body.complete = true;
+    req_start_error(r, status);
+}
+
+/* Whether the request may be answered here. A status, or 0. */
+static unsigned tls_objects(struct client *c, struct req *r)
+{
+    if (!c->tls) {
+        log_info(&r->log, 0, "client sent plain HTTP request to HTTPS port");
+        return 497;
+    }
+    return req_explained() ? 0 : c->listen->http->tls->check(r);
+}
+
 static void head_failed(struct client *c, enum h1_error error)
 {
     struct h1_state *st = c->h1;
@@ -194,6 +214,7 @@ static void head_done(struct client *c)
 {
     struct h1_state *st = c->h1;
     struct req *r = st->req;
+    unsigned refused;
 
     if (st->parser.error == H1_BAD_HOST) {
         head_failed(c, H1_BAD_HOST);
@@ -217,7 +238,6 @@ static void head_done(struct client *c)
     r->valid_unparsed_uri = true;
     r->keep_alive = st->msg.keep_alive;
     r->request_number = c->requests;
-    r->log.action = NULL;
     h1_body_init(&st->body, &st->msg, false, false);
     if (st->body.kind == H1_BODY_NONE || (st->body.kind == H1_BODY_LENGTH && st->body.left == 0)) {
         r->body.complete = true;
@@ -227,7 +247,12 @@ static void head_done(struct client *c)
     conn_want(c->conn, CONN_HUP);
     if (req_explained())
         trace_server(r);
-    req_start(r);
+    refused = unlikely(c->listen->ssl) ? tls_objects(c, r) : 0;
+    r->log.action = NULL;
+    if (unlikely(refused != 0))
+        head_refused(c, refused);
+    else
+        req_start(r);
 }
 
 /* The buffer moves on; what was parsed goes on pointing into the old block. */
@@ -299,29 +324,15 @@ static bool drop_old_body(struct client *c)
 static bool take_proxy_header(struct client *c)
 {
     struct h1_state *st = c->h1;
-    struct addr source, dest;
-    bool known = false;
     ssize_t n;
 
     if (likely(!c->listen->proxy_protocol) || c->requests > 0
         || (c->extra != NULL && c->extra->proxy_seen))
         return true;
-    n = proxy_protocol_parse(st->in->data + st->start, st->end - st->start, &source, &dest, &known);
-    if (n == 0 && st->end - st->start < st->in->size)
+    n = client_take_proxy(c, st->in->data + st->start, st->end - st->start,
+                          st->end - st->start == st->in->size);
+    if (n <= 0)
         return false;
-    if (n <= 0) {
-        log_error(&c->conn->log, 0, "broken header: \"%.*s\" while reading PROXY protocol",
-                  (int) MIN(st->end - st->start, 107), st->in->data + st->start);
-        client_close(c);
-        return false;
-    }
-    client_extra(c)->proxy_seen = true;
-    if (known) {
-        c->extra->have_proxy = true;
-        c->extra->proxy_source = source;
-        c->extra->proxy_dest = dest;
-        c->extra->proxy_tlvs = proxy_protocol_tlvs(st->in->data + st->start, (size_t) n);
-    }
     st->start += (size_t) n;
     return true;
 }
@@ -367,14 +378,14 @@ static void read_ended(struct client *c, ssize_t n)
 
     if (st == NULL || c->state == CLIENT_DISCARD
         || (st->start == st->end && st->head_bytes == 0)) {
-        if (n < 0)
+        if (n < 0 && errno != EPROTO)
             log_info(&c->conn->log, errno, "recv() failed");
         client_close(c);
         return;
     }
-    if (n < 0)
+    if (n < 0 && errno != EPROTO)
         log_info(&st->req->log, errno, "recv() failed");
-    else
+    else if (n == 0)
         log_info(&st->req->log, 0, "client prematurely closed connection");
     head_lost(c, 400);
 }
@@ -429,6 +440,15 @@ void h1_server_readable(struct client *c)
     }
     if (c->state != CLIENT_CLOSED)
         conn_want(c->conn, CONN_READ);
+}
+
+void h1_server_bytes(struct client *c, struct block *block, size_t start, size_t end)
+{
+    timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
+    begin(c, block, start, end);
+    parse(c);
+    if (needs_more(c))
+        h1_server_readable(c);
 }
 
 void h1_server_timeout(struct client *c)
@@ -529,9 +549,9 @@ static void read_body_more(struct client *c)
             return;
         }
         if (n <= 0) {
-            if (n < 0)
+            if (n < 0 && errno != EPROTO)
                 log_info(&r->log, errno, "recv() failed");
-            else
+            else if (n == 0)
                 log_info(&r->log, 0, "client prematurely closed connection");
             st->wants_body = false;
             r->keep_alive = false;

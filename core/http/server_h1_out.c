@@ -235,7 +235,8 @@ int h1_out_write(struct client *c)
         chunk = limit;
     n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
     if (n < 0) {
-        log_info(&r->log, errno, "writev() failed");
+        if (errno != EPROTO)
+            log_info(&r->log, errno, "writev() failed");
         if (go_on_without(c) && !st->out_end)
             return 0;
         r->keep_alive = false;

@@ -187,13 +187,13 @@ static bool pipe_state(struct eval *e, const struct var *v, struct str *out)
 static bool scheme(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
-    return var_is(out, req_of(e)->client->listen->ssl ? STR("https") : STR("http"));
+    return var_is(out, req_of(e)->client->tls ? STR("https") : STR("http"));
 }
 
 static bool https(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
-    return var_is(out, req_of(e)->client->listen->ssl ? STR("on") : STR(""));
+    return var_is(out, req_of(e)->client->tls ? STR("on") : STR(""));
 }
 
 enum { TCP_RTT, TCP_RTTVAR, TCP_SND_CWND, TCP_RCV_SPACE };

@@ -20,20 +20,25 @@ WARM = {"requests": 2000}       # before anything is counted
 
 class Workload:
     """One kind of request. `big`: the header fields of a browser instead of those of curl.
-    `keys`: an argument with so many random values."""
+    `keys`: an argument with so many random values. `tls`: the kind of key of the certificate;
+    `resume`: new connections come again with the session they had."""
 
-    def __init__(self, path, size, servers, big=False, fresh=False, weight=1, keys=0):
+    def __init__(self, path, size, servers, big=False, fresh=False, weight=1, keys=0, tls=None,
+                 resume=False):
         self.path, self.size, self.servers = path, size, servers
         self.big, self.fresh, self.keys = big, fresh, keys
+        self.tls, self.resume = tls, resume
         self.weight = weight    # one request stands for about so many small ones
 
     def load_args(self, server):
         args = ["--path=" + self.path, "--expect=%d" % self.size]
-        port = server.port
+        port = server.ports_tls[self.tls] if self.tls else server.port
         if self.big:
             args.append("--big-headers")
         if self.keys:
             args.append("--keys=%d" % self.keys)
+        if self.resume:
+            args.append("--resume")
         if self.fresh:
             args.append("--new-connections")
             if server.port_close:
@@ -43,6 +48,7 @@ class Workload:
 
 
 ALL = ("relay", "nginx", "haproxy", "proxyd")
+TLS = ("nginx", "haproxy", "proxyd")
 WORKLOADS = {
     "proxy1k": Workload("/1k", K, ALL),
     "proxy64k": Workload("/64k", 64 * K, ALL, weight=3),
@@ -50,11 +56,17 @@ WORKLOADS = {
     "static1k": Workload("/static/1k.html", K, ("nginx", "proxyd")),
     "conn1k": Workload("/1k", K, ALL, fresh=True, weight=3),
     "app1k": Workload("/app/1k", K, ALL, big=True),
+    "tls1k": Workload("/1k", K, TLS, tls="ecdsa"),
+    "tls1m": Workload("/1m", K * K, TLS, weight=30, tls="ecdsa"),
+    # A handshake and a request.
+    "tlsconn": Workload("/1k", K, TLS, fresh=True, weight=15, tls="ecdsa"),
+    "tlsrsa": Workload("/1k", K, TLS, fresh=True, weight=30, tls="rsa"),
+    "tlsresumed": Workload("/1k", K, TLS, fresh=True, weight=10, tls="ecdsa", resume=True),
     # What limits cost is the difference of these two.
     "keys1k": Workload("/1k", K, ("nginx", "proxyd"), keys=1000000),
     "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000),
 }
-DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k")
+DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k", "tls1k", "tlsconn")
 
 
 # Methods of `--peers`: the lines in the upstream block, and who has them.
@@ -84,7 +96,8 @@ class Failed(Exception):
 
 def load(bench, server, workload, **options):
     """Runs the load generator; its result. Raises Failed where there was an error in it."""
-    args = [bench.tools["load"], *workload.load_args(server)]
+    tool = bench.tools["load_tls" if workload.tls else "load"]
+    args = [tool, *workload.load_args(server)]
     args += ["--%s=%s" % (name, value) for name, value in options.items()]
     if "connections" not in options:
         args.append("--connections=%d" % bench.connections)
@@ -228,9 +241,10 @@ def memory_of(pid):
 class Idle:
     """`count` connections that have had one answer each, held open until closed."""
 
-    def __init__(self, bench, server, count):
+    def __init__(self, bench, server, count, workload):
+        tool = bench.tools["load_tls" if workload.tls else "load"]
         self.popen = subprocess.Popen(
-            [bench.tools["load"], *WORKLOADS["proxy1k"].load_args(server), "--idle",
+            [tool, *workload.load_args(server), "--idle",
              "--connections=%d" % count, "--flight=%d" % bench.flight],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self.popen.stdout.readline()
@@ -246,7 +260,7 @@ class Idle:
                 result["errors"], result["first_error"]))
 
 
-def memory(bench, kind, count):
+def memory(bench, kind, count, name="proxy1k"):
     """User memory per idle kept-alive connection of one server, two ways, in octets:
     "grown": from no connection to `count`, in one warmed-up process;
     "all": the same compared with a process configured for 256 connections: whatever is
@@ -255,11 +269,11 @@ def memory(bench, kind, count):
     # A sixteenth more: nginx closes idle connections where fewer slots than that are free.
     for slots, idle in ((256, 0), ((count + 128) * 16 // 15 + 1, count)):
         server = bench.start(kind, connections=slots)
-        load(bench, server, WORKLOADS["proxy1k"], **WARM)
+        load(bench, server, WORKLOADS[name], **WARM)
         pid = server.worker()
         before = memory_of(pid)
         if idle:
-            connections = Idle(bench, server, idle)
+            connections = Idle(bench, server, idle, WORKLOADS[name])
             after = memory_of(pid)
             connections.close()
         else:

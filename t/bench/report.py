@@ -12,6 +12,8 @@ GOALS = {
     "proxy1m": {"nginx": 0.90},
     "static1k": {"nginx": 0.62},
     "conn1k": {"nginx": 0.80},
+    "tls1k": {"nginx": 0.85},
+    "tlsconn": {"nginx": 0.97},
 }
 MEMORY_GOAL = 512   # octets per idle connection, everything prepared for it included
 

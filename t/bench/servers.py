@@ -22,15 +22,32 @@ CFLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
 
 
 def build_tools(directory):
-    """Compiles relay, origin, load and the malloc counter into directory: {name: path}."""
+    """Compiles relay, origin, the load generators and the malloc counter into directory:
+    {name: path}."""
     tools = {}
     for name, source, more in (("relay", "relay.c", []), ("origin", "origin.c", []),
                                ("load", "load.c", ["-lm"]),
+                               ("load_tls", "load_tls.c", ["-lssl", "-lcrypto"]),
                                ("malloc_count", "malloc_count.c", ["-shared", "-fPIC"])):
         tools[name] = os.path.join(directory, name)
         subprocess.run([os.environ.get("CC", "cc"), *CFLAGS, os.path.join(HERE, source),
                         "-o", tools[name], *more], check=True)
     return tools
+
+
+def make_certificates(directory):
+    """bench.pem (ECDSA P-256) and rsa.pem (RSA 2048), each with its key in the same file."""
+    for name, key in (("bench", ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]),
+                      ("rsa", ["rsa:2048"])):
+        path = os.path.join(directory, name + ".pem")
+        parts = [path + ".key", path + ".crt"]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-days", "30",
+                        "-subj", "/CN=bench.example.com", "-keyout", parts[0], "-out", parts[1]],
+                       check=True, stderr=subprocess.DEVNULL)
+        with open(path, "w") as pem:
+            for part in parts:
+                with open(part) as text:
+                    pem.write(text.read())
 
 
 def free_port():
@@ -181,13 +198,15 @@ class Kind:
         match = re.search(r"(\S+/[0-9]\S*)|version ([0-9]\S*)", line)
         return (match.group(1) or self.name + "/" + match.group(2)) if match else line
 
-    def configure(self, directory, port, origin, connections, template=None, groups=""):
+    def configure(self, directory, port, ports_tls, origin, connections, template=None, groups=""):
         template = template or self.template
         path = os.path.join(directory, template[:-3])
         more = "".join("%s_temp_path %s/tmp_%s; " % (name, directory, name)
                        for name in ("fastcgi", "uwsgi", "scgi")) if self.name == "nginx" else ""
         values = {"USER": nobody(), "DIR": directory, "LISTEN": "127.0.0.1:%d" % port,
-                  "ORIGIN": origin, "CONNECTIONS": str(connections), "MORE": more, "GROUPS": groups,
+                  "TLS": "127.0.0.1:%d" % ports_tls[0], "RSA": "127.0.0.1:%d" % ports_tls[1],
+                  "PEM": os.path.join(directory, ".."), "ORIGIN": origin,
+                  "CONNECTIONS": str(connections), "MORE": more, "GROUPS": groups,
                   "NOFILE": str(connections + 256)}
         with open(os.path.join(HERE, template)) as text, open(path, "w") as out:
             out.write(re.sub(r"@([A-Z]+)@", lambda m: values[m.group(1)], text.read()))
@@ -200,17 +219,18 @@ class Kind:
         where = os.path.join(directory, "%s-%d" % (self.name, len(os.listdir(directory))))
         os.mkdir(where)
         os.chmod(where, 0o777)      # its worker may be nobody
-        port, port_close = free_port(), None
+        port, port_close, ports_tls = free_port(), None, (free_port(), free_port())
         if self.template is None:
             port_close = free_port()
             argv = [tools["relay"], "127.0.0.1:%d" % port, "127.0.0.1:%d" % port_close, origin]
         else:
-            conf = self.configure(where, port, origin, connections, template, groups)
+            conf = self.configure(where, port, ports_tls, origin, connections, template, groups)
             argv = [self.binary, "-db", "-f", conf] if self.name == "haproxy" else \
                 [self.binary, "-p", where, "-e", where + "/error.log", "-c", conf]
         wrap = [word.replace("@DIR@", where) for word in wrap]
         process = Process(self.name, wrap + argv, port, cpu, log=where + "/output", **more)
         process.port_close, process.directory = port_close, where
+        process.ports_tls = dict(zip(("ecdsa", "rsa"), ports_tls))
         return process
 
 

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * An SSL_CTX from what the configuration says, for either end. Called while the file is read, by the master (or by -t), which may
+ * read keys that workers may not; they inherit the result. Every error names the directive's line.
+ */
+#include <openssl/dh.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
+#include "modules/ssl/ssl.h"
+
+/* Certificates and keys ---------------------------------------------------------------------- */
+
+static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
+{
+    STACK_OF(X509) *chain = NULL;
+    const char *error;
+    X509 *leaf = ssl_load_certificate(file->path, &chain, &error);
+    int rc = -1;
+
+    if (leaf == NULL) {
+        ssl_conf_error(cf, file->pos, "cannot load certificate \"%.*s\": %s", STR_ARG(file->path),
+                       error);
+        return -1;
+    }
+    if (SSL_CTX_use_certificate(ctx, leaf) == 0) {
+        ssl_conf_error(cf, file->pos, "SSL_CTX_use_certificate(\"%.*s\") failed",
+                       STR_ARG(file->path));
+    } else if (SSL_CTX_set0_chain(ctx, chain) == 0) {
+        ssl_conf_error(cf, file->pos, "SSL_CTX_set0_chain(\"%.*s\") failed", STR_ARG(file->path));
+    } else {
+        chain = NULL;
+        rc = 0;
+    }
+    sk_X509_pop_free(chain, X509_free);
+    X509_free(leaf);
+    return rc;
+}
+
+static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
+                   const struct ssl_passwords *passwords)
+{
+    const char *error;
+    EVP_PKEY *key = ssl_load_key(file->path, passwords, &error);
+    int ok;
+
+    if (key == NULL) {
+        ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
+                       STR_ARG(file->path), error);
+        return -1;
+    }
+    ok = SSL_CTX_use_PrivateKey(ctx, key);
+    EVP_PKEY_free(key);
+    if (ok)
+        return 0;
+    ssl_conf_error(cf, file->pos, "SSL_CTX_use_PrivateKey(\"%.*s\") failed", STR_ARG(file->path));
+    return -1;
+}
+
+static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        const struct ssl_file *certificate = &spec->certificates.items[i];
+
+        if (i >= spec->keys.count) {
+            conf_error_at(cf, certificate->pos,
+                          "no \"ssl_certificate_key\" is defined for certificate \"%.*s\"",
+                          STR_ARG(certificate->path));
+            return -1;
+        }
+        if (use_certificate(cf, ctx, certificate) != 0 ||
+            use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Verification ------------------------------------------------------------------------------- */
+
+/* The chain's faults are judged when the handshake is over: HTTP answers them with a page. */
+static int tolerate(int ok UNUSED, X509_STORE_CTX *store UNUSED)
+{
+    return 1;
+}
+
+static int load_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
+{
+    if (SSL_CTX_load_verify_locations(ctx, file->path.ptr, NULL) != 0) {
+        ERR_clear_error(); /* the end of a PEM file leaves something there */
+        return 0;
+    }
+    ssl_conf_error(cf, file->pos, "SSL_CTX_load_verify_locations(\"%.*s\") failed",
+                   STR_ARG(file->path));
+    return -1;
+}
+
+static int use_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    STACK_OF(X509_NAME) * names;
+
+    SSL_CTX_set_verify_depth(ctx, (int) spec->verify_depth);
+    if (spec->client_ca.path.len > 0) {
+        if (load_authorities(cf, ctx, &spec->client_ca) != 0)
+            return -1;
+        names = SSL_load_client_CA_file(spec->client_ca.path.ptr);
+        if (names == NULL) {
+            ssl_conf_error(cf, spec->client_ca.pos, "SSL_load_client_CA_file(\"%.*s\") failed",
+                           STR_ARG(spec->client_ca.path));
+            return -1;
+        }
+        ERR_clear_error();
+        SSL_CTX_set_client_CA_list(ctx, names);
+    }
+    return spec->trusted.path.len > 0 ? load_authorities(cf, ctx, &spec->trusted) : 0;
+}
+
+static int use_revocations(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+
+    if (lookup == NULL || X509_LOOKUP_load_file(lookup, file->path.ptr, X509_FILETYPE_PEM) == 0) {
+        ssl_conf_error(cf, file->pos, "X509_LOOKUP_load_file(\"%.*s\") failed",
+                       STR_ARG(file->path));
+        return -1;
+    }
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return 0;
+}
+
+static int use_verification(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    if (spec->verify != SSL_VERIFY_OFF)
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, tolerate);
+    if (use_authorities(cf, ctx, spec) != 0)
+        return -1;
+    return spec->crl.path.len > 0 ? use_revocations(cf, ctx, &spec->crl) : 0;
+}
+
+/* Parameters --------------------------------------------------------------------------------- */
+
+static const struct {
+    unsigned bit;
+    int version;
+} versions[] = {
+    { SSL_PROTO_SSL3, SSL3_VERSION },    { SSL_PROTO_TLS1, TLS1_VERSION },
+    { SSL_PROTO_TLS11, TLS1_1_VERSION }, { SSL_PROTO_TLS12, TLS1_2_VERSION },
+    { SSL_PROTO_TLS13, TLS1_3_VERSION },
+};
+
+static uint64_t versions_off(unsigned protocols)
+{
+    uint64_t off = 0;
+
+    off |= protocols & SSL_PROTO_SSL3 ? 0 : SSL_OP_NO_SSLv3;
+    off |= protocols & SSL_PROTO_TLS1 ? 0 : SSL_OP_NO_TLSv1;
+    off |= protocols & SSL_PROTO_TLS11 ? 0 : SSL_OP_NO_TLSv1_1;
+    off |= protocols & SSL_PROTO_TLS12 ? 0 : SSL_OP_NO_TLSv1_2;
+    off |= protocols & SSL_PROTO_TLS13 ? 0 : SSL_OP_NO_TLSv1_3;
+    return off;
+}
+
+#define VERSIONS_OFF \
+    (SSL_OP_NO_SSLv3 | SSL_OP_NO_TLSv1 | SSL_OP_NO_TLSv1_1 | SSL_OP_NO_TLSv1_2 | SSL_OP_NO_TLSv1_3)
+
+/* The lowest and the highest version asked for. */
+static void version_range(unsigned protocols, int *low, int *high)
+{
+    *low = *high = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(versions); i++) {
+        if (!(protocols & versions[i].bit))
+            continue;
+        *low = *low != 0 ? *low : versions[i].version;
+        *high = versions[i].version;
+    }
+}
+
+static int use_dhparam(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
+{
+    BIO *bio = BIO_new_file(file->path.ptr, "r");
+    EVP_PKEY *dh;
+
+    if (bio == NULL) {
+        ssl_conf_error(cf, file->pos, "BIO_new_file(\"%.*s\") failed", STR_ARG(file->path));
+        return -1;
+    }
+    dh = PEM_read_bio_Parameters(bio, NULL);
+    BIO_free(bio);
+    if (dh == NULL) {
+        ssl_conf_error(cf, file->pos, "PEM_read_bio_DHparams(\"%.*s\") failed",
+                       STR_ARG(file->path));
+        return -1;
+    }
+    if (SSL_CTX_set0_tmp_dh_pkey(ctx, dh) == 1)
+        return 0;
+    EVP_PKEY_free(dh);
+    ssl_conf_error(cf, file->pos, "SSL_CTX_set0_tmp_dh_pkey(\"%.*s\") failed", STR_ARG(file->path));
+    return -1;
+}
+
+static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands,
+                        bool server)
+{
+    SSL_CONF_CTX *conf;
+    int rc = 0;
+
+    if (commands->count == 0)
+        return 0;
+    conf = SSL_CONF_CTX_new();
+    if (conf == NULL)
+        return -1;
+    SSL_CONF_CTX_set_flags(conf, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CERTIFICATE |
+                                     SSL_CONF_FLAG_SHOW_ERRORS |
+                                     (server ? SSL_CONF_FLAG_SERVER : SSL_CONF_FLAG_CLIENT));
+    SSL_CONF_CTX_set_ssl_ctx(conf, ctx);
+    for (unsigned i = 0; i < commands->count && rc == 0; i++) {
+        const struct ssl_command *c = &commands->items[i];
+
+        if (SSL_CONF_cmd(conf, c->name.ptr, c->value.ptr) <= 0) {
+            ssl_conf_error(cf, c->pos, "SSL_CONF_cmd(\"%.*s\", \"%.*s\") failed", STR_ARG(c->name),
+                           STR_ARG(c->value));
+            rc = -1;
+        }
+    }
+    if (rc == 0 && SSL_CONF_CTX_finish(conf) != 1) {
+        ssl_conf_error(cf, commands->items[0].pos, "SSL_CONF_finish() failed");
+        rc = -1;
+    }
+    SSL_CONF_CTX_free(conf);
+    return rc;
+}
+
+static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    const struct ssl_text *ciphers = &spec->ciphers, *curves = &spec->curves;
+
+    if (ciphers->text.len > 0 && SSL_CTX_set_cipher_list(ctx, ciphers->text.ptr) == 0) {
+        ssl_conf_error(cf, ciphers->pos, "SSL_CTX_set_cipher_list(\"%.*s\") failed",
+                       STR_ARG(ciphers->text));
+        return -1;
+    }
+    if (spec->prefer_server_ciphers)
+        SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+    if (curves->text.len > 0 && !str_eq(curves->text, STR("auto")) &&
+        SSL_CTX_set1_curves_list(ctx, curves->text.ptr) == 0) {
+        ssl_conf_error(cf, curves->pos, "SSL_CTX_set1_curves_list(\"%.*s\") failed",
+                       STR_ARG(curves->text));
+        return -1;
+    }
+    return spec->dhparam.path.len > 0 ? use_dhparam(cf, ctx, &spec->dhparam) : 0;
+}
+
+/*
+ * A session is good for those contexts only that ask the same of a client and show it the same certificate: a client that has been let
+ * in by one server is a stranger to the next.
+ */
+static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    unsigned char id[EVP_MAX_MD_SIZE], digest[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    STACK_OF(X509_NAME) *names = SSL_CTX_get_client_CA_list(ctx);
+    unsigned len = 0, n;
+    int ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
+    struct str files[] = { spec->client_ca.path, spec->trusted.path, spec->crl.path };
+
+    ok = ok && EVP_DigestUpdate(md, &spec->verify, sizeof(spec->verify)) &&
+         EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
+    for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
+        ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
+    for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
+         more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
+        ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
+             EVP_DigestUpdate(md, digest, n);
+    for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
+        ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
+             EVP_DigestUpdate(md, digest, n);
+    ok = ok && EVP_DigestFinal_ex(md, id, &len);
+    EVP_MD_CTX_free(md);
+    return ok && SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)) ? 0 : -1;
+}
+
+static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
+{
+    int low, high;
+
+    version_range(spec->protocols, &low, &high);
+    SSL_CTX_set_min_proto_version(ctx, low);
+    SSL_CTX_set_max_proto_version(ctx, high);
+    SSL_CTX_set_options(ctx, versions_off(spec->protocols) | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                 (server ? SSL_OP_SINGLE_DH_USE : 0));
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_read_ahead(ctx, 1);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    if (spec->session_timeout_s > 0)
+        SSL_CTX_set_timeout(ctx, (long) MIN(spec->session_timeout_s, (uint64_t) INT32_MAX));
+}
+
+static void context_free(void *ctx)
+{
+    SSL_CTX_free(ctx);
+}
+
+SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server)
+{
+    SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+
+    if (ctx == NULL) {
+        ssl_conf_error(cf, spec->pos, "SSL_CTX_new() failed");
+        return NULL;
+    }
+    arena_defer(cf->arena, context_free, ctx);
+    set_options(ctx, spec, server);
+    if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
+        use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
+        return NULL;
+    if (server && set_session_context(ctx, spec) != 0) {
+        ssl_conf_error(cf, spec->pos, "SSL_CTX_set_session_id_context() failed");
+        return NULL;
+    }
+    ERR_clear_error();
+    return ctx;
+}
+
+int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    if (SSL_get_SSL_CTX(ssl) == ctx)
+        return 0;
+    if (SSL_set_SSL_CTX(ssl, ctx) == NULL)
+        return -1;
+    SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), SSL_CTX_get_verify_callback(ctx));
+    SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
+    SSL_clear_options(ssl, SSL_get_options(ssl) & ~SSL_CTX_get_options(ctx));
+    SSL_set_options(ssl, SSL_CTX_get_options(ctx));
+    SSL_set_min_proto_version(ssl, (int) SSL_CTX_get_min_proto_version(ctx));
+    SSL_set_max_proto_version(ssl, (int) SSL_CTX_get_max_proto_version(ctx));
+    if (spec->curves.text.len > 0 && !str_eq(spec->curves.text, STR("auto")))
+        SSL_set1_curves_list(ssl, spec->curves.text.ptr);
+    return 0;
+}

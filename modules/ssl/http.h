@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of the http_ssl module share. */
+#ifndef MODULES_SSL_HTTP_H
+#define MODULES_SSL_HTTP_H
+
+#include "core/http/client.h"
+#include "modules/ssl/ssl.h"
+
+/* The ssl_… directives of a server. */
+struct http_ssl {
+    struct ssl_spec spec;
+    size_t buffer_size;
+    bool reject_handshake;
+    /* Made when the file has been read. */
+    SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
+    struct conn_tls_options options;
+};
+
+/* http_ssl.c: a server's settings. Never NULL. */
+struct http_ssl *http_ssl_of(const struct server *server);
+/* sni.c: what a context of a listening address needs to choose the server by the name the client asks for, and ALPN. */
+void http_ssl_prepare(SSL_CTX *ctx);
+/* verify.c: struct http_tls's check. */
+unsigned http_ssl_check(struct req *r);
+/* Whether a verification's result is but a want of trust in the chain (optional_no_ca). */
+bool http_ssl_is_untrusted(long result);
+/* variables.c */
+extern const struct var_row http_ssl_variables[];
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * TLS by OpenSSL: connections (conn_tls.c), what they are set up from (context.c), and the
+ * library's errors in words (error.c). Neither knows of HTTP, nor which end it is: listening addresses
+ * (http_ssl.c), connections to upstreams and layer 4 all use what stands here.
+ */
+#ifndef MODULES_SSL_SSL_H
+#define MODULES_SSL_SSL_H
+
+#include <openssl/ssl.h>
+
+#include "core/config/config.h"
+#include "core/event/tls.h"
+
+/* Contexts ------------------------------------------------------------------------------------ */
+
+/* ssl_verify_client, proxy_ssl_verify. */
+enum { SSL_VERIFY_OFF, SSL_VERIFY_ON, SSL_VERIFY_OPTIONAL, SSL_VERIFY_NO_CA };
+
+enum {
+    SSL_PROTO_SSL2 = 1, SSL_PROTO_SSL3 = 2, SSL_PROTO_TLS1 = 4, SSL_PROTO_TLS11 = 8,
+    SSL_PROTO_TLS12 = 16, SSL_PROTO_TLS13 = 32,
+};
+
+/* "NAME VALUE" of ssl_conf_command. */
+struct ssl_command {
+    struct str name, value;
+    struct conf_pos pos;
+};
+
+struct ssl_commands {
+    struct ssl_command *items;
+    unsigned count, capacity;
+};
+
+struct ssl_text {
+    struct str text;
+    struct conf_pos pos;
+};
+
+/* A file of the configuration, by the path as it is opened, or "data:…", "store:…". */
+struct ssl_file {
+    struct str path; /* ptr NULL: not given */
+    struct conf_pos pos;
+};
+
+struct ssl_files {
+    struct ssl_file *items;
+    unsigned count, capacity;
+};
+
+/* The passwords of a file, one a line, to be tried on each key. NULL: ask the terminal, as the library does. */
+struct ssl_passwords {
+    struct str_list list;
+    struct conf_pos pos;
+};
+
+/*
+ * What a context is made from, server's or client's. Zero and empty are the library's defaults; the rows of ssl_… and
+ * proxy_ssl_… store into one of these.
+ */
+struct ssl_spec {
+    struct ssl_files certificates, keys; /* pairs, in this order */
+    struct ssl_passwords *passwords;
+    unsigned protocols;                  /* SSL_PROTO_ bits */
+    struct ssl_text ciphers;
+    bool prefer_server_ciphers;
+    struct ssl_text curves;              /* "auto": as the library has them */
+    struct ssl_file dhparam;
+    struct ssl_commands commands;
+    unsigned verify;
+    int64_t verify_depth;
+    struct ssl_file client_ca;           /* trusted, and named to the client (server's end only) */
+    struct ssl_file trusted;
+    struct ssl_file crl;
+    uint64_t session_timeout_s;
+    struct conf_pos pos;                 /* where errors without a better place are reported */
+};
+
+/*
+ * A context with what the spec says, freed with the config. Reads the files, by the rights that the process has now (the
+ * master, before workers are started, which inherit what was read). NULL when errors were reported.
+ */
+SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server);
+/* A handshake takes another context in its midst (SNI), with all that the library does not take over by itself. 0 or -1. */
+int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
+
+/* Setters [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
+conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
+conf_setter ssl_set_text; /* [struct ssl_text] */
+extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
+
+/* certificate.c: leaves, chains and keys, by path, "data:" or "store:". NULL + *error: what failed; the rest is in the queue. */
+X509 *ssl_load_certificate(struct str path, STACK_OF(X509) **chain, const char **error);
+EVP_PKEY *ssl_load_key(struct str path, const struct ssl_passwords *passwords, const char **error);
+/* Whether a path names a file that a watcher could look at. */
+bool ssl_is_file(struct str path);
+
+/* Connections --------------------------------------------------------------------------------- */
+
+struct conn_tls;
+
+/* What a connection is set up with beside its SSL_CTX. Lives as long as the connection. */
+struct conn_tls_options {
+    size_t buffer_size; /* the largest record (ssl_buffer_size) */
+};
+
+/*
+ * The server's end over raw, whose owner it becomes; see core/event/tls.h. NULL: out of memory in the library, logged.
+ * first: bytes that were read before (the reference is taken, in any case).
+ */
+struct conn *conn_tls_accept(struct conn *raw, SSL_CTX *ctx, const struct conn_tls_options *options,
+                             struct tls_first first);
+/*
+ * The client's end. Between this and the first turn of the loop the caller may set up conn_tls_ssl: server name, session
+ * to be resumed, name to verify. The handshake begins with the turn, or when raw has connected.
+ */
+struct conn *conn_tls_connect(struct conn *raw, SSL_CTX *ctx, const struct conn_tls_options *options);
+
+/* Whether this is one of ours. */
+bool conn_is_tls(const struct conn *c);
+/* The library's object; NULL once closed. */
+SSL *conn_tls_ssl(const struct conn *c);
+/* The conn of a library's object: for callbacks. */
+struct conn *conn_tls_of(const SSL *ssl);
+void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options);
+bool conn_tls_established(const struct conn *c);
+struct str conn_tls_protocol(const struct conn *c);
+/* From a callback of the handshake: it fails because we want it to. The log says "handshake rejected" and no more. */
+void conn_tls_rejected(struct conn *c);
+/*
+ * The handshake had stopped for something of ours (a callback that said "retry": a certificate to be loaded, a signature to be
+ * made elsewhere), which has come: it goes on from the loop.
+ */
+void conn_tls_go_on(struct conn *c);
+/* The peer has said that this is the end of its data (close_notify): only then nobody has cut it. */
+bool conn_tls_ended(const struct conn *c);
+/* Frees recycled memory (leak checks). */
+void conn_tls_trim(void);
+
+/* memory.c: the library's buffers are recycled from here on, if it has not allocated anything yet; and freed. */
+void ssl_memory_init(void);
+void ssl_memory_trim(void);
+
+/* Errors -------------------------------------------------------------------------------------- */
+
+/* " (SSL: error:… error:…)" of what is in the library's queue, which is empty afterwards. In static memory. */
+const char *ssl_errors(void);
+/* conf_error_at with that behind the sentence. */
+void ssl_conf_error(struct conf *cf, struct conf_pos pos, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/*
+ * What an operation on a connection failed with: logged in nginx's words, at info where the peer can bring it about. sslerr:
+ * SSL_get_error's; err: errno, where that says SSL_ERROR_SYSCALL. Empties the queue.
+ */
+void ssl_log_failure(const struct logger *log, int sslerr, int err, const char *what);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What became of the client's certificate, judged when a request has come: by then it is known which server it is for, and the
+ * client can be told in a page. The handshake itself fails for no certificate.
+ */
+#include <openssl/x509_vfy.h>
+
+#include "modules/ssl/http.h"
+
+bool http_ssl_is_untrusted(long result)
+{
+    switch (result) {
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: return true;
+    default: return false;
+    }
+}
+
+/* The name in the handshake is that of the request. */
+static bool same_name(const SSL *ssl, struct str host)
+{
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    struct str asked = name != NULL ? str_cstr(name) : STR("");
+
+    if (asked.len > 0 && asked.ptr[asked.len - 1] == '.')
+        asked.len--;
+    return str_caseeq(asked, host);
+}
+
+unsigned http_ssl_check(struct req *r)
+{
+    const struct http_ssl *conf = http_ssl_of(r->server);
+    const SSL *ssl;
+    long result;
+
+    if (likely(conf->spec.verify == SSL_VERIFY_OFF))
+        return 0;
+    ssl = conn_tls_ssl(r->client->conn);
+    if (r->client->named && !same_name(ssl, r->host)) {
+        log_info(&r->log, 0,
+                 "client attempted to request the server name "
+                 "different from the one that was negotiated");
+        return 421;
+    }
+    result = SSL_get_verify_result(ssl);
+    if (result != X509_V_OK &&
+        (conf->spec.verify != SSL_VERIFY_NO_CA || !http_ssl_is_untrusted(result))) {
+        log_info(&r->log, 0, "client SSL certificate verify error: (%ld:%s)", result,
+                 X509_verify_cert_error_string(result));
+        return 495;
+    }
+    if (conf->spec.verify == SSL_VERIFY_ON && SSL_get0_peer_certificate(ssl) == NULL) {
+        log_info(&r->log, 0, "client sent no required SSL certificate");
+        return 496;
+    }
+    return 0;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Fuzz target: bytes of a peer's on the server's end of TLS, cut into pieces, before the handshake or, after one with a client
+ * of ours, between its records. Whatever comes, the conn keeps to its contract: it says EAGAIN only with the
+ * ready bit clear, and what has failed stays failed.
+ */
+#include <errno.h>
+#include <openssl/ec.h>
+#include <openssl/x509.h>
+
+#include "core/base/clock.h"
+#include "modules/ssl/ssl.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static SSL_CTX *server_ctx, *client_ctx;
+static const struct conn_tls_options options = { .buffer_size = 16384 };
+
+static void quiet(struct conn *c, unsigned ready)
+{
+    char buf[5000];
+    ssize_t n = 0;
+
+    if (c->owner == NULL)
+        return; /* the client, or one that is closed */
+    while ((ready & CONN_READ) && (n = conn_read(c, buf, sizeof(buf))) > 0)
+        continue;
+    if (n < 0 && errno == EAGAIN && (c->ready & CONN_READ) && conn_tls_established(c))
+        abort();
+    if (n < 0 && errno == EPROTO && conn_tls_established(c))
+        abort();
+    if (n >= 0 || errno == EAGAIN)
+        conn_want(c, CONN_READ);
+}
+
+static void make_contexts(void)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = X509_new();
+
+    X509_gmtime_adj(X509_getm_notBefore(cert), 0);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_set_pubkey(cert, key);
+    if (X509_sign(cert, key, EVP_sha256()) <= 0)
+        abort();
+    server_ctx = SSL_CTX_new(TLS_server_method());
+    client_ctx = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_use_certificate(server_ctx, cert);
+    SSL_CTX_use_PrivateKey(server_ctx, key);
+    SSL_CTX_set_mode(server_ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(server_ctx, 1);
+    SSL_CTX_set_options(server_ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_NO_RENEGOTIATION);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+static void turns(unsigned n)
+{
+    while (n-- > 0)
+        loop_turn(0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static bool ready;
+    static int mark;
+    struct conn *raw[2], *server, *client = NULL, *from;
+    uint8_t how;
+
+    if (!ready) {
+        clock_update();
+        if (loop_init(64) != 0)
+            abort();
+        make_contexts();
+        ready = true;
+    }
+    if (size < 1)
+        return 0;
+    how = *data++;
+    size--;
+    conn_mem_pair(raw, 20000);
+    server = conn_tls_accept(raw[1], server_ctx, &options, (struct tls_first){ .block = NULL });
+    server->handler = quiet;
+    server->owner = &mark;
+    conn_want(server, CONN_READ);
+    if (how & 1) {
+        SSL_CTX_set_max_proto_version(client_ctx, how & 2 ? TLS1_2_VERSION : TLS1_3_VERSION);
+        client = conn_tls_connect(raw[0], client_ctx, &options);
+        client->handler = quiet;
+        turns(8);
+        if (!conn_tls_established(server))
+            abort();
+    }
+    from = raw[0];
+    while (size > 0) {
+        size_t n = MIN(size, (size_t) (how >> 2) + 1);
+        struct iovec iov = { (void *) data, n };
+
+        conn_writev(from, &iov, 1);
+        data += n;
+        size -= n;
+        turns(1);
+    }
+    turns(2);
+    server->owner = NULL;
+    conn_close(server);
+    conn_close(client != NULL ? client : from);
+    turns(2);
+    return 0;
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * TLS over a pair of connections in memory, both ends ours: handshakes through buffers of any size, chains of
+ * memory and files, full buffers, ends with and without close_notify, what a peer may do to us.
+ */
+#include <errno.h>
+#include <openssl/ec.h>
+#include <openssl/x509.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "modules/ssl/ssl.h"
+#include "t/unit/tap.h"
+
+static SSL_CTX *server_ctx, *client_ctx;
+static const struct conn_tls_options options = { .buffer_size = 16384 }, small = { .buffer_size = 1000 };
+
+struct seen {
+    unsigned bits; /* all that were ever ready */
+    bool drain;
+    uint64_t got;
+    bool end;
+    int error;
+    unsigned char next;
+    bool corrupt;
+};
+
+static void drain(struct conn *c, struct seen *s)
+{
+    static unsigned char buf[30000];
+
+    for (;;) {
+        ssize_t n = conn_read(c, buf, sizeof(buf));
+
+        if (n <= 0) {
+            s->end = n == 0;
+            s->error = n < 0 ? errno : 0;
+            return;
+        }
+        for (ssize_t i = 0; i < n; i++)
+            if (buf[i] != s->next++)
+                s->corrupt = true;
+        s->got += (uint64_t) n;
+    }
+}
+
+static void on_ready(struct conn *c, unsigned ready)
+{
+    struct seen *s = c->owner;
+
+    s->bits |= ready;
+    if (s->drain && (ready & CONN_READ))
+        drain(c, s);
+}
+
+static struct conn *attach(struct conn *c, struct seen *s)
+{
+    *s = (struct seen){ 0 };
+    c->handler = on_ready;
+    c->owner = s;
+    conn_want(c, CONN_WRITE);
+    return c;
+}
+
+static void make_contexts(void)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = X509_new();
+    X509_NAME *name = X509_get_subject_name(cert);
+
+    X509_gmtime_adj(X509_getm_notBefore(cert), 0);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_set_pubkey(cert, key);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *) "test", -1, -1, 0);
+    X509_set_issuer_name(cert, name);
+    ASSERT(X509_sign(cert, key, EVP_sha256()) > 0);
+    server_ctx = SSL_CTX_new(TLS_server_method());
+    client_ctx = SSL_CTX_new(TLS_client_method());
+    ASSERT(SSL_CTX_use_certificate(server_ctx, cert) && SSL_CTX_use_PrivateKey(server_ctx, key));
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *ctx = i ? server_ctx : client_ctx;
+
+        SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+        SSL_CTX_set_read_ahead(ctx, 1);
+        SSL_CTX_set_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_NO_RENEGOTIATION);
+    }
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+struct pair {
+    struct conn *raw[2];
+    struct conn *a, *b; /* client, server */
+    struct seen s, t;
+};
+
+static void turns(unsigned n)
+{
+    while (n-- > 0)
+        loop_turn(0);
+}
+
+static void pair_new(struct pair *p, size_t capacity, int version, const struct conn_tls_options *o)
+{
+    conn_mem_pair(p->raw, capacity);
+    SSL_CTX_set_max_proto_version(client_ctx, version);
+    p->a = attach(conn_tls_connect(p->raw[0], client_ctx, o), &p->s);
+    p->b = attach(conn_tls_accept(p->raw[1], server_ctx, o, (struct tls_first){ .block = NULL }), &p->t);
+    for (int i = 0; i < 50000 && !((p->s.bits & CONN_WRITE) && (p->t.bits & CONN_WRITE)); i++)
+        loop_turn(0);
+}
+
+static void pair_close(struct pair *p)
+{
+    conn_close(p->a);
+    conn_close(p->b);
+    turns(2);
+}
+
+static const int all_versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+
+static void test_handshake(void)
+{
+    static const size_t capacities[] = { 1, 7, 100, 4096, 100000 };
+    struct pair p;
+
+    for (unsigned v = 0; v < ARRAY_LEN(all_versions); v++) {
+        for (unsigned i = 0; i < ARRAY_LEN(capacities); i++) {
+            unsigned before = conn_count;
+
+            pair_new(&p, capacities[i], all_versions[v], &options);
+            ok(conn_tls_established(p.a) && conn_tls_established(p.b), "%x: a handshake through %zu bytes",
+               (unsigned) all_versions[v], capacities[i]);
+            is_uint(conn_count - before, 2, "counted once an end");
+            ok(p.a->number == p.raw[0]->number, "under the number of the conn below");
+            ok(p.t.bits & CONN_WRITE, "readiness to write is the outcome");
+            pair_close(&p);
+            is_uint(conn_count, before, "and not counted any more");
+        }
+    }
+}
+
+/* size bytes of the pattern through the pair, in memory and from a file, limit at a time. */
+static void send_through(struct pair *p, uint64_t size, uint64_t limit, bool file, const char *what)
+{
+    struct chain chain = CHAIN_INIT;
+    uint64_t sent = 0;
+    unsigned char *bytes = malloc(size);
+    bool wrong = false;
+
+    for (uint64_t i = 0; i < size; i++)
+        bytes[i] = (unsigned char) (i + p->t.next);
+    if (file) {
+        FILE *f = tmpfile();
+        struct chain_file *cf = chain_file_new(dup(fileno(f)));
+
+        ASSERT(fwrite(bytes, 1, size, f) == size && fflush(f) == 0);
+        fclose(f);
+        chain_push_file(&chain, cf, 0, size);
+        chain_file_unref(cf);
+    } else {
+        /* pieces of all sizes: what belongs into one record has to be gathered */
+        for (uint64_t at = 0, n = 1; at < size; at += n, n = n * 3 % 40009 + 1)
+            chain_push_mem(&chain, NULL, (const char *) bytes + at, (size_t) MIN(n, size - at));
+    }
+    p->t.drain = true;
+    conn_want(p->b, CONN_READ);
+    for (int i = 0; i < 300000 && sent < size; i++) {
+        ssize_t n;
+
+        if (!(p->a->ready & CONN_WRITE)) {
+            conn_want(p->a, CONN_WRITE);
+            loop_turn(0);
+            conn_want(p->b, CONN_READ);
+            continue;
+        }
+        n = conn_send(p->a, &chain, limit, false);
+        wrong |= n < 0 || (limit > 0 && (uint64_t) n > limit);
+        sent += n > 0 ? (uint64_t) n : 0;
+    }
+    turns(20);
+    is_uint(sent, size, "%s: all sent", what);
+    is_uint(p->t.got, size, "%s: all there", what);
+    ok(!p->t.corrupt && !wrong, "%s: as it was", what);
+    is_uint(p->a->bytes_out, p->b->bytes_in, "%s: counted", what);
+    chain_clear(&chain);
+    free(bytes);
+}
+
+static void test_transfer(void)
+{
+    static const size_t capacities[] = { 100, 5000, 70000, 1000000 };
+    struct pair p;
+
+    for (unsigned v = 0; v < ARRAY_LEN(all_versions); v++) {
+        for (unsigned i = 0; i < ARRAY_LEN(capacities); i++) {
+            for (int how = 0; how < 4; how++) {
+                char what[64];
+
+                snprintf(what, sizeof(what), "%x, %zu, %s, %s", (unsigned) all_versions[v], capacities[i],
+                         how & 1 ? "file" : "memory", how & 2 ? "1000 at a time" : "no limit");
+                pair_new(&p, capacities[i], all_versions[v], how & 2 ? &small : &options);
+                send_through(&p, i == 0 ? 20000 : 400000, how & 2 ? 1000 : 0, how & 1, what);
+                pair_close(&p);
+            }
+        }
+    }
+}
+
+/* What writev reports is in the conn below: closing at once loses nothing of it. */
+static void test_reported_is_sent(void)
+{
+    static char bytes[50000];
+    struct iovec iov = { bytes, sizeof(bytes) };
+    struct pair p;
+    ssize_t n;
+
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (char) i;
+    pair_new(&p, 20000, TLS1_3_VERSION, &options);
+    n = conn_writev(p.a, &iov, 1);
+    ok(n > 0 && n < 20000, "a part fits: %zd", n);
+    ok(!(p.a->ready & CONN_WRITE), "then it is full");
+    ok(conn_writev(p.a, &iov, 1) == -1 && errno == EAGAIN, "and says so");
+    conn_close(p.a);
+    p.t.drain = true;
+    conn_want(p.b, CONN_READ);
+    turns(10);
+    ok(p.t.got >= (uint64_t) n && !p.t.corrupt, "what was reported arrives");
+    conn_close(p.b);
+    turns(2);
+}
+
+static void test_ends(void)
+{
+    static char words[] = { 0, 1, 2 };
+    static char garbage[] = "garbage that is no record";
+    struct iovec iov = { words, 3 }, bad = { garbage, sizeof(garbage) };
+    struct pair p;
+
+    for (unsigned v = 0; v < ARRAY_LEN(all_versions); v++) {
+        pair_new(&p, 5000, all_versions[v], &options);
+        p.t.drain = true;
+        conn_want(p.b, CONN_READ);
+        is_int(conn_writev(p.a, &iov, 1), 3, "the last words");
+        is_int(conn_shutdown(p.a), 0, "shutdown");
+        ok(conn_writev(p.a, &iov, 1) == -1 && errno == EPIPE, "then nothing can be written");
+        turns(5);
+        ok(p.t.got == 3 && p.t.end, "are followed by the end");
+        ok(conn_tls_ended(p.b), "which was announced");
+        p.s.drain = true;
+        conn_want(p.a, CONN_READ);
+        is_int(conn_writev(p.b, &iov, 1), 3, "the other direction is open");
+        turns(5);
+        is_uint(p.s.got, 3, "and carries");
+        pair_close(&p);
+
+        pair_new(&p, 5000, all_versions[v], &options);
+        p.t.drain = true;
+        conn_want(p.b, CONN_READ);
+        conn_shutdown(p.raw[0]); /* behind the back of TLS */
+        turns(5);
+        ok(p.t.end && !conn_tls_ended(p.b), "an end that was not announced");
+        pair_close(&p);
+
+        pair_new(&p, 5000, all_versions[v], &options);
+        p.t.drain = true;
+        conn_want(p.b, CONN_READ);
+        conn_writev(p.raw[0], &bad, 1);
+        turns(5);
+        is_int(p.t.error, EPROTO, "garbage between records");
+        ok(conn_writev(p.b, &iov, 1) == -1 && errno == EPROTO, "is the end of writing too");
+        pair_close(&p);
+
+        pair_new(&p, 5000, all_versions[v], &options);
+        p.a->reset_on_close = true;
+        p.t.drain = true;
+        conn_want(p.b, CONN_READ);
+        conn_close(p.a);
+        turns(5);
+        is_int(p.t.error, ECONNRESET, "a reset");
+        conn_close(p.b);
+        turns(2);
+    }
+}
+
+/* Key updates without end, whose answers nobody reads, and bytes that come before. */
+static void test_peers_tricks(void)
+{
+    struct pair p;
+    struct block *block = block_new(100);
+    struct conn *raw[2], *c;
+    struct seen s;
+    bool failed = false;
+
+    pair_new(&p, 200000, TLS1_3_VERSION, &options);
+    p.t.drain = true;
+    for (int i = 0; i < 2000 && !failed; i++) {
+        if (SSL_key_update(conn_tls_ssl(p.a), SSL_KEY_UPDATE_REQUESTED) != 1
+            || conn_writev(p.a, &(struct iovec){ "", 1 }, 1) < 0)
+            break;
+        p.t.next = 0;
+        conn_want(p.b, CONN_READ);
+        loop_turn(0);
+        failed = p.t.error != 0 && p.t.error != EAGAIN;
+    }
+    ok(true, "many key updates: %s", failed ? "given up" : "answered");
+    pair_close(&p);
+
+    /* more of them at once than one read looks at: what is behind them comes all the same */
+    pair_new(&p, 200000, TLS1_3_VERSION, &options);
+    p.t.drain = true;
+    for (int i = 0; i < 200; i++) {
+        if (SSL_key_update(conn_tls_ssl(p.a), SSL_KEY_UPDATE_NOT_REQUESTED) != 1)
+            break;
+        conn_writev(p.a, &(struct iovec){ "", 0 }, 1);
+    }
+    conn_writev(p.a, &(struct iovec){ "", 1 }, 1);
+    conn_want(p.b, CONN_READ);
+    turns(30);
+    is_uint(p.t.got, 1, "data behind many key updates");
+    pair_close(&p);
+
+    conn_mem_pair(raw, 1000);
+    memcpy(block->data, "GET / HTTP/1.1\r\n\r\n", 18);
+    c = attach(conn_tls_accept(raw[1], server_ctx, &options, (struct tls_first){ block, 0, 18 }), &s);
+    turns(5);
+    ok((s.bits & CONN_WRITE) && !conn_tls_established(c), "what came before is read first");
+    conn_close(c);
+    conn_close(raw[0]);
+    turns(2);
+}
+
+int main(void)
+{
+    clock_update();
+    is_int(loop_init(64), 0, "loop_init");
+    make_contexts();
+    test_handshake();
+    test_transfer();
+    test_reported_is_sent();
+    test_ends();
+    test_peers_tricks();
+    SSL_CTX_free(server_ctx);
+    SSL_CTX_free(client_ctx);
+    loop_free();
+    conn_tls_trim();
+    conn_trim();
+    block_trim();
+    return done_testing();
+}
