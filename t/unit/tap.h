@@ -147,7 +147,7 @@ static inline int TAP_UNUSED tap_same(const void *got, size_t got_len, const voi
     const char *e = expected;
     size_t at = 0;
     int same = (g == NULL) == (e == NULL) && got_len == expected_len &&
-               (g == NULL || got_len == 0 || memcmp(g, e, got_len) == 0);
+               (g == NULL || e == NULL || got_len == 0 || memcmp(g, e, got_len) == 0);
 
     tap_line(same, file, line, fmt, ap);
     if (same) {
