@@ -8,31 +8,13 @@
  */
 #define ZONE_STEPS
 
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "t/unit/core/zone/check.h"
-#include "t/unit/tap.h"
+#include "t/unit/core/zone/steps.h"
+
 
 #define VALUE 16
 
-static unsigned long steps_left; /* 0: nobody dies */
-static bool steps_kill;          /* by a signal; else the operation is left by longjmp */
-static jmp_buf steps_end;
-
-void zone_step(void)
-{
-    if (steps_left == 0 || --steps_left != 0)
-        return;
-    if (steps_kill)
-        (void) kill(getpid(), SIGKILL);
-    longjmp(steps_end, 1);
-}
-
-/* The zone under test: a table at its root and, for the slab's own operations, some objects. */
-static struct zone *zone;
+/* The zone under test has a table at its root and, for the slab's own operations, some objects. */
 static unsigned inits;
 static bool starting;        /* init has begun and not ended */
 static bool asked_too_early; /* recover was called on what init had half done */
@@ -286,19 +268,7 @@ static const struct op {
     { "several changes at once", setup_twenty, op_all, false },
 };
 
-/* The whole mapping, to begin again from. The lock is free in it. */
-static char *image;
 static uint64_t empty_free; /* bytes free with nothing but the table */
-
-static void image_save(void)
-{
-    memcpy(image, zone->base, zone->total);
-}
-
-static void image_restore(void)
-{
-    memcpy(zone->base, image, zone->total);
-}
 
 /*
  * Which of the keys 0..99 are there, a bit each in two words; false when a value is not its key's.
@@ -328,8 +298,14 @@ struct expected {
     bool many; /* entries may come and go one by one */
 };
 
-static void expect(const struct op *op, struct expected *e)
+/* What is under test, and what it may leave. */
+static const struct op *op;
+static struct expected expected;
+
+static void expect(void)
 {
+    struct expected *e = &expected;
+
     image_restore();
     inits = 0;
     op->setup();
@@ -380,8 +356,9 @@ static const char *check_soundness(void)
 }
 
 /* After a recovery. Destroys the contents. */
-static const char *check_outcome(const struct op *op, const struct expected *e)
+static const char *check_outcome(void)
 {
+    const struct expected *e = &expected;
     const char *wrong = check_soundness();
     uint64_t keys[2];
     void *value;
@@ -412,93 +389,6 @@ static const char *check_outcome(const struct op *op, const struct expected *e)
     return check_soundness();
 }
 
-/* Runs fn until its step'th step. True if it did not get so far as to end. */
-static bool cut_short(void (*fn)(void), unsigned long step)
-{
-    volatile bool cut = true;
-
-    steps_left = step;
-    if (setjmp(steps_end) == 0) {
-        fn();
-        cut = false;
-    }
-    steps_left = 0;
-    return cut;
-}
-
-static void recover(void)
-{
-    zone_recover(zone);
-}
-
-/* A child takes the lock and dies at the step. False: it came to the end. */
-static bool child_dies(const struct op *op, unsigned long step)
-{
-    pid_t pid = fork();
-    int status = 0;
-
-    if (pid == 0) {
-        zone_lock(zone);
-        steps_kill = true;
-        steps_left = step;
-        op->run();
-        steps_left = 0;
-        zone_unlock(zone);
-        _exit(0);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid)
-        return false;
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-}
-
-static void test_killed(const struct op *op, const struct expected *e)
-{
-    const char *wrong = NULL;
-    unsigned long step;
-    uint64_t recoveries;
-    bool died = true;
-
-    for (step = 1; died && wrong == NULL; step++) {
-        image_restore();
-        recoveries = zone_recoveries(zone);
-        died = child_dies(op, step);
-        zone_lock(zone);
-        if (zone_recoveries(zone) != recoveries + died)
-            wrong = "a death was not noticed";
-        if (wrong == NULL)
-            wrong = check_outcome(op, e);
-        zone_unlock(zone);
-    }
-    ok(wrong == NULL, "%s: killed at each of %lu steps%s%s", op->name, step - 2,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-}
-
-/* The first death at every step, the second at every step of the recovery from it. */
-static void test_killed_twice(const struct op *op, const struct expected *e)
-{
-    const char *wrong = NULL;
-    unsigned long first, second = 0, cases = 0;
-    bool again;
-
-    for (first = 1; wrong == NULL; first++) {
-        image_restore();
-        if (!cut_short(op->run, first))
-            break;
-        for (second = 1, again = true; again && wrong == NULL; second++, cases++) {
-            image_restore();
-            (void) cut_short(op->run, first);
-            again = cut_short(recover, second);
-            if (again)
-                zone_recover(zone);
-            wrong = check_outcome(op, e);
-        }
-    }
-    ok(wrong == NULL, "%s: dead in the recovery too, %lu cases%s%s", op->name, cases,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-    if (wrong != NULL)
-        diag("at step %lu, then %lu", first - 1, second - 1);
-}
-
 static bool zone_open(const struct zone_kind *kind)
 {
     struct zone_spec spec = { STR("death"), 12 * ZONE_PAGE, kind, STR(""), NULL };
@@ -506,21 +396,13 @@ static bool zone_open(const struct zone_kind *kind)
     zone = zone_create(&spec, log_main);
     if (zone == NULL)
         return false;
-    image = mem_alloc(zone->total);
     empty_free = zone_bytes_free(zone);
     image_save();
     return true;
 }
 
-static void zone_close(void)
-{
-    zone_destroy(zone);
-    free(image);
-}
-
 static void test_operations(void)
 {
-    struct expected e;
     char *empty;
 
     if (!ok(zone_open(&kept_kind), "a zone"))
@@ -529,13 +411,14 @@ static void test_operations(void)
     memcpy(empty, image, zone->total);
     for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
         memcpy(image, empty, zone->total);
-        expect(&ops[i], &e);
-        ok(check_soundness() == NULL, "%s: sound before", ops[i].name);
-        test_killed(&ops[i], &e);
-        test_killed_twice(&ops[i], &e);
+        op = &ops[i];
+        expect();
+        ok(check_soundness() == NULL, "%s: sound before", op->name);
+        test_killed(op->name, op->run, check_outcome);
+        test_killed_twice(op->name, op->run, check_outcome);
     }
     free(empty);
-    zone_close();
+    image_close();
 }
 
 /*
@@ -558,7 +441,7 @@ static void test_wipe(const struct zone_kind *kind)
     for (step = 1; cut && wrong == NULL; step++) {
         image_restore();
         generation = zone_generation(zone);
-        cut = cut_short(recover, step);
+        cut = cut_short(steps_recover, step);
         if (cut)
             zone_recover(zone);
         starting = false;
@@ -570,7 +453,7 @@ static void test_wipe(const struct zone_kind *kind)
     }
     ok(wrong == NULL, "wiped (%s), dead at each of %lu steps of it%s%s", kind->name, step - 2,
        wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-    zone_close();
+    image_close();
 }
 
 /* Damage that no half-done change explains: recovery must end, and say that it cannot. */
@@ -610,7 +493,7 @@ static void test_damage(void)
     zone_recover(zone);
     ok(inits == 1 && check_soundness() == NULL && keyed_count(table()) == 0,
        "a damaged zone starts anew");
-    zone_close();
+    image_close();
 }
 
 int main(void)

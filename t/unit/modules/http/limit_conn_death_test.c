@@ -7,36 +7,16 @@
  */
 #define ZONE_STEPS
 
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #define CROWDED 8
 
 #include "t/unit/core/zone/cells_check.h"
 #include "core/zone/ledger.c"
 #include "modules/http/limit_conn.c"
-#include "t/unit/tap.h"
+#include "t/unit/core/zone/steps.h"
 
 #define LIMIT 60
 #define FULL 58 /* entries, which two small chunks of a ledger have: the next one needs another */
 
-static unsigned long steps_left; /* 0: nobody dies */
-static bool steps_kill;
-static jmp_buf steps_end;
-
-void zone_step(void)
-{
-    if (steps_left == 0 || --steps_left != 0)
-        return;
-    if (steps_kill)
-        (void) kill(getpid(), SIGKILL);
-    longjmp(steps_end, 1);
-}
-
-static struct zone *zone;
-static char *image;
 static size_t empty_free;
 
 /* Worker 0 lives and holds "both" once; worker 1 dies: it holds "both", "own" and "many" often. */
@@ -187,22 +167,7 @@ static const char *check(void)
     return wrong == NULL && zone_bytes_free(zone) != empty_free ? "memory was lost" : wrong;
 }
 
-/* In a process of its own, since the lock must be a dead one's. The recovery dies at the second step, if any. */
-static bool dies(void (*run)(void), unsigned long step)
-{
-    pid_t pid = fork();
-    int status = 0;
-
-    if (pid == 0) {
-        steps_kill = true;
-        steps_left = step;
-        run();
-        steps_left = 0;
-        _exit(0);
-    }
-    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
-}
-
+/* The recovery dies at the second step, if any. */
 static void lock_only(void)
 {
     zone_lock(zone);
@@ -222,10 +187,10 @@ static void test(const struct op *op)
 
         /* 0: nobody dies in the recovery */
         for (second = 0; again && wrong == NULL; second += 1 + second / 8, cases++) {
-            memcpy(zone->base, image, zone->total);
+            image_restore();
             zone_set_worker(1);
-            died = dies(op->run, first);
-            again = died && (second == 0 || dies(lock_only, second));
+            died = child_dies(op->run, first);
+            again = died && (second == 0 || child_dies(lock_only, second));
             wrong = check();
         }
     }
@@ -246,11 +211,9 @@ int main(void)
     empty_free = zone_bytes_free(zone);
     limit_table(zone)->in_use = 2;
     setup();
-    image = mem_alloc(zone->total);
-    memcpy(image, zone->base, zone->total);
+    image_save();
     for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
         test(&ops[i]);
-    free(image);
-    zone_destroy(zone);
+    image_close();
     return done_testing();
 }

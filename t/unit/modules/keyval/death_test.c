@@ -6,32 +6,12 @@
  */
 #define ZONE_STEPS
 
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "t/unit/core/zone/check.h"
 #include "modules/keyval/table.c"
-#include "t/unit/tap.h"
-
-static unsigned long steps_left; /* 0: nobody dies */
-static bool steps_kill;
-static jmp_buf steps_end;
-
-void zone_step(void)
-{
-    if (steps_left == 0 || --steps_left != 0)
-        return;
-    if (steps_kill)
-        (void) kill(getpid(), SIGKILL);
-    longjmp(steps_end, 1);
-}
+#include "t/unit/core/zone/steps.h"
 
 static struct keyval_zone kz;
 static struct res_zone res;
-static struct zone *zone;
-static char *image;
 static uint64_t empty_free;
 
 static const char *const ip_keys[] = { "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "2001:db8::/32" };
@@ -125,83 +105,6 @@ static const char *check(void)
     return wrong == NULL && zone_bytes_free(zone) != empty_free ? "memory was lost" : wrong;
 }
 
-static bool cut_short(void (*fn)(void), unsigned long step)
-{
-    volatile bool cut = true;
-
-    steps_left = step;
-    if (setjmp(steps_end) == 0) {
-        fn();
-        cut = false;
-    }
-    steps_left = 0;
-    return cut;
-}
-
-static void recover(void)
-{
-    zone_recover(zone);
-}
-
-static bool child_dies(const struct op *op, unsigned long step)
-{
-    pid_t pid = fork();
-    int status = 0;
-
-    if (pid == 0) {
-        zone_lock(zone);
-        steps_kill = true;
-        steps_left = step;
-        op->run();
-        steps_left = 0;
-        zone_unlock(zone);
-        _exit(0);
-    }
-    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
-}
-
-static void test_killed(const struct op *op)
-{
-    const char *wrong = NULL;
-    unsigned long step;
-    bool died = true;
-
-    for (step = 1; died && wrong == NULL; step++) {
-        memcpy(zone->base, image, zone->total);
-        died = child_dies(op, step);
-        zone_lock(zone);
-        wrong = zone_generation(zone) != 0 ? "the zone was wiped" : check();
-        zone_unlock(zone);
-    }
-    ok(wrong == NULL, "type %d, %s: killed at each of %lu steps%s%s", kz.type, op->name, step - 2,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-}
-
-static void test_killed_twice(const struct op *op)
-{
-    const char *wrong = NULL;
-    unsigned long first, second = 0, cases = 0;
-    bool again;
-
-    for (first = 1; wrong == NULL; first++) {
-        memcpy(zone->base, image, zone->total);
-        if (!cut_short(op->run, first))
-            break;
-        for (second = 1, again = true; again && wrong == NULL; second++, cases++) {
-            memcpy(zone->base, image, zone->total);
-            (void) cut_short(op->run, first);
-            again = cut_short(recover, second);
-            if (again)
-                zone_recover(zone);
-            wrong = check();
-        }
-    }
-    ok(wrong == NULL, "type %d, %s: dead in the recovery too, %lu cases%s%s", kz.type, op->name, cases,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-    if (wrong != NULL)
-        diag("at step %lu, then %lu", first - 1, second - 1);
-}
-
 static void test_type(enum keyval_type type)
 {
     struct zone_spec spec = { STR("pairs"), 24 * ZONE_PAGE, &keyval_kind, STR(""), &kz };
@@ -214,14 +117,15 @@ static void test_type(enum keyval_type type)
         return;
     empty_free = zone_bytes_free(zone);
     setup();
-    image = mem_alloc(zone->total);
-    memcpy(image, zone->base, zone->total);
+    image_save();
     for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
-        test_killed(&ops[i]);
-        test_killed_twice(&ops[i]);
+        char name[64];
+
+        (void) snprintf(name, sizeof(name), "type %d, %s", type, ops[i].name);
+        test_killed(name, ops[i].run, check);
+        test_killed_twice(name, ops[i].run, check);
     }
-    free(image);
-    zone_destroy(zone);
+    image_close();
 }
 
 int main(void)

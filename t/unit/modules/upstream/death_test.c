@@ -6,31 +6,11 @@
  */
 #define ZONE_STEPS
 
-#include <setjmp.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "t/unit/core/zone/check.h"
 #include "modules/upstream/shared.c"
 #include "modules/upstream/shared_servers.c"
-#include "t/unit/tap.h"
+#include "t/unit/core/zone/steps.h"
 
-static unsigned long steps_left; /* 0: nobody dies */
-static bool steps_kill;
-static jmp_buf steps_end;
-
-void zone_step(void)
-{
-    if (steps_left == 0 || --steps_left != 0)
-        return;
-    if (steps_kill)
-        (void) kill(getpid(), SIGKILL);
-    longjmp(steps_end, 1);
-}
-
-static struct zone *zone;
-static char *image;
 static uint64_t empty_free;
 static struct health_check check_conf = { .id = 7, .mandatory = true };
 static struct health_check *checks[] = { &check_conf };
@@ -163,83 +143,6 @@ static const char *check(void)
     return zone_bytes_free(zone) != empty_free ? "memory was lost" : NULL;
 }
 
-static bool cut_short(void (*fn)(void), unsigned long step)
-{
-    volatile bool cut = true;
-
-    steps_left = step;
-    if (setjmp(steps_end) == 0) {
-        fn();
-        cut = false;
-    }
-    steps_left = 0;
-    return cut;
-}
-
-static void recover(void)
-{
-    zone_recover(zone);
-}
-
-static bool child_dies(const struct op *op, unsigned long step)
-{
-    pid_t pid = fork();
-    int status = 0;
-
-    if (pid == 0) {
-        zone_lock(zone);
-        steps_kill = true;
-        steps_left = step;
-        op->run();
-        steps_left = 0;
-        zone_unlock(zone);
-        _exit(0);
-    }
-    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
-}
-
-static void test_killed(const struct op *op)
-{
-    const char *wrong = NULL;
-    unsigned long step;
-    bool died = true;
-
-    for (step = 1; died && wrong == NULL; step++) {
-        memcpy(zone->base, image, zone->total);
-        died = child_dies(op, step);
-        zone_lock(zone);
-        wrong = zone_generation(zone) != 0 ? "the zone was wiped" : check();
-        zone_unlock(zone);
-    }
-    ok(wrong == NULL, "%s: killed at each of %lu steps%s%s", op->name, step - 2,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-}
-
-static void test_killed_twice(const struct op *op)
-{
-    const char *wrong = NULL;
-    unsigned long first, second = 0, cases = 0;
-    bool again;
-
-    for (first = 1; wrong == NULL; first++) {
-        memcpy(zone->base, image, zone->total);
-        if (!cut_short(op->run, first))
-            break;
-        for (second = 1, again = true; again && wrong == NULL; second++, cases++) {
-            memcpy(zone->base, image, zone->total);
-            (void) cut_short(op->run, first);
-            again = cut_short(recover, second);
-            if (again)
-                zone_recover(zone);
-            wrong = check();
-        }
-    }
-    ok(wrong == NULL, "%s: dead in the recovery too, %lu cases%s%s", op->name, cases,
-       wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-    if (wrong != NULL)
-        diag("at step %lu, then %lu", first - 1, second - 1);
-}
-
 /* Two workers, each with a connection to the first two servers. */
 static void setup(void)
 {
@@ -269,20 +172,18 @@ int main(void)
     zone = zone_create(&spec, log_main);
     if (!ok(zone != NULL, "a zone"))
         return done_testing();
-    image = mem_alloc(zone->total);
-    memcpy(image, zone->base, zone->total);
+    image_save();
     group()->current = 0;
     sweep(zone);
     empty_free = zone_bytes_free(zone);
-    memcpy(zone->base, image, zone->total);
+    image_restore();
     setup();
-    memcpy(image, zone->base, zone->total);
+    image_save();
     for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
-        test_killed(&ops[i]);
-        test_killed_twice(&ops[i]);
+        test_killed(ops[i].name, ops[i].run, check);
+        test_killed_twice(ops[i].name, ops[i].run, check);
     }
-    free(image);
-    zone_destroy(zone);
+    image_close();
     arena_destroy(arena);
     return done_testing();
 }
