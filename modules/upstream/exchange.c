@@ -829,7 +829,7 @@ void exchange_next(struct exchange *x)
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
-    if (unlikely(x->conf->proxy_protocol != 0)) {
+    if (unlikely(x->conf->proxy_protocol != 0) && !u->announced) {
         u->announced = true;
         pool_announce(x->req->arena, x->conf, x->req, &x->out);
     }
