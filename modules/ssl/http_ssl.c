@@ -23,6 +23,13 @@ static struct conn *accept_tls(void *context, struct conn *raw, struct tls_first
 
 /* Completion --------------------------------------------------------------------------------- */
 
+static bool is_used(struct conf *cf, struct str variable)
+{
+    const struct var *v = table_get(&conf_http(cf)->vars.names, variable);
+
+    return v != NULL && v->index >= 0;
+}
+
 static int make_context(struct conf *cf, const struct server *server, struct http_ssl *ssl)
 {
     struct ssl_spec *spec = &ssl->spec;
@@ -48,6 +55,8 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     if (ssl->ctx == NULL)
         return -1;
     http_ssl_prepare(ssl->ctx);
+    if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
+        http_ssl_fingerprint(ssl->ctx);
     return 0;
 }
 
