@@ -118,5 +118,74 @@ for (
 }
 is $p->get('/', port => 'plain')->body, '[|]', 'fingerprints: none without TLS';
 
+# --- what -t says ----------------------------------------------------------------------------------
+
+$certs->make('middle', ca => 1, by => 'ca');
+$certs->make('deep',   by => 'middle', days => 90);
+$certs->make('soon',   days => 10);
+$certs->make('tomorrow', days => 1);
+$certs->make('self',   by => 'self', days => 90);
+Proxyd::Certs::run('sh', '-c', join ' && ', map { "cat $_" } map { $certs->path("$_.only") . ' > ' . $certs->path("$_.alone.crt") } 'deep');
+Proxyd::Certs::run('sh', '-c', 'cat ' . join(' ', map { $certs->path($_) } 'deep.only', 'ca.only') . ' > ' . $certs->path('wrong.crt'));
+$certs->make('old', by => 'self', days => -1);
+
+sub tested {
+    my (@servers) = @_;
+    my $conf = "events { }\nhttp {\n";
+    my $port = $p->port('tested');
+    $conf .= "server { listen 127.0.0.1:$port ssl; server_name $_->[2]; $_->[3]\nssl_certificate certs/$_->[0].crt;\nssl_certificate_key certs/$_->[1].key;\n}\n"
+        for map { [$servers[$_][0], $servers[$_][1], "n$_", $servers[$_][2] // ''] } 0 .. $#servers;
+    $p->write_file('tested.conf', "$conf}\n");
+    my $dir = $p->dir;
+    my $binary = $ENV{TEST_PROXYD_BINARY};
+    my $out = `$binary -t -p $dir -c $dir/tested.conf 2>&1`;
+    return join '', grep { !/syntax is ok|test is successful|could not open error log/ } map { "$_\n" } split /\n/, $out =~ s/$dir/DIR/gr;
+}
+
+for (
+    ['a fresh one',            [['a', 'a']],       [], qr/expire/],
+    ['its chain is not whole', [['a', 'a']],       [qr/\[warn\] .*the chain in "DIR\/certs\/a\.crt" may be incomplete: "\/CN=ca", which is not known here, is missing in DIR\/tested\.conf:4/]],
+    ['the root is trusted',    [['a', 'a', 'ssl_trusted_certificate certs/ca.crt;']], [], qr/incomplete/],
+    ['signed by itself',       [['self', 'self']], [], qr/incomplete/],
+    ['an intermediate',        [['deep', 'deep']], [qr/incomplete: "\/CN=ca"/]],
+    ['without it',             [['deep.alone', 'deep']], [qr/incomplete: "\/CN=middle"/]],
+    ['another in its place',   [['wrong', 'deep']], [qr/\[warn\] .*certificate number 2 in "DIR\/certs\/wrong\.crt" has not issued the one before it in/]],
+    ['soon',                   [['soon', 'soon']], [qr/\[warn\] .*"DIR\/certs\/soon\.crt" expires in (?:9|10) days, on/]],
+    ['very soon',              [['tomorrow', 'tomorrow']], [qr/\[warn\] .*expires in (?:0 days|1 day), on/]],
+    ['past',                   [['old', 'old']],   [qr/\[warn\] .*certificate "DIR\/certs\/old\.crt" has expired on \d{4}/]],
+    ['no compression',         [['self', 'self', 'ssl_certificate_compression off;']], [], qr/compression/],
+    # from 3.2 on the library has it, and says nothing
+    ['compression',            [['self', 'self', 'ssl_certificate_compression on;']],
+        `openssl version` =~ /^OpenSSL 3\.[01]\./ ? [qr/\[warn\] .*"ssl_certificate_compression" is not supported on this platform, ignored in/] : []],
+) {
+    my ($what, $servers, $want, $unwanted) = @$_;
+    my $out = tested(@$servers);
+    like $out, $_, "-t: $what" for @$want;
+    unlike $out, $unwanted, "-t: $what" if $unwanted;
+    unlike $out, qr/emerg/, "-t: $what: no error";
+}
+{
+    my @lines = tested(['soon', 'soon'], ['a', 'a'], ['soon', 'soon'], ['soon', 'soon']) =~ /(certs\/soon\.crt" expires)/g;
+    is @lines, 1, '-t: once for a file';
+    like tested(['a', 'soon']), qr/\[emerg\] .*SSL_CTX_use_PrivateKey\("DIR\/certs\/soon\.key"\) failed \(SSL: .*key values mismatch\) in DIR\/tested\.conf:5/, '-t: not its key';
+}
+
+# --- files are read again at a reload when they have changed ----------------------------------------
+
+sub shown {
+    my $c = $certs->connect($p->port('main'), @_) or return "no: $@";
+    my $serial = $c->sock->get_sslversion . ' ' . unpack 'H*', $c->sock->get_fingerprint_bin('sha1');
+    $c->close;
+    return $serial;
+}
+my $first = shown();
+isnt $first, '', 'shown';
+$p->reload;
+is shown(), $first, 'reload: the same file, the same certificate';
+$certs->make('a', names => ['a.test'], days => 90);
+is shown(), $first, 'a new file is not looked at before a reload';
+$p->reload;
+isnt shown(), $first, 'reload: the new file';
+
 $p->stop;
 done_testing;
