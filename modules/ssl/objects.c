@@ -29,7 +29,8 @@ struct openssl_main {
 };
 
 static unsigned openssl_slot;
-static struct objects *current, *last; /* of the configuration being read, and of the one before it */
+static struct objects *current,
+    *last; /* of the configuration being read, and of the one before it */
 
 static void object_free(struct object *o)
 {

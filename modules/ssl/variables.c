@@ -424,7 +424,7 @@ static struct str offered_sigalgs(struct eval *e, SSL *ssl)
 /* data of a row: which of these. */
 static of_connection *const connection_values[] = {
     protocol, cipher, session_reused, session_id,    server_name,     alpn, early_data, ciphers,
-    curve,    curves, server_sigalg,  client_sigalg, offered_sigalgs, ja3, ja4,
+    curve,    curves, server_sigalg,  client_sigalg, offered_sigalgs, ja3,  ja4,
 };
 enum {
     PROTOCOL,
