@@ -15,7 +15,7 @@ static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file 
 {
     STACK_OF(X509) *chain = NULL;
     const char *error;
-    X509 *leaf = ssl_load_certificate(file->path, &chain, &error);
+    X509 *leaf = ssl_object_certificate(cf, file->path, &chain, &error);
     int rc = -1;
 
     if (leaf == NULL) {
@@ -41,7 +41,7 @@ static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
                    const struct ssl_passwords *passwords)
 {
     const char *error;
-    EVP_PKEY *key = ssl_load_key(file->path, passwords, &error);
+    EVP_PKEY *key = ssl_object_key(cf, file->path, passwords, &error);
     int ok;
 
     if (key == NULL) {
@@ -73,6 +73,25 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
             return -1;
     }
     return 0;
+}
+
+/* For -t, when all that the context trusts is known. */
+static void judge_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        const struct ssl_file *file = &spec->certificates.items[i];
+        STACK_OF(X509) *chain = NULL;
+        const char *error;
+        X509 *leaf = ssl_object_unjudged(file->path)
+                         ? ssl_object_certificate(cf, file->path, &chain, &error)
+                         : NULL;
+
+        if (leaf == NULL)
+            continue;
+        ssl_judge(cf, file, ctx, leaf, chain);
+        sk_X509_pop_free(chain, X509_free);
+        X509_free(leaf);
+    }
 }
 
 /* Verification ------------------------------------------------------------------------------- */
@@ -318,6 +337,8 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
         ssl_conf_error(cf, spec->pos, "SSL_CTX_set_session_id_context() failed");
         return NULL;
     }
+    if (cf->config->testing && !cf->config->explaining)
+        judge_pairs(cf, ctx, spec);
     ERR_clear_error();
     return ctx;
 }

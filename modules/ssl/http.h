@@ -11,6 +11,7 @@ struct http_ssl {
     struct ssl_spec spec;
     size_t buffer_size;
     bool reject_handshake;
+    bool compress_certificates;
     /* Made when the file has been read. */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;
@@ -20,6 +21,10 @@ struct http_ssl {
 struct http_ssl *http_ssl_of(const struct server *server);
 /* sni.c: what a context of a listening address needs to choose the server by the name the client asks for, and ALPN. */
 void http_ssl_prepare(SSL_CTX *ctx);
+/* fingerprint.c: hellos that come to this context leave their fingerprints, which are empty otherwise. */
+void http_ssl_fingerprint(SSL_CTX *ctx);
+struct str http_ssl_ja3(SSL *ssl);
+struct str http_ssl_ja4(SSL *ssl);
 /* verify.c: struct http_tls's check. */
 unsigned http_ssl_check(struct req *r);
 /* Whether a verification's result is but a want of trust in the chain (optional_no_ca). */

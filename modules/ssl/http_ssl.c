@@ -23,6 +23,34 @@ static struct conn *accept_tls(void *context, struct conn *raw, struct tls_first
 
 /* Completion --------------------------------------------------------------------------------- */
 
+static bool is_used(struct conf *cf, struct str variable)
+{
+    const struct var *v = table_get(&conf_http(cf)->vars.names, variable);
+
+    return v != NULL && v->index >= 0;
+}
+
+/* RFC 8879, which the library has from 3.2 on: by itself it would compress, and accept what is compressed. */
+static void compress_certificates(struct conf *cf UNUSED, const struct http_ssl *ssl UNUSED)
+{
+#ifdef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
+    SSL_CTX_set_options(ssl->ctx, SSL_OP_NO_RX_CERTIFICATE_COMPRESSION);
+    if (ssl->compress_certificates)
+        SSL_CTX_compress_certs(ssl->ctx, 0);
+    else
+        SSL_CTX_set_options(ssl->ctx, SSL_OP_NO_TX_CERTIFICATE_COMPRESSION);
+#else
+    if (ssl->compress_certificates)
+        conf_warn_at(cf, ssl->spec.pos,
+                     "\"ssl_certificate_compression\" is not supported on this platform, ignored");
+#endif
+}
+
+static const char *set_ech_file(struct conf *cf, void *field UNUSED)
+{
+    return conf_error(cf, "\"ssl_ech_file\" is not supported on this platform");
+}
+
 static int make_context(struct conf *cf, const struct server *server, struct http_ssl *ssl)
 {
     struct ssl_spec *spec = &ssl->spec;
@@ -48,6 +76,9 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     if (ssl->ctx == NULL)
         return -1;
     http_ssl_prepare(ssl->ctx);
+    compress_certificates(cf, ssl);
+    if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
+        http_ssl_fingerprint(ssl->ctx);
     return 0;
 }
 
@@ -109,6 +140,7 @@ static int http_ssl_begin(struct conf *cf UNUSED)
 static void http_ssl_stop(const struct config *config UNUSED)
 {
     conn_tls_trim();
+    ssl_objects_free();
     ssl_memory_trim();
 }
 
@@ -125,6 +157,11 @@ static const struct directive directives[] = {
             "key."),
     SSL_ROW("ssl_certificate_key", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.keys, INHERIT_WHOLE,
             NULL, "file | data:value | store:uri", "The secret key of each certificate, in PEM."),
+    SSL_ROW("ssl_certificate_compression", ARG_FLAG, conf_set_flag, compress_certificates,
+            INHERIT_SCALAR, "off", "on | off",
+            "Compresses certificates for clients that can take it (OpenSSL 3.2 and later)."),
+    ROW_CALL("ssl_ech_file", CTX_HTTP | CTX_SERVER, ARGS1 | ARG_REPEAT, set_ech_file, STORE_SRV,
+             "file", "Keys for the encrypted client hello; not supported."),
     SSL_ROW("ssl_password_file", ARGS1, ssl_set_password_file, spec.passwords, INHERIT_SCALAR, NULL,
             "file", "Passwords of secret keys, one a line, tried in turn."),
     SSL_ROW("ssl_protocols", ARGS1_MORE, conf_set_bits, spec.protocols, INHERIT_WHOLE,

@@ -93,6 +93,19 @@ extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
 /* certificate.c: leaves, chains and keys, by path, "data:" or "store:". NULL + *error: what failed; the rest is in the queue. */
 X509 *ssl_load_certificate(struct str path, STACK_OF(X509) **chain, const char **error);
 EVP_PKEY *ssl_load_key(struct str path, const struct ssl_passwords *passwords, const char **error);
+/*
+ * objects.c: the same, each file read once for a configuration. The references are the caller's.
+ */
+X509 *ssl_object_certificate(struct conf *cf, struct str path, STACK_OF(X509) **chain,
+                             const char **error);
+EVP_PKEY *ssl_object_key(struct conf *cf, struct str path, const struct ssl_passwords *passwords,
+                         const char **error);
+/* Whether this is the first time that somebody asks this about the certificate. */
+bool ssl_object_unjudged(struct str path);
+void ssl_objects_free(void);
+/* judge.c: warns, for -t, of a certificate that expires soon or has, and of a chain that is not whole. */
+void ssl_judge(struct conf *cf, const struct ssl_file *file, SSL_CTX *ctx, X509 *leaf,
+               STACK_OF(X509) *chain);
 /* Whether a path names a file that a watcher could look at. */
 bool ssl_is_file(struct str path);
 

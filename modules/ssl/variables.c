@@ -74,6 +74,16 @@ static struct str alpn(struct eval *e UNUSED, SSL *ssl)
     return str_from((const char *) name, len);
 }
 
+static struct str ja3(struct eval *e, SSL *ssl)
+{
+    return str_dup(e->arena, http_ssl_ja3(ssl));
+}
+
+static struct str ja4(struct eval *e, SSL *ssl)
+{
+    return str_dup(e->arena, http_ssl_ja4(ssl));
+}
+
 /* Early data is not accepted, so that no request comes before the handshake's end. */
 static struct str early_data(struct eval *e UNUSED, SSL *ssl UNUSED)
 {
@@ -414,7 +424,7 @@ static struct str offered_sigalgs(struct eval *e, SSL *ssl)
 /* data of a row: which of these. */
 static of_connection *const connection_values[] = {
     protocol, cipher, session_reused, session_id,    server_name,     alpn, early_data, ciphers,
-    curve,    curves, server_sigalg,  client_sigalg, offered_sigalgs,
+    curve,    curves, server_sigalg,  client_sigalg, offered_sigalgs, ja3,  ja4,
 };
 enum {
     PROTOCOL,
@@ -430,6 +440,8 @@ enum {
     SERVER_SIGALG,
     CLIENT_SIGALG,
     OFFERED_SIGALGS,
+    JA3,
+    JA4,
 };
 
 static bool get_connection(struct eval *e, const struct var *v, struct str *out)
@@ -477,5 +489,8 @@ const struct var_row http_ssl_variables[] = {
     CONNECTION("ssl_sigalg", SERVER_SIGALG),
     CONNECTION("ssl_sigalgs", OFFERED_SIGALGS),
     CONNECTION("ssl_client_sigalg", CLIENT_SIGALG),
+    /* Known only where the text of the configuration has one of them: see fingerprint.c. */
+    CONNECTION("ssl_ja3_hash", JA3),
+    CONNECTION("ssl_ja4", JA4),
     { .name = NULL },
 };
