@@ -11,6 +11,7 @@ struct http_ssl {
     struct ssl_spec spec;
     size_t buffer_size;
     bool reject_handshake;
+    bool early_data; /* always off */
     /* Made when the file has been read. */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;
