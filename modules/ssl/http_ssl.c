@@ -123,8 +123,9 @@ static const char *set_early_data(struct conf *cf, void *field)
     const char *error = conf_set_flag(cf, field);
 
     if (error == NULL && *(bool *) field)
-        return conf_error_arg(cf, 1, "\"ssl_early_data on\" is not supported: requests that can be "
-                                     "replayed are not accepted");
+        return conf_error_arg(cf, 1,
+                              "\"ssl_early_data on\" is not supported: requests that can be "
+                              "replayed are not accepted");
     return error;
 }
 
