@@ -7,7 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
-#include "modules/ssl/ssl.h"
+#include "modules/ssl/sessions.h"
 
 /* Certificates and keys ---------------------------------------------------------------------- */
 
@@ -317,6 +317,8 @@ static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
 
 static void context_free(void *ctx)
 {
+    /* Sessions outlive this configuration. */
+    SSL_CTX_sess_set_remove_cb(ctx, NULL);
     SSL_CTX_free(ctx);
 }
 
@@ -330,6 +332,10 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     }
     arena_defer(cf->arena, context_free, ctx);
     set_options(ctx, spec, server);
+    if (server && ssl_use_sessions(cf, ctx, spec) != 0) {
+        ssl_conf_error(cf, spec->pos, "the session cache cannot be set up");
+        return NULL;
+    }
     if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
         use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;

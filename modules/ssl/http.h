@@ -12,6 +12,7 @@ struct http_ssl {
     size_t buffer_size;
     bool reject_handshake;
     bool compress_certificates;
+    bool early_data; /* always off */
     /* Made when the file has been read. */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;

@@ -150,6 +150,17 @@ static void http_ssl_stop(const struct config *config UNUSED)
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
 
+static const char *set_early_data(struct conf *cf, void *field)
+{
+    const char *error = conf_set_flag(cf, field);
+
+    if (error == NULL && *(bool *) field)
+        return conf_error_arg(cf, 1,
+                              "\"ssl_early_data on\" is not supported: requests that can be "
+                              "replayed are not accepted");
+    return error;
+}
+
 static const struct directive directives[] = {
     SSL_ROW("ssl_certificate", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.certificates,
             INHERIT_WHOLE, NULL, "file | data:value",
@@ -181,6 +192,16 @@ static const struct directive directives[] = {
             "The largest record; small ones let the client begin earlier."),
     SSL_ROW("ssl_session_timeout", ARGS1, conf_set_sec, spec.session_timeout_s, INHERIT_SCALAR,
             "5m", "time", "How long a session may be resumed."),
+    SSL_ROW("ssl_session_cache", ARGS1_MORE, ssl_set_session_cache, spec.session_cache,
+            INHERIT_SCALAR, NULL, "off | none | [builtin[:size]] [shared:name:size]",
+            "Where sessions are kept: in each worker, or in a zone for all of them."),
+    SSL_ROW("ssl_session_tickets", ARG_FLAG, conf_set_flag, spec.session_tickets, INHERIT_SCALAR,
+            "on", "on | off", "Sessions are kept by the clients, in encrypted tickets."),
+    SSL_ROW("ssl_session_ticket_key", ARGS1 | ARG_REPEAT, ssl_set_ticket_key, spec.ticket_keys,
+            INHERIT_WHOLE, NULL, "file",
+            "48 or 80 random bytes to encrypt tickets with; all further files decrypt only."),
+    SSL_ROW("ssl_early_data", ARG_FLAG, set_early_data, early_data, INHERIT_SCALAR, "off",
+            "on | off", "Requests before the end of a handshake of TLS 1.3; only off."),
     SSL_ROW("ssl_reject_handshake", ARG_FLAG, conf_set_flag, reject_handshake, INHERIT_SCALAR,
             "off", "on | off", "Refuses the handshake: for names that no other server has."),
     SSL_ROW(

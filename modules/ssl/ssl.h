@@ -55,6 +55,14 @@ struct ssl_passwords {
     struct conf_pos pos;
 };
 
+struct ssl_session_cache; /* sessions.c */
+
+/* Of session tickets, in the order of the files: the first one encrypts. */
+struct ssl_ticket_keys {
+    struct ssl_ticket_key *items;
+    unsigned count, capacity;
+};
+
 /*
  * What a context is made from, server's or client's. Zero and empty are the library's defaults; the rows of ssl_… and
  * proxy_ssl_… store into one of these.
@@ -74,6 +82,10 @@ struct ssl_spec {
     struct ssl_file trusted;
     struct ssl_file crl;
     uint64_t session_timeout_s;
+    struct ssl_session_cache *session_cache; /* NULL: none; of a server's end, as are the next */
+    bool session_tickets;
+    struct ssl_ticket_keys ticket_keys;      /* none: random ones in a zone */
+    struct res_zone *ticket_zone;            /* that one; set with the context */
     struct conf_pos pos;                 /* where errors without a better place are reported */
 };
 
@@ -88,6 +100,8 @@ int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
 /* Setters [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
 conf_setter ssl_set_text; /* [struct ssl_text] */
+/* [struct ssl_session_cache *], [struct ssl_ticket_keys] */
+conf_setter ssl_set_session_cache, ssl_set_ticket_key;
 extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
 
 /* certificate.c: leaves, chains and keys, by path, "data:" or "store:". NULL + *error: what failed; the rest is in the queue. */

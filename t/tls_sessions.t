@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# TLS sessions: kept in a cache or carried in tickets, resumed at every worker, after a reload and by a new binary, expired, and
+# refused where they do not belong; keys of tickets from files and their rotation.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use Test::More;
+use Proxyd;
+use Proxyd::Certs;
+
+my $p     = Proxyd->new;
+my $certs = Proxyd::Certs->new($p->dir . '/certs');
+$certs->make('a', names => ['a.test']);
+$p->write_file('one.key', join '', map { chr } 1 .. 80);
+$p->write_file('two.key', join '', map { chr } 101 .. 148);
+
+my %sections = (
+    cache   => 'ssl_session_cache shared:one:1m; ssl_session_tickets off;',
+    both    => 'ssl_session_cache builtin:100 shared:one:1m; ssl_session_tickets off;',
+    ticket  => '',
+    other   => 'ssl_session_cache shared:two:32k; ssl_session_tickets off; ssl_verify_client optional_no_ca;',
+    none    => 'ssl_session_cache none; ssl_session_tickets off;',
+    off     => 'ssl_session_cache off; ssl_session_tickets off;',
+    short   => 'ssl_session_timeout 1s;',
+    brief   => 'ssl_session_timeout 1s; ssl_session_cache shared:one:1m; ssl_session_tickets off;',
+    key1    => 'ssl_session_ticket_key one.key;',
+    key2    => 'ssl_session_ticket_key two.key;',
+    key21   => 'ssl_session_ticket_key two.key; ssl_session_ticket_key one.key;',
+    inherit => '',
+);
+
+sub conf {
+    my (%o) = @_;
+    my $servers = '';
+    for (sort keys %sections) {
+        $servers .= <<"EOT";
+    server {
+        listen 127.0.0.1:{{port:$_}} ssl;
+        server_name $_.test;
+        $sections{$_}
+        location / { return 200 "\$ssl_session_reused \$pid \$ssl_session_id"; }
+    }
+EOT
+    }
+    return ($o{daemon} ? "daemon on;\n" : '') . "worker_processes 4;\nhttp {\n"
+        . "    ssl_certificate certs/a.crt;\n    ssl_certificate_key certs/a.key;\n$servers}\n";
+}
+
+# Whether a second connection resumes what the first got; many: of how many that do.
+sub resumed {
+    my ($from, $to, $version, %o) = @_;
+    my $session = "$from.$to.$version.session";
+    unlink $certs->path($session) unless $o{again};
+    my ($how) = $o{again} ? 'New' : $certs->s_client($p->port($from), '/', name => 'a.test', version => "-$version", session => $session);
+    return "first: $how" if $how ne 'New';
+    $o{between}->() if $o{between};
+    my ($count, %pids) = (0);
+    for (1 .. $o{many} || 1) {
+        my ($second, $body) = $certs->s_client($p->port($to), '/', name => 'a.test', version => "-$version", session => $session);
+        my ($said, $pid, $id) = split / /, $body;
+        $count++ if $second eq 'Reused' && $said eq 'r' && ($id // '') =~ /^[0-9a-f]{64}$/;
+        $pids{ $pid // '' } = 1;
+    }
+    ${ $o{pids} } = keys %pids if $o{pids};
+    return $count;
+}
+
+$p->write_conf(conf(daemon => 1));
+$p->start(daemon => 1);
+
+for my $version ('tls1_2', 'tls1_3') {
+    for my $kind (qw(cache both ticket key1 key2)) {
+        my $pids;
+        is(resumed($kind, $kind, $version, many => 24, pids => \$pids), 24, "$version $kind: always resumed");
+        cmp_ok($pids, '>', 1, 'by several workers');
+    }
+    is(resumed($_, $_, $version), 0, "$version: never with $_ and no tickets") for qw(none off);
+    is(resumed('cache', 'both', $version), 1, "$version: servers share a zone");
+    is(resumed('ticket', 'inherit', $version), 1, "$version: and the keys of tickets");
+    is(resumed('cache', 'other', $version), 0, "$version: not with another zone");
+    is(resumed('key1', 'key21', $version), 1, "$version: a second key decrypts");
+    is(resumed('key21', 'key1', $version), 0, "$version: the first one encrypts");
+    is(resumed('key1', 'key2', $version), 0, "$version: another key does not fit");
+    is(resumed('key1', 'ticket', $version), 0, "$version: nor do shared ones");
+    # What is awaited is the time that the session is good for; it cannot be had faster.
+    is(resumed($_, $_, $version, between => sub { sleep 3 }), 0, "$version $_: expired") for qw(short brief);
+}
+
+# A zone that is full: old sessions go for new ones.
+for (1 .. 150) { $certs->get('127.0.0.1:' . $p->port('other'), '/', version => 'TLSv12') }
+is(resumed('other', 'other', 'tls1_2'), 1, 'a full zone takes new sessions');
+
+# A reload, then a new binary: resumed by both.
+my @kinds = map { my $k = $_; map { [$k, $_] } 'tls1_2', 'tls1_3' } qw(cache ticket);
+is(resumed(@$_[0, 0, 1]), 1, "@$_ before") for @kinds;
+ok($p->reload, 'reloaded');
+is(resumed(@$_[0, 0, 1], again => 1), 1, "@$_ after a reload") for @kinds;
+$p->signal('USR2');
+my $new;
+ok($p->wait_for(sub {
+    my $id = $p->pid_file;
+    return defined $p->pid_file('proxyd.pid.oldbin') && defined $id && $id != $p->master && ($new = $id);
+}, 10), 'a new binary');
+$p->signal('QUIT');
+ok($p->adopt($new), 'the old one ends');
+is(resumed(@$_[0, 0, 1], again => 1), 1, "@$_ by the new binary") for @kinds;
+$p->stop;
+
+done_testing();
