@@ -5,13 +5,16 @@
 
 #include "core/http/client.h"
 #include "modules/ssl/ssl.h"
+#include "modules/ssl/stapling.h"
 
 /* The ssl_… directives of a server. */
 struct http_ssl {
     struct ssl_spec spec;
     size_t buffer_size;
     bool reject_handshake;
+    struct stapling_spec stapling;
     /* Made when the file has been read. */
+    struct staples *staples;         /* NULL: nothing is stapled */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;
 };
