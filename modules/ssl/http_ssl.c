@@ -160,6 +160,23 @@ static void http_ssl_stop(const struct config *config)
 
 /* Directives --------------------------------------------------------------------------------- */
 
+/* ssl_ocsp, ssl_ocsp_cache, ssl_ocsp_responder: but "off" is an error, rather than a check that nobody makes. */
+static const char *set_ocsp(struct conf *cf, void *field UNUSED)
+{
+    struct str name = cf->args[0], value = cf->args[1];
+
+    if (str_eq(value, STR("off")) && !str_eq(name, STR("ssl_ocsp_responder")))
+        return NULL;
+    if (str_eq(name, STR("ssl_ocsp")) && !str_eq(value, STR("on")) && !str_eq(value, STR("leaf")))
+        return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(value));
+    return conf_error(cf, "\"%.*s\": clients' certificates cannot be checked by OCSP yet",
+                      STR_ARG(name));
+}
+
+#define SSL_OCSP_ROW(name_, syntax_)                                                       \
+    ROW_CALL(name_, CTX_HTTP | CTX_SERVER, ARGS1, set_ocsp, STORE_SRV, syntax_,            \
+             "The check of clients' certificates by OCSP, which is not there: an error, unless \"off\".")
+
 #define SSL_ROW(name_, args_, set_, member_, inherit_, def_, syntax_, doc_, ...)                  \
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
@@ -199,6 +216,9 @@ static const struct directive directives[] = {
             "file", "Authorities that are trusted, but not named to the client."),
     SSL_ROW("ssl_crl", ARGS1, ssl_set_file, spec.crl, INHERIT_SCALAR, NULL, "file",
             "Certificates that have been revoked, in PEM."),
+    SSL_OCSP_ROW("ssl_ocsp", "on | off | leaf"),
+    SSL_OCSP_ROW("ssl_ocsp_responder", "url"),
+    SSL_OCSP_ROW("ssl_ocsp_cache", "off | shared:name:size"),
     SSL_ROW("ssl_stapling", ARG_FLAG, conf_set_flag, stapling.on, INHERIT_SCALAR, "off", "on | off",
             "Shows clients what the authority's OCSP responder says of the certificate, from the "
             "worker's start on."),

@@ -133,7 +133,8 @@ static bool take_head(struct ocsp_fetch *f, struct str head)
 
         line = str_from(head.ptr, end < 0 ? head.len : (size_t) end);
         head = str_skip(head, MIN(line.len + 1, head.len));
-        line = str_trim(line);
+        if (line.len > 0 && line.ptr[line.len - 1] == '\r')
+            line.len--;
         if (first && (!str_starts(line, STR("HTTP/1.")) || line.len < 12 ||
                       !str_eq(str_from(line.ptr + 8, 4), STR(" 200"))))
             return false;
