@@ -13,10 +13,10 @@
 
 /* Whom to ask. */
 struct ocsp_responder {
-    struct str url;    /* as it was written: for the log */
-    struct str host;   /* of the Host header: with the port where one was written */
-    struct str name;   /* to be resolved, without brackets */
-    struct str path;   /* begins with a slash */
+    struct str url;  /* as it was written: for the log */
+    struct str host; /* of the Host header: with the port where one was written */
+    struct str name; /* to be resolved, without brackets */
+    struct str path; /* begins with a slash */
     unsigned port;
     struct addr *addrs; /* what is known without a resolver; may be none */
     unsigned addr_count;
@@ -44,14 +44,15 @@ void ocsp_subject_free(struct ocsp_subject *s);
 
 /* By what a response's signature is judged. */
 struct ocsp_trust {
-    STACK_OF(X509) *certs; /* that may have signed it, or stand between its signer and the authorities */
+    STACK_OF(X509) *
+        certs; /* that may have signed it, or stand between its signer and the authorities */
     X509_STORE *store;
-    unsigned long flags;   /* of OCSP_basic_verify */
+    unsigned long flags; /* of OCSP_basic_verify */
 };
 
 struct ocsp_verdict {
-    int status;            /* V_OCSP_CERTSTATUS_… */
-    time_t valid;          /* until then, by the wall clock; 0: it does not say */
+    int status;   /* V_OCSP_CERTSTATUS_… */
+    time_t valid; /* until then, by the wall clock; 0: it does not say */
 };
 
 /*
@@ -74,7 +75,7 @@ struct ocsp_question {
     const struct ocsp_responder *responder; /* lives until done or cancelled */
     const struct core_loc *core;            /* for its resolver */
     const struct ocsp_subject *subject;
-    struct str certificate;                 /* its name, for the log; may be empty */
+    struct str certificate; /* its name, for the log; may be empty */
     /* Once, from the loop. der.ptr NULL: there was no answer, which has been logged. log: to go on with. */
     void (*done)(void *data, struct str der, const struct logger *log);
     void *data;

@@ -20,7 +20,7 @@ struct ocsp_fetch {
     struct conn *conn;
     struct timer timer;
     struct resolve_query query;
-    struct later later;    /* what ends before it has begun ends from the loop too */
+    struct later later; /* what ends before it has begun ends from the loop too */
     struct doomed doomed;
     struct logger log;
     struct arena *arena;
@@ -28,10 +28,10 @@ struct ocsp_fetch {
     unsigned addr_count, tried;
     struct str request;
     size_t sent;
-    char *answer;          /* OCSP_RESPONSE_MAX bytes */
+    char *answer; /* OCSP_RESPONSE_MAX bytes */
     size_t have;
-    size_t body;           /* where it begins; 0: the head is not complete */
-    uint64_t length;       /* of the body; UINT64_MAX: to the end of the connection */
+    size_t body;     /* where it begins; 0: the head is not complete */
+    uint64_t length; /* of the body; UINT64_MAX: to the end of the connection */
     bool resolving, ended;
     char peer[ADDR_TEXT];
 };
@@ -42,8 +42,7 @@ static size_t describe(const struct logger *log, char *buf, size_t size)
     int n = snprintf(buf, size, ", responder: %.*s%s%s%s%.*s%s",
                      STR_ARG(f->question.responder->name), f->peer[0] != '\0' ? ", peer: " : "",
                      f->peer, f->question.certificate.len > 0 ? ", certificate: \"" : "",
-                     STR_ARG(f->question.certificate),
-                     f->question.certificate.len > 0 ? "\"" : "");
+                     STR_ARG(f->question.certificate), f->question.certificate.len > 0 ? "\"" : "");
 
     return n < 0 ? 0 : MIN((size_t) n, size);
 }
@@ -300,7 +299,8 @@ static void begin(struct later *later)
             *core->resolver_instance = resolver_new(core->resolver, log_main);
         f->query = (struct resolve_query){ .name = responder->name,
                                            .timeout_ms = core->resolver_timeout_ms,
-                                           .done = resolved, .data = f };
+                                           .done = resolved,
+                                           .data = f };
         f->resolving = true;
         resolve_start(*core->resolver_instance, &f->query);
         return;
@@ -341,14 +341,18 @@ struct ocsp_fetch *ocsp_fetch_start(const struct ocsp_question *question,
     f->later.run = begin;
     f->doomed.destroy = fetch_free;
     f->timer.fire = fetch_timeout;
-    f->log = (struct logger){ .scope = scope, .conn = conn, .describe = describe, .data = f,
+    f->log = (struct logger){ .scope = scope,
+                              .conn = conn,
+                              .describe = describe,
+                              .data = f,
                               .action = "requesting certificate status" };
     f->addr_count = MIN(responder->addr_count, (unsigned) ADDRS_MAX);
     if (f->addr_count > 0)
         memcpy(f->addrs, responder->addrs, f->addr_count * sizeof(f->addrs[0]));
     der = in_path(f->arena, fmt_base64(f->arena, question->subject->request, false));
     f->request = str_printf(
-        f->arena, "GET %.*s%s%.*s HTTP/1.0\r\nHost: %.*s\r\nAccept: application/ocsp-response\r\n\r\n",
+        f->arena,
+        "GET %.*s%s%.*s HTTP/1.0\r\nHost: %.*s\r\nAccept: application/ocsp-response\r\n\r\n",
         STR_ARG(responder->path), str_ends(responder->path, STR("/")) ? "" : "/", STR_ARG(der),
         STR_ARG(responder->host));
     loop_later(&f->later);

@@ -46,8 +46,8 @@ static int split_host(struct arena *arena, struct str host, struct ocsp_responde
         *error = "invalid host";
         return -1;
     }
-    if (colon >= 0 && (port.ptr[0] != ':' || str_to_u64(str_skip(port, 1), &n) != 0 || n == 0 ||
-                       n > 65535)) {
+    if (colon >= 0 &&
+        (port.ptr[0] != ':' || str_to_u64(str_skip(port, 1), &n) != 0 || n == 0 || n > 65535)) {
         *error = "invalid port";
         return -1;
     }
@@ -59,9 +59,8 @@ static int find_addresses(struct arena *arena, struct ocsp_responder *out, bool 
                           const char **error)
 {
     struct addr addr;
-    struct str text = str_chr(out->name, ':') >= 0
-                          ? str_printf(arena, "[%.*s]", STR_ARG(out->name))
-                          : out->name;
+    struct str text =
+        str_chr(out->name, ':') >= 0 ? str_printf(arena, "[%.*s]", STR_ARG(out->name)) : out->name;
     int n;
 
     if (addr_parse(&addr, text, out->port, false) == 0) {

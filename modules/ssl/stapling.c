@@ -18,18 +18,19 @@
 
 #define REFRESH_MAX_S 3600
 #define RETRY_MAX_S 300
-#define CLAIM_S (OCSP_TIMEOUT_MS / 1000 + 30) /* a question takes no longer, unless its worker is dead */
-#define POLL_MS 100                           /* while another worker asks */
+#define CLAIM_S \
+    (OCSP_TIMEOUT_MS / 1000 + 30) /* a question takes no longer, unless its worker is dead */
+#define POLL_MS 100               /* while another worker asks */
 
 /* The shared memory -------------------------------------------------------------------------- */
 
 struct shared {
-    zone_off_t der;   /* 0: none */
+    zone_off_t der; /* 0: none */
     uint64_t len;
     int64_t stored_s; /* wall clock, as are all */
     int64_t refresh_s;
-    int64_t claim_s;  /* somebody asks, until then */
-    int64_t retry_s;  /* nobody asks before, for it has failed */
+    int64_t claim_s; /* somebody asks, until then */
+    int64_t retry_s; /* nobody asks before, for it has failed */
 };
 
 static int zone_begin(struct zone *zone, void *data UNUSED)
@@ -43,8 +44,7 @@ static int zone_begin(struct zone *zone, void *data UNUSED)
 }
 
 /* No recover: after a death in the midst of a change all is forgotten, and asked for again. */
-const struct zone_kind stapling_kind = { .name = "ssl_stapling", .version = 1,
-                                                .init = zone_begin };
+const struct zone_kind stapling_kind = { .name = "ssl_stapling", .version = 1, .init = zone_begin };
 
 /* The locked zone's entry, or NULL. */
 static struct shared *shared_of(struct zone *zone, const struct staple *s)
@@ -169,9 +169,12 @@ static void answered(void *data, struct str der, const struct logger *log)
 
 static void ask(struct staple *s)
 {
-    struct ocsp_question question = { .responder = &s->responder, .core = s->core,
-                                      .subject = &s->subject, .certificate = s->name,
-                                      .done = answered, .data = s };
+    struct ocsp_question question = { .responder = &s->responder,
+                                      .core = s->core,
+                                      .subject = &s->subject,
+                                      .certificate = s->name,
+                                      .done = answered,
+                                      .data = s };
 
     if (s->fetch == NULL)
         s->fetch = ocsp_fetch_start(&question, s->core->error_log, 0);

@@ -10,20 +10,20 @@
 
 /* A certificate and what is stapled to it. */
 struct staple {
-    X509 *cert;                /* of the context */
-    struct str name;           /* as the directive says it */
+    X509 *cert;      /* of the context */
+    struct str name; /* as the directive says it */
     struct ocsp_subject subject;
     struct ocsp_responder responder;
     struct ocsp_trust trust;
     unsigned char key[SHA256_DIGEST_LENGTH]; /* in the zone */
     struct res_zone *zone;
     const struct core_loc *core;
-    struct str fixed;          /* ssl_stapling_file */
-    time_t fixed_until;        /* 0: for ever */
+    struct str fixed;   /* ssl_stapling_file */
+    time_t fixed_until; /* 0: for ever */
     /* Of the worker. */
-    struct str der;            /* malloc'd; empty: nothing to show */
-    time_t valid;              /* 0: for ever */
-    time_t stored;             /* which one of the zone it is */
+    struct str der; /* malloc'd; empty: nothing to show */
+    time_t valid;   /* 0: for ever */
+    time_t stored;  /* which one of the zone it is */
     struct timer timer;
     unsigned failures;
     struct ocsp_fetch *fetch;

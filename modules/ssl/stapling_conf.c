@@ -68,9 +68,10 @@ static int find_responder(struct preparation *p, struct staple *s)
     }
     if (ocsp_responder_parse(arena, url, lookup, &s->responder, &error) == 0)
         return 0;
-    conf_warn_at(p->cf, p->file->pos,
-                 "\"ssl_stapling\" ignored, %s in OCSP responder \"%.*s\" in the certificate \"%.*s\"",
-                 error, STR_ARG(url), STR_ARG(s->name));
+    conf_warn_at(
+        p->cf, p->file->pos,
+        "\"ssl_stapling\" ignored, %s in OCSP responder \"%.*s\" in the certificate \"%.*s\"",
+        error, STR_ARG(url), STR_ARG(s->name));
     return -1;
 }
 
@@ -87,7 +88,8 @@ static bool set_trust(struct preparation *p, struct staple *s, X509 *issuer)
     }
     X509_up_ref(issuer);
     arena_defer(p->cf->arena, free_certs, certs);
-    s->trust = (struct ocsp_trust){ .certs = certs, .store = SSL_CTX_get_cert_store(p->ctx),
+    s->trust = (struct ocsp_trust){ .certs = certs,
+                                    .store = SSL_CTX_get_cert_store(p->ctx),
                                     .flags = p->spec->verify ? OCSP_TRUSTOTHER : OCSP_NOVERIFY };
     return true;
 }
@@ -114,9 +116,10 @@ static int set_question(struct preparation *p, struct staple *s)
     bool ok;
 
     if (issuer == NULL) {
-        conf_warn_at(p->cf, p->file->pos,
-                     "\"ssl_stapling\" ignored, issuer certificate not found for certificate \"%.*s\"",
-                     STR_ARG(s->name));
+        conf_warn_at(
+            p->cf, p->file->pos,
+            "\"ssl_stapling\" ignored, issuer certificate not found for certificate \"%.*s\"",
+            STR_ARG(s->name));
         return 1;
     }
     if (find_responder(p, s) != 0) {
