@@ -5,6 +5,7 @@
 
 #include "core/http/client.h"
 #include "modules/ssl/ssl.h"
+#include "modules/ssl/stapling.h"
 
 /* The ssl_… directives of a server. */
 struct http_ssl {
@@ -13,7 +14,9 @@ struct http_ssl {
     bool reject_handshake;
     bool compress_certificates;
     bool early_data; /* always off */
+    struct stapling_spec stapling;
     /* Made when the file has been read. */
+    struct staples *staples;         /* NULL: nothing is stapled */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;
 };

@@ -79,6 +79,31 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     compress_certificates(cf, ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
         http_ssl_fingerprint(ssl->ctx);
+    if (!ssl->stapling.on)
+        return 0;
+    ssl->staples = stapling_prepare(cf, ssl->ctx, spec, server->core_loc, &ssl->stapling);
+    return ssl->staples != NULL ? 0 : -1;
+}
+
+/* Servers may share settings: what is stapled may come by more than once. */
+static int share_staples(struct conf *cf, const struct http_main *http)
+{
+    struct res_zone *zone = NULL;
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < http->server_count; i++) {
+        const struct staples *staples = http_ssl_of(http->servers[i])->staples;
+
+        count += staples != NULL ? staples->count : 0;
+    }
+    if (count > 0 && (zone = stapling_zone(cf, count)) == NULL)
+        return -1;
+    for (unsigned i = 0; i < http->server_count; i++) {
+        struct staples *staples = http_ssl_of(http->servers[i])->staples;
+
+        for (unsigned n = 0; staples != NULL && n < staples->count; n++)
+            staples->items[n].zone = zone;
+    }
     return 0;
 }
 
@@ -122,6 +147,8 @@ static int http_ssl_post(struct conf *cf)
             make_context(cf, http->servers[i], ssl) != 0)
             return -1;
     }
+    if (share_staples(cf, http) != 0)
+        return -1;
     for (struct list *n = http->listens.next; n != &http->listens; n = n->next) {
         struct http_listen *l = container_of(n, struct http_listen, link);
 
@@ -137,14 +164,55 @@ static int http_ssl_begin(struct conf *cf UNUSED)
     return 0;
 }
 
-static void http_ssl_stop(const struct config *config UNUSED)
+static void each_staples(const struct config *config, void (*f)(struct staples *staples))
 {
+    const struct http_main *http = config->http;
+
+    for (unsigned i = 0; http != NULL && i < http->server_count; i++) {
+        struct staples *staples = http_ssl_of(http->servers[i])->staples;
+
+        if (staples != NULL)
+            f(staples);
+    }
+}
+
+static int http_ssl_start(const struct config *config)
+{
+    each_staples(config, stapling_start);
+    return 0;
+}
+
+static void http_ssl_drain(const struct config *config)
+{
+    each_staples(config, stapling_rest);
+}
+
+static void http_ssl_stop(const struct config *config)
+{
+    each_staples(config, stapling_stop);
     conn_tls_trim();
     ssl_objects_free();
     ssl_memory_trim();
 }
 
 /* Directives --------------------------------------------------------------------------------- */
+
+/* ssl_ocsp, ssl_ocsp_cache, ssl_ocsp_responder: but "off" is an error, rather than a check that nobody makes. */
+static const char *set_ocsp(struct conf *cf, void *field UNUSED)
+{
+    struct str name = cf->args[0], value = cf->args[1];
+
+    if (str_eq(value, STR("off")) && !str_eq(name, STR("ssl_ocsp_responder")))
+        return NULL;
+    if (str_eq(name, STR("ssl_ocsp")) && !str_eq(value, STR("on")) && !str_eq(value, STR("leaf")))
+        return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(value));
+    return conf_error(cf, "\"%.*s\": clients' certificates cannot be checked by OCSP yet",
+                      STR_ARG(name));
+}
+
+#define SSL_OCSP_ROW(name_, syntax_)                                                       \
+    ROW_CALL(name_, CTX_HTTP | CTX_SERVER, ARGS1, set_ocsp, STORE_SRV, syntax_,            \
+             "The check of clients' certificates by OCSP, which is not there: an error, unless \"off\".")
 
 #define SSL_ROW(name_, args_, set_, member_, inherit_, def_, syntax_, doc_, ...)                  \
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
@@ -211,6 +279,18 @@ static const struct directive directives[] = {
             "file", "Authorities that are trusted, but not named to the client."),
     SSL_ROW("ssl_crl", ARGS1, ssl_set_file, spec.crl, INHERIT_SCALAR, NULL, "file",
             "Certificates that have been revoked, in PEM."),
+    SSL_OCSP_ROW("ssl_ocsp", "on | off | leaf"),
+    SSL_OCSP_ROW("ssl_ocsp_responder", "url"),
+    SSL_OCSP_ROW("ssl_ocsp_cache", "off | shared:name:size"),
+    SSL_ROW("ssl_stapling", ARG_FLAG, conf_set_flag, stapling.on, INHERIT_SCALAR, "off", "on | off",
+            "Shows clients what the authority's OCSP responder says of the certificate, from the "
+            "worker's start on."),
+    SSL_ROW("ssl_stapling_file", ARGS1, ssl_set_file, stapling.file, INHERIT_SCALAR, NULL, "file",
+            "An OCSP response in DER to be shown, instead of asking; until its time is over."),
+    SSL_ROW("ssl_stapling_responder", ARGS1, ssl_set_text, stapling.responder, INHERIT_SCALAR, NULL,
+            "url", "Whom to ask, in place of the one that the certificate names (http:// only)."),
+    SSL_ROW("ssl_stapling_verify", ARG_FLAG, conf_set_flag, stapling.verify, INHERIT_SCALAR, "off",
+            "on | off", "The authorities must vouch for who has signed the OCSP response."),
     SSL_ROW("ssl_verify_client", ARGS1, conf_set_enum, spec.verify, INHERIT_SCALAR, "off",
             "on | off | optional | optional_no_ca", "Asks the client for a certificate.",
             .extra = ssl_verify_names),
@@ -237,5 +317,7 @@ const struct module module_http_ssl = {
     .http = &http_ssl,
     .begin = http_ssl_begin,
     .post = http_ssl_post,
+    .worker_start = http_ssl_start,
+    .worker_drain = http_ssl_drain,
     .worker_stop = http_ssl_stop,
 };

@@ -36,7 +36,7 @@ sub run {
 }
 
 # make(NAME, by => AUTHORITY or 'self', names => [DNS names], subject => "/CN=...", key => 'ec' or
-# 'rsa', ca => 1 for an authority, password => of the key, days => N)
+# 'rsa', ca => 1 for an authority, password => of the key, days => N, ext => lines of further extensions)
 sub make {
     my ($self, $name, %o) = @_;
     my $base = $self->path($name);
@@ -48,6 +48,7 @@ sub make {
     my $ext = $o{ca} ? "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\n"
         : "basicConstraints=CA:FALSE\n";
     $ext .= 'subjectAltName=' . join(',', map { "DNS:$_" } @{ $o{names} }) . "\n" if $o{names};
+    $ext .= "$o{ext}\n" if $o{ext};
     open my $fh, '>', "$base.ext" or die "$base.ext: $!";
     print $fh $ext;
     close $fh;
@@ -85,6 +86,28 @@ sub revoke {
     my @ca = ('openssl', 'ca', '-config', "$base.cnf", '-cert', "$base.only", '-keyfile', "$base.key");
     run(@ca, '-revoke', $self->path("$_.only")) for @names;
     run(@ca, '-gencrl', '-out', "$base.crl");
+}
+
+# What an OCSP responder of AUTHORITY answers to a request in DER (a file): in DER. status => { NAME => 'V' or 'R' }, others are
+# unknown to it. openssl => further arguments; by => who signs in AUTHORITY's place; env => variables of its environment.
+sub ocsp_answer {
+    my ($self, $authority, $request, %o) = @_;
+    local $SIG{CHLD} = 'DEFAULT'; # an origin's is to ignore them
+    my $tmp = "$request.$$";
+    open my $fh, '>', "$tmp.index" or die $!;
+    for my $name (sort keys %{ $o{status} || {} }) {
+        my $serial = `openssl x509 -noout -serial -in @{[ $self->path("$name.only") ]}`;
+        my ($hex) = $serial =~ /=(\w+)/;
+        my $revoked = $o{status}{$name} eq 'R' ? '250101000000Z' : '';
+        print $fh join("\t", $o{status}{$name}, '490101000000Z', $revoked, $hex, 'unknown', "/CN=$name"), "\n";
+    }
+    close $fh;
+    my $by = $o{by} || $authority;
+    local @ENV{ keys %{ $o{env} || {} } } = values %{ $o{env} || {} };
+    run('openssl', 'ocsp', '-index', "$tmp.index", '-CA', $self->path("$authority.only"), '-rsigner',
+        $self->path("$by.only"), '-rkey', $self->path("$by.key"), '-reqin', $request, '-respout', "$tmp.der",
+        @{ $o{openssl} || ['-nmin', 60] });
+    return slurp("$tmp.der");
 }
 
 sub slurp {
