@@ -723,6 +723,15 @@ for (['Content-Length: 10', 'abc', 'defghij'], ['Transfer-Encoding: chunked', "5
     $c->close;
     ok $p->wait_for(sub { $state->() eq 'Reading: 0 Writing: 1 Waiting: 0' }), 'then it is gone';
 }
+{
+    my $c = $p->connect;
+    $c->send("POST /x HTTP/1.1\r\n${H}Content-Length: 10\r\n\r\nabc");
+    is $c->response->header('Connection'), 'keep-alive', 'a body is missing when its worker begins to end';
+    ok $p->reload, 'reload';
+    $c->send('defghij');
+    ok $p->wait_for(sub { $c->fill if !$c->eof; $c->eof }, 10), 'behind it the connection is closed, not kept for keepalive_timeout';
+    ok !$c->{reset}, 'without a reset';
+}
 $x = $p->raw('main', "POST /p/ HTTP/1.1\r\n${H}Content-Length: 900000\r\n\r\n$big", count => 1);
 is length Proxyd::report($x->{responses}[0])->{body}, 900_000, 'a large body arrives whole';
 $x = $p->raw('main', "POST /small/ HTTP/1.1\r\n${H}Content-Length: 900000\r\n\r\n$big");
