@@ -26,6 +26,7 @@ http {
         }
         location /unlimited/ { client_max_body_size 0; return 200 ok; }
         location /file/ { root {{dir}}/html; }
+        location /stub { stub_status; }
     }
     server {
         listen 127.0.0.1:{{port}};
@@ -708,6 +709,29 @@ $x =
     "POST /x HTTP/1.1\r\n${H}Content-Length: 900000\r\n\r\n${big}GET /after HTTP/1.1\r\n$H\r\n",
     count => 2);
 is statuses($x), '200 200', 'a large body is discarded and the connection goes on';
+for (['Content-Length: 10', 'abc', 'defghij'], ['Transfer-Encoding: chunked', "5\r\nab", "cde\r\n0\r\n\r\n"]) {
+    my ($field, $first, $rest) = @$_;
+    my $c = $p->connect;
+    my $state = sub { $p->get('/stub', host => 'main.test')->body =~ /(Reading: .*\d)/ ? $1 : '' };
+    $c->send("POST /x HTTP/1.1\r\n${H}$field\r\n\r\n$first");
+    is $c->response->status, 200, "$field: answered before its body has come";
+    $c->send($rest);
+    ok $p->wait_for(sub { $state->() eq 'Reading: 0 Writing: 1 Waiting: 1' }), 'behind the body the connection is at rest'
+        or diag $state->();
+    $c->send("GET /next HTTP/1.1\r\n${H}\r\n");
+    is $c->response->body, '[/next||main.test]', 'and serves the next request';
+    $c->close;
+    ok $p->wait_for(sub { $state->() eq 'Reading: 0 Writing: 1 Waiting: 0' }), 'then it is gone';
+}
+{
+    my $c = $p->connect;
+    $c->send("POST /x HTTP/1.1\r\n${H}Content-Length: 10\r\n\r\nabc");
+    is $c->response->header('Connection'), 'keep-alive', 'a body is missing when its worker begins to end';
+    ok $p->reload, 'reload';
+    $c->send('defghij');
+    ok $p->wait_for(sub { $c->fill if !$c->eof; $c->eof }, 10), 'behind it the connection is closed, not kept for keepalive_timeout';
+    ok !$c->{reset}, 'without a reset';
+}
 $x = $p->raw('main', "POST /p/ HTTP/1.1\r\n${H}Content-Length: 900000\r\n\r\n$big", count => 1);
 is length Proxyd::report($x->{responses}[0])->{body}, 900_000, 'a large body arrives whole';
 $x = $p->raw('main', "POST /small/ HTTP/1.1\r\n${H}Content-Length: 900000\r\n\r\n$big");

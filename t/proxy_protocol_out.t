@@ -50,8 +50,12 @@ http {
     access_log {{dir}}/u.log u;
     upstream app { zone app 128k; server 127.0.0.1:{{port:app}}; keepalive 8; }
     upstream two { server 127.0.0.1:{{port:app}} max_fails=0; server 127.0.0.1:{{port:app}} max_fails=0; }
+    upstream nt { ntlm; server 127.0.0.1:{{port:app}}; keepalive 8; }
     server {
         listen 127.0.0.1:{{port}};
+        location /nt   { proxy_pass http://nt; proxy_send_proxy_protocol v1; }
+        location /ntoff { proxy_pass http://nt; }
+        location /     { tunnel_pass nt; }
         listen unix:{{dir}}/s.sock;
         location /off  { proxy_pass http://app; }
         location /v1   { proxy_pass http://app; proxy_send_proxy_protocol v1;
@@ -136,5 +140,22 @@ SKIP: {
 }
 ok Proxyd::wait_for(sub { scalar $origin->lines(qr{/health}) }), 'health checks come with a header too: LOCAL';
 $p->expect_log(qr/upstream prematurely closed/);
+# --- connections that belong to a client --------------------------------------------------------------------
+{
+    my $c = $p->connect;
+    my $ask = sub { $c->send("GET $_[0] HTTP/1.1\r\nHost: x\r\nAuthorization: NTLM x\r\n\r\n"); my $r = $c->response; $r ? $r->body : 'nothing' };
+    like $ask->('/nt'), qr/^v1 PROXY TCP4 .* #1$/, 'ntlm: a connection begins with a header';
+    like $ask->('/nt'), qr/^v1 PROXY TCP4 .* #2$/, 'and is kept for its client, without another one';
+    is $ask->('/ntoff'), 'none #1', 'it does not serve where no header is wanted';
+    is $ask->('/ntoff'), 'none #2', 'which has its own';
+    like $ask->('/nt'), qr/^v1 PROXY TCP4 .* #1$/, 'nor the other way round';
+    is $ask->('/ntoff'), 'none #1', 'each time anew';
+    $c->send("CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n");
+    ok Proxyd::wait_for(sub { $c->fill; $c->in =~ /^HTTP\S+ 200 [^\n]*\r\n(?:[^\r]+\r\n)*\r\n/ }), 'a tunnel to the group';
+    $c->send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    ok Proxyd::wait_for(sub { $c->fill; $c->in =~ /none #(\d+)$/ }), 'says something';
+    is +($c->in =~ /#(\d+)$/)[0], 1, 'over a connection of its own';
+    $c->close;
+}
 $p->stop(name => 'the server stops cleanly');
 done_testing;

@@ -420,6 +420,16 @@ static void drain(struct client *c)
         client_close(c);
 }
 
+void client_idle(struct client *c)
+{
+    c->state = CLIENT_IDLE;
+    client_rests(c);
+    timer_set(&c->conn->timer, c->server_keepalive_ms);
+    conn_want(c->conn, CONN_READ);
+    if (unlikely(c->draining))
+        drain(c); /* it was promised to stay before that began */
+}
+
 static void each(struct list *clients, void (*f)(struct client *))
 {
     struct list *n, *next;

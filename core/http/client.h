@@ -81,6 +81,8 @@ void client_drain_all(void);
 void client_rests(struct client *c);
 /* The opposite: something is under way. */
 void client_works(struct client *c);
+/* Between two requests: nothing has been read of the next. */
+void client_idle(struct client *c);
 /* Closes up to n clients at rest, those which have rested longest first; returns how many. */
 unsigned client_shed(unsigned n);
 /*

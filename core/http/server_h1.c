@@ -287,7 +287,7 @@ static void make_room(struct h1_state *st)
     st->end = have;
 }
 
-/* Drops what is left of the previous request's body. False: more is needed, or the connection is gone. */
+/* Drops what is left of the previous request's body. False: more is needed, or the connection is at rest or gone. */
 static bool drop_old_body(struct client *c)
 {
     struct h1_state *st = c->h1;
@@ -311,6 +311,11 @@ static bool drop_old_body(struct client *c)
         if (spent_ms < core->lingering_time_ms)
             timer_set(&c->conn->timer,
                       MIN(core->lingering_timeout_ms, core->lingering_time_ms - spent_ms));
+        return false;
+    }
+    if (st->start == st->end) {
+        h1_server_free(c);
+        client_idle(c);
         return false;
     }
     st->old_body.kind = H1_BODY_NONE;
@@ -337,7 +342,7 @@ static bool take_proxy_header(struct client *c)
     return true;
 }
 
-/* Parses what is buffered. Afterwards the client is in HEAD (needs more), REQUEST or closed. */
+/* Parses what is buffered. Afterwards the client is in HEAD or DISCARD (needs more), IDLE, REQUEST or closed. */
 static void parse(struct client *c)
 {
     struct h1_state *st = c->h1;
@@ -635,10 +640,7 @@ static void next_request(struct client *c, struct h1_state *old)
     state_release(old);
     if (start == end && !discard) {
         block_unref(in);
-        c->state = CLIENT_IDLE;
-        client_rests(c);
-        timer_set(&c->conn->timer, c->server_keepalive_ms);
-        conn_want(c->conn, CONN_READ);
+        client_idle(c);
         return;
     }
     begin(c, in, start, end);

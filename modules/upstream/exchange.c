@@ -789,7 +789,7 @@ static struct upconn *get_connection(struct exchange *x)
 {
     struct upconn *u = NULL;
 
-    if (unlikely(x->group->ntlm))
+    if (unlikely(x->group->ntlm) && !x->joins)
         u = ntlm_take(x);
     if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))
         u = pool_take(x->group, x->choice.peer, x->tag);
@@ -829,7 +829,7 @@ void exchange_next(struct exchange *x)
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
-    if (unlikely(x->conf->proxy_protocol != 0) && !u->announced) {
+    if (unlikely(x->conf->proxy_protocol != 0) && !u->reused) {
         u->announced = true;
         pool_announce(x->req->arena, x->conf, x->req, &x->out);
     }

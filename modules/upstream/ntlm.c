@@ -53,7 +53,8 @@ struct upconn *ntlm_take(struct exchange *x)
 {
     struct upconn *u = find(x);
 
-    if (u == NULL || u->peer != x->choice.peer)
+    /* The PROXY header at its beginning names this client: it holds for all that follows. */
+    if (u == NULL || u->peer != x->choice.peer || u->announced != (x->conf->proxy_protocol != 0))
         return NULL;
     if (u->conn->ready & (CONN_READ | CONN_HUP)) {
         pool_close(u);
