@@ -24,7 +24,7 @@ sub group {
     my ($name) = @_;
     my $method = $methods{$name};
     my $weighted = $method =~ s/^W//;
-    return "upstream $name { zone shared 1m; $method " . join('', map {
+    return "upstream $name { zone shared 2m; $method " . join('', map {
         "server 127.0.0.1:{{port:$names[$_]}}" . ($weighted ? " weight=$weights[$_]" : '') . '; '
     } 0 .. $#names) . "keepalive 100; keepalive_requests 1000000; }\n";
 }
