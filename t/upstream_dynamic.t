@@ -196,6 +196,7 @@ is del('checked', 0), 200, 'one that is checked goes';
 is seen('/checked', 12), 'b', 'the other serves';
 
 # --- errors -----------------------------------------------------------------------------------------------------
+is add('named', server => 'x.test', service => "http\0"), '400 UpstreamConfFormatError', 'a service with a NUL, that no state file could be read with';
 is +(add('empty', server => $_))[0], '400 UpstreamBadAddress', "server \"$_\"" for '127.0.0.1:x', '127.0.0.1:99999', 'a b', 'x;y', 'unix:';
 like add('empty', server => 'name.test'), qr/^400 UpstreamConfNoResolver/, 'a name without a resolver';
 like add('empty', weight => 1), qr/^400/, 'no address';
