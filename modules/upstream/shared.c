@@ -11,6 +11,9 @@
  * lines, as in NGINX Plus, whose manual says of `state` that it is what keeps the state of a group; it is thus that a
  * configuration file means what it says. The old workers go on with the servers that they had.
  */
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "core/config/resource.h"
 #include "modules/upstream/shared.h"
 
@@ -104,14 +107,43 @@ static struct zone_group *find_current(struct zone *zone, const struct upstream 
     return zg;
 }
 
-/* Whether what was read from the state file was written there by somebody who has the group in this zone. */
-static bool is_ours(const struct zone_group *zg, const struct upstream *g)
+static bool was_written(const struct zone_group *zg, uint64_t hash)
 {
     for (unsigned i = 0; i < STATE_HASHES; i++) {
-        if (zg->state_hashes[i] == g->state_hash)
+        if (zg->state_hashes[i] == hash)
             return true;
     }
     return false;
+}
+
+/* state_hash_of what the state file says now. False: it cannot be read. */
+static bool hash_file(struct str path, uint64_t *hash)
+{
+    int fd = open(path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    uint64_t h = SHARED_MIX_START;
+    char buf[16384];
+    ssize_t n;
+
+    if (fd < 0)
+        return false;
+    while ((n = read(fd, buf, sizeof(buf))) > 0)
+        h = mix(h, buf, (size_t) n);
+    close(fd);
+    *hash = mix(h, "", 1);
+    return n == 0;
+}
+
+/*
+ * Whether what was read from the state file was written there by somebody who has the group in this zone. While a long
+ * configuration is read the servers may change more often than is remembered: then the file, which nobody writes without
+ * having asked for the lock that is held here, tells it.
+ */
+static bool is_ours(const struct zone_group *zg, const struct upstream *g)
+{
+    uint64_t hash;
+
+    return was_written(zg, g->state_hash) ||
+           (hash_file(g->state, &hash) && was_written(zg, hash));
 }
 
 /*
