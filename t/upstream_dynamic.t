@@ -324,6 +324,26 @@ my @many = servers('many');
 is scalar(@many), 80, 'none is lost';
 is join('', map { "server $_->{server} down;\n" } @many), $p->read_file('states/many.conf'), 'the file says the same';
 
+# --- more changes than are remembered, while a configuration is read: a log that is a pipe is opened when somebody reads it ---
+system 'mkfifo', $p->dir . '/pipe';
+my $usual = $p->read_file('proxyd.conf');
+$p->write_file('proxyd.conf', $usual =~ s/^http \{/http { access_log pipe;/mr);
+@before = $p->workers;
+$p->signal('HUP');
+select undef, undef, undef, 0.3; # nothing tells from outside that it has come to the pipe
+my @late = map { add('many', server => "127.8.0.$_:1", down => JSON::PP::true) } 1 .. 12;
+is scalar(grep { /^\d+$/ } @late), 12, 'changes while a reload is under way';
+open my $pipe, '<', $p->dir . '/pipe' or die $!;
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'which ends';
+is scalar(grep { $_->{server} =~ /^127\.8\./ } servers('many')), 12, 'and loses none of them';
+is join('', map { "server $_->{server} down;\n" } servers('many')), $p->read_file('states/many.conf'), 'nor does the file';
+del('many', $_) for @late;
+$p->write_file('proxyd.conf', $usual);
+@before = $p->workers;
+$p->signal('HUP');
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'without the pipe';
+close $pipe;
+
 # --- deaths, all the time ---------------------------------------------------------------------------------------------
 my $editor = fork // die;
 if (!$editor) {
