@@ -344,6 +344,15 @@ $p->signal('HUP');
 ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'without the pipe';
 close $pipe;
 
+# --- an older state file, put back by hand ------------------------------------------------------------------------------
+my $older = $p->read_file('states/many.conf');
+add('many', server => '127.7.0.1:1', down => JSON::PP::true);
+$p->write_file('states/many.conf', $older);
+@before = $p->workers;
+$p->signal('HUP');
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'a reload';
+is join('', map { "server $_->{server} down;\n" } servers('many')), $older, 'takes it';
+
 # --- deaths, all the time ---------------------------------------------------------------------------------------------
 my $editor = fork // die;
 if (!$editor) {
