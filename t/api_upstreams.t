@@ -187,6 +187,8 @@ for (
     ['POST', $s, { server => $at{a}, backup => 'yes' }, 400, 'UpstreamConfFormatError', 'invalid "backup" value'],
     ['POST', $s, { server => $at{a}, route => 'r' x 33 }, 400, 'UpstreamBadRoute', 'route is too long'],
     ['POST', $s, { server => $at{a}, service => '' }, 400, 'UpstreamBadService', '"service" is empty'],
+    ['POST', $s, { server => '127.0.0.1:' . '0' x 5000 . '80' }, 400, 'UpstreamBadAddress', qr/./],
+    ['POST', $s, { server => $at{a}, service => 'http', backup => JSON::PP::true }, 400, 'UpstreamConfFormatError', qr/"service"/],
     ['POST', '/hashed/servers', { server => $at{a}, backup => JSON::PP::true }, 400, 'UpstreamNoBackup', 'upstream "hashed" has no backup'],
     ['PATCH', "$s/1", { server => $at{c} }, 400, 'UpstreamServerImmutable', 'server "1" address is immutable'],
     ['PATCH', "$s/1", { backup => JSON::PP::true }, 400, 'UpstreamServerImmutable', 'server "1" backup is immutable'],

@@ -196,6 +196,7 @@ is del('checked', 0), 200, 'one that is checked goes';
 is seen('/checked', 12), 'b', 'the other serves';
 
 # --- errors -----------------------------------------------------------------------------------------------------
+is add('named', server => 'x.test', service => "http\0"), '400 UpstreamConfFormatError', 'a service with a NUL, that no state file could be read with';
 is +(add('empty', server => $_))[0], '400 UpstreamBadAddress', "server \"$_\"" for '127.0.0.1:x', '127.0.0.1:99999', 'a b', 'x;y', 'unix:';
 like add('empty', server => 'name.test'), qr/^400 UpstreamConfNoResolver/, 'a name without a resolver';
 like add('empty', weight => 1), qr/^400/, 'no address';
@@ -322,6 +323,35 @@ is $bad, 0, 'four at a time';
 my @many = servers('many');
 is scalar(@many), 80, 'none is lost';
 is join('', map { "server $_->{server} down;\n" } @many), $p->read_file('states/many.conf'), 'the file says the same';
+
+# --- more changes than are remembered, while a configuration is read: a log that is a pipe is opened when somebody reads it ---
+system 'mkfifo', $p->dir . '/pipe';
+my $usual = $p->read_file('proxyd.conf');
+$p->write_file('proxyd.conf', $usual =~ s/^http \{/http { access_log pipe;/mr);
+@before = $p->workers;
+$p->signal('HUP');
+select undef, undef, undef, 0.3; # nothing tells from outside that it has come to the pipe
+my @late = map { add('many', server => "127.8.0.$_:1", down => JSON::PP::true) } 1 .. 12;
+is scalar(grep { /^\d+$/ } @late), 12, 'changes while a reload is under way';
+open my $pipe, '<', $p->dir . '/pipe' or die $!;
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'which ends';
+is scalar(grep { $_->{server} =~ /^127\.8\./ } servers('many')), 12, 'and loses none of them';
+is join('', map { "server $_->{server} down;\n" } servers('many')), $p->read_file('states/many.conf'), 'nor does the file';
+del('many', $_) for @late;
+$p->write_file('proxyd.conf', $usual);
+@before = $p->workers;
+$p->signal('HUP');
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'without the pipe';
+close $pipe;
+
+# --- an older state file, put back by hand ------------------------------------------------------------------------------
+my $older = $p->read_file('states/many.conf');
+add('many', server => '127.7.0.1:1', down => JSON::PP::true);
+$p->write_file('states/many.conf', $older);
+@before = $p->workers;
+$p->signal('HUP');
+ok Proxyd::wait_for(sub { my @w = $p->workers; @w == 4 && !grep { my $w = $_; grep { $_ == $w } @before } @w }, 10), 'a reload';
+is join('', map { "server $_->{server} down;\n" } servers('many')), $older, 'takes it';
 
 # --- deaths, all the time ---------------------------------------------------------------------------------------------
 my $editor = fork // die;

@@ -246,6 +246,7 @@ static enum verdict refused(struct api *a, enum upstream_edit rc, struct str err
         [EDIT_NO_ADDRESS] = { 400, FORMAT_ERROR },
         [EDIT_BAD_ADDRESS] = { 400, "UpstreamBadAddress" },
         [EDIT_BAD_PARAMETER] = { 400, FORMAT_ERROR },
+        [EDIT_NO_BACKUP] = { 400, "UpstreamNoBackup" },
         [EDIT_NO_RESOLVER] = { 400, "UpstreamConfNoResolver" },
         [EDIT_IMMUTABLE] = { 400, "UpstreamServerImmutable" },
         [EDIT_NO_MEMORY] = { 400, "UpstreamOutOfMemory" },
@@ -290,9 +291,6 @@ enum verdict api_server_add(struct api *a)
     if (change.server.len == 0)
         return api_error(a, 400, FORMAT_ERROR, "missing \"server\" argument");
     rc = upstream_server_add(g, a->r->arena, &change, &id, &error);
-    if (rc == EDIT_BAD_PARAMETER && change.backup)
-        return api_error(a, 400, "UpstreamNoBackup", "upstream \"%.*s\" has no backup",
-                         STR_ARG(g->name));
     return rc == EDIT_OK ? show_one(a, g, id, true) : refused(a, rc, error);
 }
 

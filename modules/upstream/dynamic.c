@@ -11,6 +11,9 @@
 #include "modules/upstream/shared.h"
 #include "modules/upstream/state_file.h"
 
+/* Above the longest name with a port. Zeros before a port could be more than a line of the state file may have. */
+#define SERVER_TEXT_MAX 300
+
 /* Changing ------------------------------------------------------------------------------------------------- */
 
 /* A change on its way. */
@@ -211,7 +214,7 @@ static enum upstream_edit merge(struct edit *e, struct state_server *s,
     if ((c->what & CHANGE_ROUTE) && (c->route.len > ROUTE_MAX || !is_plain(c->route)))
         return bad(e, "route");
     if ((c->what & CHANGE_BACKUP) && c->backup && fixed)
-        return bad(e, "backup");
+        return refuse(e, EDIT_NO_BACKUP, "upstream \"%.*s\" has no backup", STR_ARG(e->g->name));
     if ((c->what & CHANGE_DRAIN) && !c->drain && (s->state & PEER_DRAIN))
         return bad(e, "drain");
     if (c->what & CHANGE_WEIGHT)
@@ -256,8 +259,8 @@ static bool is_name(struct str host)
     for (size_t i = 0; i < host.len; i++) {
         unsigned char c = (unsigned char) host.ptr[i];
 
-        if (!(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z') &&
-            strchr("-_.", c) == NULL)
+        if (!(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z') && c != '-' &&
+            c != '_' && c != '.')
             return false;
     }
     return true;
@@ -273,7 +276,9 @@ static enum upstream_edit parse_server(struct edit *e, const struct upstream_cha
 
     if (c->server.len == 0)
         return refuse(e, EDIT_NO_ADDRESS, "missing \"server\" argument");
-    error = is_plain(c->server) ? upstream_address_parse(&a, c->server, 80) : "invalid host";
+    error = c->server.len <= SERVER_TEXT_MAX && is_plain(c->server)
+                ? upstream_address_parse(&a, c->server, 80)
+                : "invalid host";
     if (error != NULL)
         return refuse(e, EDIT_BAD_ADDRESS, "%s in upstream \"%.*s\"", error, STR_ARG(c->server));
     s->server = c->server;

@@ -38,16 +38,26 @@ void peers_change(struct peer_view *v, unsigned i, int32_t weight, uint32_t stat
 {
     const uint32_t bits = PEER_DOWN | PEER_DRAIN | PEER_BACKUP;
     struct peer_record *rec = &v->records[i];
+    int32_t full = weight * (int32_t) v->set->scale;
+    bool slow = rec->slow_from_s != 0 && record->slow_start_s > 0 && !(state & PEER_DOWN);
 
     peers_settle(v);
     rec->max_fails = record->max_fails;
     rec->fail_timeout_s = record->fail_timeout_s;
     rec->max_conns = record->max_conns;
     rec->slow_start_s = record->slow_start_s;
-    rec->slow_from_s = 0;
-    if (v->state[i] & PEER_GONE)
+    if (v->state[i] & PEER_GONE) {
+        rec->slow_from_s = 0;
         return;
-    v->weight[i] = v->effective[i] = weight * (int32_t) v->set->scale;
+    }
+    /* Who is still being warmed does not get his full share because something about him changes. */
+    if (slow) {
+        rec->slow_weight = full;
+        v->weight[i] = v->effective[i] = MIN(v->weight[i], full);
+    } else {
+        rec->slow_from_s = 0;
+        v->weight[i] = v->effective[i] = full;
+    }
     v->state[i] = (v->state[i] & ~(bits | PEER_FULL)) | (state & bits);
     if (rec->max_conns > 0 && v->conns[i] >= rec->max_conns)
         v->state[i] |= PEER_FULL;

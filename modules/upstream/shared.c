@@ -11,6 +11,11 @@
  * lines, as in NGINX Plus, whose manual says of `state` that it is what keeps the state of a group; it is thus that a
  * configuration file means what it says. The old workers go on with the servers that they had.
  */
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include "core/config/resource.h"
 #include "modules/upstream/shared.h"
 
@@ -104,14 +109,53 @@ static struct zone_group *find_current(struct zone *zone, const struct upstream 
     return zg;
 }
 
-/* Whether what was read from the state file was written there by somebody who has the group in this zone. */
+/* state_hash_of what the state file says now. False: it cannot be read. */
+static bool hash_file(struct str path, uint64_t *hash)
+{
+    int fd = open(path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    uint64_t h = SHARED_MIX_START;
+    char buf[16384];
+    ssize_t n;
+
+    if (fd < 0)
+        return false;
+    while ((n = read(fd, buf, sizeof(buf))) > 0)
+        h = mix(h, buf, (size_t) n);
+    close(fd);
+    *hash = mix(h, "", 1);
+    return n == 0;
+}
+
+/* Whether somebody may be about to write into the state file's directory. */
+static bool is_written(struct str path)
+{
+    char dir[PATH_MAX];
+    const char *slash = strrchr(path.ptr, '/');
+    int fd, rc;
+
+    (void) snprintf(dir, sizeof(dir), "%.*s/", slash != NULL ? (int) (slash - path.ptr) : 0, path.ptr);
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    rc = flock(fd, LOCK_EX | LOCK_NB);
+    close(fd);
+    return rc != 0;
+}
+
+/*
+ * Whether the zone, rather than what was read from the state file, says what the servers are: it does where the file says
+ * what a worker wrote last, or is about to replace. While a long configuration is read the servers may have
+ * changed any number of times; and an older file may have been put back by hand.
+ */
 static bool is_ours(const struct zone_group *zg, const struct upstream *g)
 {
-    for (unsigned i = 0; i < STATE_HASHES; i++) {
-        if (zg->state_hashes[i] == g->state_hash)
-            return true;
-    }
-    return false;
+    uint64_t last = zg->state_hashes[zg->state_last];
+    uint64_t before = zg->state_hashes[(zg->state_last + 1) % STATE_HASHES];
+    uint64_t now = g->state_hash;
+
+    if (g->state_hash == last || (hash_file(g->state, &now) && now == last))
+        return true;
+    return (now == before || g->state_hash == before) && is_written(g->state);
 }
 
 /*
@@ -445,7 +489,7 @@ static void worker_gone(struct zone *zone, void *data)
 
 static const struct zone_kind upstream_zone = {
     .name = "upstream",
-    .version = 3,
+    .version = 4,
     .slot_size = sizeof(struct slot),
     .init = zone_init,
     .adopt = zone_adopt_groups,

@@ -58,7 +58,7 @@ struct zone_office {
     uint64_t seen_ms;    /* when it last showed that it is there, on the monotonic clock */
 };
 
-#define STATE_HASHES 8
+#define STATE_HASHES 2
 
 struct zone_group {
     zone_off_t next;
@@ -68,7 +68,7 @@ struct zone_group {
     uint64_t name;       /* hash of the group's name */
     uint64_t identity;   /* hash of everything that its `server` lines say, and of frame */
     uint64_t frame;      /* hash of what else its numbers depend on */
-    /* What was lately written to the state file, the last one at state_last: what is read from it is one of these, or somebody else's. */
+    /* What was written to the state file last, at state_last, and before that: what is in it is one of these, or somebody else's. */
     uint64_t state_hashes[STATE_HASHES];
     uint32_t state_last;
     uint32_t check_count;

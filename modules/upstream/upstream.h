@@ -255,6 +255,7 @@ enum upstream_edit {
     EDIT_NO_ADDRESS,    /* `server` is missing */
     EDIT_BAD_ADDRESS,
     EDIT_BAD_PARAMETER, /* a value, or a parameter that the group's method does not support */
+    EDIT_NO_BACKUP,     /* the group's method knows none */
     EDIT_NO_RESOLVER,   /* a name, and no `resolver` in the upstream block or in http */
     EDIT_IMMUTABLE,     /* an address that a name resolved to: only its parent can be changed or removed */
     EDIT_NO_MEMORY,     /* the zone is full */

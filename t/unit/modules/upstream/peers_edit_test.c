@@ -111,6 +111,32 @@ static void test_failures(struct arena *arena)
     is_uint(v.set->broken + v.set->troubled, 0, "the sums know");
 }
 
+static void test_slow_start(struct arena *arena)
+{
+    struct peer_view v = make(arena, 2);
+    struct peer_record record = usual;
+
+    place(&v, 0, 1, 0);
+    place(&v, 1, 1, 0);
+    peers_rescale(&v);
+    record.slow_start_s = 100;
+    v.records[0].slow_start_s = 100;
+    v.records[0].slow_from_s = 1;
+    v.records[0].slow_weight = PEERS_SCALE;
+    v.weight[0] = v.effective[0] = 1;
+    peers_change(&v, 0, 5, 0, &record);
+    peers_recount(&v);
+    is_int(v.weight[0], 1, "a change does not end a slow start");
+    is_int(peers_weight(&v, 0), 5, "which goes to the new weight");
+    peers_look(&v, 51);
+    is_int(v.weight[0], 5 * PEERS_SCALE / 2, "in the time that it had");
+    record.slow_start_s = 0;
+    peers_change(&v, 0, 5, 0, &record);
+    peers_recount(&v);
+    is_int(v.weight[0], 5 * PEERS_SCALE, "no slow start any more: all at once");
+    is_uint(v.set->slowing, 0, "the sums know");
+}
+
 static void test_scale(struct arena *arena)
 {
     struct peer_view v = make(arena, 2), w;
@@ -139,6 +165,7 @@ int main(void)
     test_places(arena);
     test_connections(arena);
     test_failures(arena);
+    test_slow_start(arena);
     test_scale(arena);
     arena_destroy(arena);
     return done_testing();
