@@ -277,8 +277,8 @@ uint64_t random_u64(void)
 /* So that a huge page of memory can be one of addresses. NULL: anywhere. */
 static void *aligned_place(size_t size)
 {
-    char *p = mmap(NULL, size + SHM_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                   0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *p = mmap(NULL, size + SHM_HUGE, PROT_NONE, flags, -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;

@@ -151,7 +151,8 @@ uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, 
     return digest;
 }
 
-enum verdict limit_refuse(struct req *r, enum limiter limiter, const struct limit_settings *settings)
+enum verdict limit_refuse(struct req *r, enum limiter limiter,
+                          const struct limit_settings *settings)
 {
     limit_set_result(r, limiter, settings->dry_run ? LIMIT_REJECTED_DRY_RUN : LIMIT_REJECTED);
     return settings->dry_run ? V_NEXT : req_status(r, (unsigned) settings->status);

@@ -94,7 +94,8 @@ static inline void limit_set_result(struct req *r, enum limiter limiter, enum li
 }
 
 /* The request is refused: the verdict, with or without dry run. */
-enum verdict limit_refuse(struct req *r, enum limiter limiter, const struct limit_settings *settings);
+enum verdict limit_refuse(struct req *r, enum limiter limiter,
+                          const struct limit_settings *settings);
 /* The text of $limit_*_status, a module's get function. False: not judged. */
 bool limit_result_text(const struct req *r, enum limiter limiter, struct str *out);
 
