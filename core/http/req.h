@@ -111,6 +111,7 @@ struct req {
     bool ended;                  /* BODY_END was handed to the protocol */
     bool aborted;
     bool answer_started;
+    unsigned char limited[2];    /* main: how limit_req and limit_conn judged it: modules/http/limit.h */
     uint64_t limit_rate;         /* 0: none; UINT64_MAX: not decided yet (read at the first write) */
     uint64_t limit_rate_after;   /* UINT64_MAX: not decided yet */
     /* The producer of the body, told when output has drained: answer_full may have turned false. NULL: none. */

@@ -23,6 +23,8 @@
 #include "core/base/log.h"
 
 #define CPUS_MAX 8192
+#define SHM_HUGE ((size_t) 2 << 20)
+#define SHM_HUGE_MIN (8 * SHM_HUGE) /* of less, a few huge pages would be most */
 #define SHM_REMOVE_MIN (64u << 10) /* less is zeroed sooner than it is taken out and put back */
 
 /* The memory of argv and environ, which the kernel shows as the command line. */
@@ -272,11 +274,30 @@ uint64_t random_u64(void)
     return rotate((a + (b ^ a)) * 5, 7) * 9;
 }
 
+/* So that a huge page of memory can be one of addresses. NULL: anywhere. */
+static void *aligned_place(size_t size)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *p = mmap(NULL, size + SHM_HUGE, PROT_NONE, flags, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    munmap(p, size + SHM_HUGE);
+    return p + (SHM_HUGE - (uintptr_t) p % SHM_HUGE) % SHM_HUGE;
+}
+
 void *shm_attach(int fd, size_t size)
 {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *place = size >= SHM_HUGE_MIN ? aligned_place(size) : NULL;
+    void *p = mmap(place, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
     return p == MAP_FAILED ? NULL : p;
+}
+
+void shm_want_huge(void *ptr, size_t size)
+{
+    if (size >= SHM_HUGE_MIN)
+        (void) madvise(ptr, size, MADV_HUGEPAGE);
 }
 
 void *shm_create(const char *name, size_t size, int *fd_out)

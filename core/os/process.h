@@ -41,6 +41,8 @@ uint64_t random_u64(void);
 /* A shared mapping backed by a memfd of that name; *fd_out can be inherited by a new binary. NULL + errno. */
 void *shm_create(const char *name, size_t size, int *fd_out);
 void *shm_attach(int fd, size_t size);
+/* Of a large mapping, which is read and written all over: in huge pages, if the system lets it. */
+void shm_want_huge(void *ptr, size_t size);
 void shm_destroy(void *ptr, size_t size, int fd);
 /* Makes whole pages of it zero; of many, the memory goes back to the kernel until they are touched. */
 void shm_zero(void *ptr, size_t size);

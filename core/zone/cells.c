@@ -27,6 +27,9 @@
 _Static_assert(sizeof(struct cells_line) == 64, "a line of cells is a cache line");
 _Static_assert(sizeof(struct cells_page) == ZONE_PAGE, "a page of cells is a page");
 
+/* Of the tables that this process and its parents made, so that one digest may serve several. */
+static uint64_t common_seed[2];
+
 static const struct cell no_cell = { NULL, 0 };
 
 static struct cells_page *page_at(const struct zone *zone, const struct cells *t, uint32_t n)
@@ -46,12 +49,15 @@ struct cells *cells_new(struct zone *zone, size_t bytes)
         return NULL;
     t->page_count = (uint32_t) count;
     t->in_use = MIN(t->page_count, FIRST_PAGES);
-    for (uint32_t n = 0; n < t->in_use; n++) {
-        if (zone_mutex_init(&page_at(zone, t, n)->lock) != 0)
-            return NULL;
-    }
-    random_bytes(t->seed, sizeof(t->seed));
+    if (common_seed[0] == 0)
+        random_bytes(common_seed, sizeof(common_seed));
+    memcpy(t->seed, common_seed, sizeof(t->seed));
     return t;
+}
+
+struct cells *cells_of(const struct zone *zone)
+{
+    return (struct cells *) (void *) (zone->base + zone->header->root);
 }
 
 uint64_t cells_digest(const struct cells *t, struct str key)
@@ -70,9 +76,14 @@ static uint32_t page_number(uint64_t digest, uint32_t in_use)
     return (high & mask) < in_use ? high & mask : high & mask >> 1;
 }
 
+static uint32_t pages_in_use(const struct cells *t)
+{
+    return __atomic_load_n(&t->in_use, __ATOMIC_ACQUIRE);
+}
+
 static struct cells_page *page_of(const struct zone *zone, const struct cells *t, uint64_t digest)
 {
-    return page_at(zone, t, page_number(digest, __atomic_load_n(&t->in_use, __ATOMIC_ACQUIRE)));
+    return page_at(zone, t, page_number(digest, pages_in_use(t)));
 }
 
 bool cells_is_page_of(const struct zone *zone, const struct cells *t, const struct cells_page *page,
@@ -193,6 +204,18 @@ static void relieve(const struct cells_kind *kind, struct cells_page *page, cons
         ZONE_SET(page->crowded, 1);
 }
 
+/* A free cell where the search for a digest begins. */
+static struct cell free_at_home(struct cells_page *page, uint64_t digest)
+{
+    struct cell cell = { &page->lines[home_of(digest)], 0 };
+
+    for (; cell.n < CELLS_IN_LINE; cell.n++) {
+        if (cell.line->digest[cell.n] == 0)
+            return cell;
+    }
+    return no_cell;
+}
+
 struct cell cells_put(const struct cells *t, const struct cells_kind *kind, struct cells_page *page,
                       uint64_t digest, const void *data)
 {
@@ -201,8 +224,10 @@ struct cell cells_put(const struct cells *t, const struct cells_kind *kind, stru
 
     if (unlikely(page->used >= CROWDED) && can_grow)
         relieve(kind, page, data);
-    cell = place(kind, page, digest, can_grow || kind->worth == NULL ? CELLS_LINES : EVICT_LINES,
-                 data);
+    cell = free_at_home(page, digest);
+    if (unlikely(cell.line == NULL))
+        cell = place(kind, page, digest,
+                     can_grow || kind->worth == NULL ? CELLS_LINES : EVICT_LINES, data);
     if (unlikely(cell.line == NULL))
         return no_cell;
     if (cell.line->digest[cell.n] != 0)
@@ -238,21 +263,27 @@ static void page_mend(const struct zone *zone, const struct cells *t, struct cel
     ZONE_SET(page->crowded, 0);
 }
 
-static void page_lock(struct zone *zone, const struct cells *t, const struct cells_kind *kind,
-                      struct cells_page *page)
+/* The zone's lock is taken first, so that nothing but the page's needs to be held by a latch. */
+static __attribute__((noinline, cold)) void page_of_dead(struct zone *zone, const struct cells *t,
+                                                         const struct cells_kind *kind,
+                                                         struct cells_page *page)
 {
-    int err = pthread_mutex_lock(&page->lock);
+    zone_lock(zone);
+    if (latch_inherit(&page->lock)) {
+        page_mend(zone, t, page);
+        if (kind->mend != NULL)
+            kind->mend(zone, t, page);
+        zone_recovered(zone);
+        latch_unlock(&page->lock);
+    }
+    zone_unlock(zone);
+}
 
-    if (likely(err == 0))
-        return;
-    ASSERT(err == EOWNERDEAD);
-    page_mend(zone, t, page);
-    if (kind->mend != NULL)
-        kind->mend(zone, t, page);
-    zone_recovered(zone);
-    /* Not before: should we die in here, the next owner must learn of it too. */
-    err = pthread_mutex_consistent(&page->lock);
-    ASSERT(err == 0);
+static inline void page_lock(struct zone *zone, const struct cells *t,
+                             const struct cells_kind *kind, struct cells_page *page)
+{
+    while (unlikely(!latch_lock(&page->lock)))
+        page_of_dead(zone, t, kind, page);
 }
 
 static void unlock(pthread_mutex_t *lock)
@@ -266,12 +297,13 @@ struct cells_page *cells_lock(struct zone *zone, struct cells *t, const struct c
                               uint64_t digest)
 {
     for (;;) {
-        struct cells_page *page = page_of(zone, t, digest);
+        uint32_t in_use = pages_in_use(t);
+        struct cells_page *page = page_at(zone, t, page_number(digest, in_use));
 
         page_lock(zone, t, kind, page);
-        if (likely(cells_is_page_of(zone, t, page, digest)))
+        if (likely(pages_in_use(t) == in_use) || cells_is_page_of(zone, t, page, digest))
             return page;
-        unlock(&page->lock); /* it was split meanwhile */
+        latch_unlock(&page->lock); /* it was split meanwhile */
     }
 }
 
@@ -295,7 +327,7 @@ static bool split_copy(const struct cells *t, const struct cells_page *old, stru
             cell_fill(new, cell, line->digest[n], line->wide[n], line->narrow[n]);
         }
     }
-    return zone_mutex_init(&new->lock) == 0;
+    return true;
 }
 
 static void split(struct zone *zone, struct cells *t, const struct cells_kind *kind)
@@ -310,7 +342,7 @@ static void split(struct zone *zone, struct cells *t, const struct cells_kind *k
         __atomic_store_n(&t->in_use, t->in_use + 1, __ATOMIC_RELEASE);
         page_mend(zone, t, old);
     }
-    unlock(&old->lock);
+    latch_unlock(&old->lock);
 }
 
 static void table_grow(struct zone *zone, struct cells *t, const struct cells_kind *kind)
@@ -334,7 +366,7 @@ void cells_unlock(struct zone *zone, struct cells *t, const struct cells_kind *k
 
     if (unlikely(crowded))
         ZONE_SET(page->crowded, 0);
-    unlock(&page->lock);
+    latch_unlock(&page->lock);
     if (unlikely(crowded))
         table_grow(zone, t, kind);
 }

@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 
+#include "core/zone/latch.h"
 #include "core/zone/zone.h"
 
 #define CELLS_IN_LINE 3
@@ -30,7 +31,7 @@ struct cells_line {
 };
 
 struct cells_page {
-    pthread_mutex_t lock;
+    struct zone_latch lock;
     uint32_t used;    /* cells */
     uint32_t crowded; /* the table is to grow when the lock is given back */
     struct cells_line lines[CELLS_LINES] __attribute__((aligned(64)));
@@ -59,20 +60,28 @@ struct cells_kind {
     uint64_t (*worth)(struct cell cell, const void *data);
     /*
      * A process died with the page's lock. The table itself is sound again; of the user's values each is as it was before or
-     * after the store at which death came. May die and be called again. NULL: there is nothing to do.
+     * after the store at which death came. With the zone's lock. May die and be called again. NULL: there is nothing to do.
      */
     void (*mend)(struct zone *zone, const struct cells *t, struct cells_page *page);
 };
 
 /* In the kind's init: a table of at most that many bytes. NULL: no room for a page. */
 struct cells *cells_new(struct zone *zone, size_t bytes);
+/* The table that is a zone's root. */
+struct cells *cells_of(const struct zone *zone);
+/* Whether both give every key the same digest. */
+static inline bool cells_agree(const struct cells *t, const uint64_t seed[2])
+{
+    return t->seed[0] == seed[0] && t->seed[1] == seed[1];
+}
 /* Even, and never 0. */
 uint64_t cells_digest(const struct cells *t, struct str key);
 /* Asks the memory for what a look-up will need. */
 void cells_prefetch(const struct zone *zone, const struct cells *t, uint64_t digest);
 
 /*
- * The page of a digest, locked. Order of locks: that by which a table grows, a page's, the zone's. A process holds one page.
+ * The page of a digest, locked, by a latch: see there for what must not be done before cells_unlock. Order of locks: that by
+ * which a table grows, the zone's (only after a death), a page's.
  */
 struct cells_page *cells_lock(struct zone *zone, struct cells *t, const struct cells_kind *kind,
                               uint64_t digest);

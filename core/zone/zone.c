@@ -93,6 +93,8 @@ static struct zone *zone_new(const struct zone_spec *spec, void *base, int fd)
     zone->owners = 1;
     zone->kind = spec->kind;
     zone->data = spec->data;
+    if (zone->kind->scattered)
+        shm_want_huge(base, zone->total);
     zone->name = str_from(copy(spec->name), spec->name.len);
     zone->params = str_from(copy(spec->params), spec->params.len);
     return zone;

@@ -66,6 +66,7 @@ static const char *define(struct conf *cf, struct limit_zone *zone, const struct
         return conf_error(cf, "%.*s \"%.*s\" is already bound to key \"%.*s\"",
                           STR_ARG(cf->args[0]), STR_ARG(name), STR_ARG(expr_source(before->key)));
     zone->pos = cf->pos;
+    zone->source = expr_source(zone->key);
     zone->res->spec.data = zone;
     /* A zone with another key is another zone: workers/zones.c refuses it on reload. */
     zone->res->spec.params = str_printf(cf->arena, "key=%.*s", STR_ARG(cf->args[1]));
@@ -100,44 +101,66 @@ const char *limit_zone_set(struct conf *cf, struct limit_zone *zone, const struc
 
 /* Requests ----------------------------------------------------------------------------------- */
 
-uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly)
+/* The digest that was made last. */
+static struct {
+    const struct req *r; /* NULL: none */
+    struct str key;      /* the expression's source */
+    uint64_t seed[2];
+    size_t len; /* of the value */
+    uint64_t digest;
+} last;
+
+void limit_forget_digest(void)
+{
+    last.r = NULL;
+}
+
+static uint64_t digest_anew(struct req *r, const struct limit_zone *zone, const struct cells *t,
+                            size_t max, bool quietly)
 {
     struct str value = expr_eval(&r->eval, zone->key);
-    const struct cells *t = limit_table(zone->res->zone);
-    uint64_t digest;
 
     if (value.len == 0)
         return 0;
     if (unlikely(value.len > max)) {
         if (!quietly)
             log_error(&r->log, 0, "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
-                      STR_ARG(expr_source(zone->key)), max, STR_ARG(value));
+                      STR_ARG(zone->source), max, STR_ARG(value));
         return 0;
     }
-    digest = cells_digest(t, value);
-    cells_prefetch(zone->res->zone, t, digest);
+    last.r = r;
+    last.key = zone->source;
+    memcpy(last.seed, t->seed, sizeof(last.seed));
+    last.len = value.len;
+    last.digest = cells_digest(t, value);
+    return last.digest;
+}
+
+uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly)
+{
+    const struct cells *t = limit_table(zone->res->zone);
+    uint64_t digest;
+
+    if (last.r == r && last.len <= max && cells_agree(t, last.seed) &&
+        str_eq(last.key, zone->source))
+        digest = last.digest;
+    else
+        digest = digest_anew(r, zone, t, max, quietly);
+    if (likely(digest != 0))
+        cells_prefetch(zone->res->zone, t, digest);
     return digest;
 }
 
-enum limit_result limit_result(const struct req *r, unsigned slot)
+enum verdict limit_refuse(struct req *r, enum limiter limiter,
+                          const struct limit_settings *settings)
 {
-    return (enum limit_result)(uintptr_t) req_ctx(r->main, slot);
-}
-
-void limit_set_result(struct req *r, unsigned slot, enum limit_result result)
-{
-    req_ctx_set(r->main, slot, (void *) (uintptr_t) result, CTX_REQUEST);
-}
-
-enum verdict limit_refuse(struct req *r, unsigned slot, const struct limit_settings *settings)
-{
-    limit_set_result(r, slot, settings->dry_run ? LIMIT_REJECTED_DRY_RUN : LIMIT_REJECTED);
+    limit_set_result(r, limiter, settings->dry_run ? LIMIT_REJECTED_DRY_RUN : LIMIT_REJECTED);
     return settings->dry_run ? V_NEXT : req_status(r, (unsigned) settings->status);
 }
 
-bool limit_result_text(const struct req *r, unsigned slot, struct str *out)
+bool limit_result_text(const struct req *r, enum limiter limiter, struct str *out)
 {
-    switch (limit_result(r, slot)) {
+    switch (limit_result(r, limiter)) {
     case LIMIT_NOT_JUDGED: return false;
     case LIMIT_PASSED: *out = STR("PASSED"); break;
     case LIMIT_DELAYED: *out = STR("DELAYED"); break;

@@ -14,6 +14,7 @@
 struct limit_zone {
     struct res_zone *res;
     struct expr *key;
+    struct str source; /* the key's */
     struct conf_pos pos;
     struct counter_set *counts; /* how requests fared, for status */
 };
@@ -25,7 +26,9 @@ struct limit_settings {
     bool dry_run;
 };
 
-/* How the main request fared: kept with it, in the module's slot. */
+/* Who limits: the place in a main request where it is kept how that fared. */
+enum limiter { LIMITER_REQ, LIMITER_CONN };
+
 enum limit_result {
     LIMIT_NOT_JUDGED,
     LIMIT_PASSED,
@@ -68,18 +71,32 @@ extern const struct conf_range limit_statuses;
  * not to be counted, being empty or longer than max bytes, which is logged unless `quietly`.
  */
 uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly);
+/*
+ * Zones with the same key share a digest, which is remembered for as long as nothing but the hooks of limits runs. Each of
+ * them that reads digests ends with this.
+ */
+void limit_forget_digest(void);
 
 /* The table that is the root of both modules' zones. */
 static inline struct cells *limit_table(const struct zone *zone)
 {
-    return zone_at(zone, zone_root(zone));
+    return cells_of(zone);
 }
 
-enum limit_result limit_result(const struct req *r, unsigned slot);
-void limit_set_result(struct req *r, unsigned slot, enum limit_result result);
+static inline enum limit_result limit_result(const struct req *r, enum limiter limiter)
+{
+    return r->main->limited[limiter];
+}
+
+static inline void limit_set_result(struct req *r, enum limiter limiter, enum limit_result result)
+{
+    r->main->limited[limiter] = (unsigned char) result;
+}
+
 /* The request is refused: the verdict, with or without dry run. */
-enum verdict limit_refuse(struct req *r, unsigned slot, const struct limit_settings *settings);
+enum verdict limit_refuse(struct req *r, enum limiter limiter,
+                          const struct limit_settings *settings);
 /* The text of $limit_*_status, a module's get function. False: not judged. */
-bool limit_result_text(const struct req *r, unsigned slot, struct str *out);
+bool limit_result_text(const struct req *r, enum limiter limiter, struct str *out);
 
 #endif

@@ -90,10 +90,8 @@ static void recount(struct zone *zone, const struct cells *t, struct cells_page 
 
     for (unsigned l = 0; l < CELLS_LINES; l++)
         memset(page->lines[l].narrow, 0, sizeof(page->lines[l].narrow));
-    zone_lock(zone);
     for (unsigned worker = 0; worker < ZONE_WORKERS; worker++)
         (void) ledger_each(zone, zone_slot(zone, worker), count_again, &re);
-    zone_unlock(zone);
     for (cell.line = page->lines; cell.line < page->lines + CELLS_LINES; cell.line++) {
         for (cell.n = 0; cell.n < CELLS_IN_LINE; cell.n++) {
             if (cell.line->digest[cell.n] != 0 && *count_of(cell) == 0)
@@ -186,7 +184,7 @@ static enum verdict refuse(struct req *r, const struct conn_conf *conf,
             conf->settings.dry_run ? ", dry run," : "", STR_ARG(name));
     if (!conf->settings.dry_run)
         req_refused(r, limit->pos, "limited by \"limit_conn %.*s %u\"", STR_ARG(name), limit->max);
-    return limit_refuse(r, conn_slot, &conf->settings);
+    return limit_refuse(r, LIMITER_CONN, &conf->settings);
 }
 
 /*
@@ -203,7 +201,7 @@ static enum verdict conn_prepare(struct req *r)
 {
     const struct conn_limits *limits = &((struct conn_conf *) req_loc_conf(r, conn_slot))->limits;
 
-    if (limit_result(r, conn_slot) != LIMIT_NOT_JUDGED)
+    if (limit_result(r, LIMITER_CONN) != LIMIT_NOT_JUDGED)
         return V_NEXT;
     prepared.r = r;
     for (unsigned i = 0; i < MIN(limits->count, PREPARED_MAX); i++)
@@ -218,13 +216,10 @@ static uint64_t conn_digest(struct req *r, const struct conn_limits *limits, uns
     return limit_digest(r, limits->items[n].res->spec.data, KEY_MAX, false);
 }
 
-static enum verdict conn_run(struct req *r)
+static enum verdict judge(struct req *r, const struct conn_conf *conf)
 {
-    const struct conn_conf *conf = req_loc_conf(r, conn_slot);
     struct held *held = NULL;
 
-    if (limit_result(r, conn_slot) != LIMIT_NOT_JUDGED)
-        return V_NEXT;
     for (unsigned i = 0; i < conf->limits.count; i++) {
         const struct conn_limit *limit = &conf->limits.items[i];
         uint64_t digest = conn_digest(r, &conf->limits, i);
@@ -248,9 +243,19 @@ static enum verdict conn_run(struct req *r)
         return V_NEXT;
     for (unsigned i = 0; i < held->count; i++)
         counters_add(held->items[i].counts, COUNT_PASSED, 1);
-    limit_set_result(r, conn_slot, LIMIT_PASSED);
+    limit_set_result(r, LIMITER_CONN, LIMIT_PASSED);
     wait_begin(r->main, &held->wait, request_ends);
     return V_NEXT;
+}
+
+static enum verdict conn_run(struct req *r)
+{
+    enum verdict verdict = V_NEXT;
+
+    if (limit_result(r, LIMITER_CONN) == LIMIT_NOT_JUDGED)
+        verdict = judge(r, req_loc_conf(r, conn_slot));
+    limit_forget_digest();
+    return verdict;
 }
 
 static bool conn_wanted(const struct level *level)
@@ -301,7 +306,8 @@ static void worker_gone(struct zone *zone, void *slot)
 
 static const struct zone_kind conn_kind = {
     .name = "limit_conn_zone", /* as it stands in messages on zones */
-    .version = 3,
+    .version = 4,
+    .scattered = true,
     .slot_size = sizeof(struct ledger),
     .init = zone_init,
     .recover = recover,
@@ -359,7 +365,7 @@ static const char *set_limit_zone(struct conf *cf, void *field)
 static bool get_status(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
-    return limit_result_text(req_of(e), conn_slot, out);
+    return limit_result_text(req_of(e), LIMITER_CONN, out);
 }
 
 static const struct var_row variables[] = {

@@ -300,15 +300,15 @@ static enum verdict let_pass(struct req *r, const struct req_conf *conf, struct 
         }
     }
     if (likely(slowest == NULL)) {
-        limit_set_result(r, req_slot, LIMIT_PASSED);
+        limit_set_result(r, LIMITER_REQ, LIMIT_PASSED);
         return V_NEXT;
     }
     log_delayed(r, conf, slowest->limit, slowest->excess, longest_ms);
     if (conf->settings.dry_run) {
-        limit_set_result(r, req_slot, LIMIT_DELAYED_DRY_RUN);
+        limit_set_result(r, LIMITER_REQ, LIMIT_DELAYED_DRY_RUN);
         return V_NEXT;
     }
-    limit_set_result(r, req_slot, LIMIT_DELAYED);
+    limit_set_result(r, LIMITER_REQ, LIMIT_DELAYED);
     return delay_start(r, longest_ms);
 }
 
@@ -318,7 +318,7 @@ static enum verdict req_run(struct req *r)
     unsigned limits = conf->limits.count, count = 0;
     struct judged one, *judged = &one;
 
-    if (limit_result(r, req_slot) != LIMIT_NOT_JUDGED)
+    if (limit_result(r, LIMITER_REQ) != LIMIT_NOT_JUDGED)
         return V_NEXT;
     if (unlikely(limits > 1))
         judged = ARENA_ARRAY(r->arena, struct judged, limits);
@@ -331,12 +331,13 @@ static enum verdict req_run(struct req *r)
         j->charged = i + 1 == limits;
         count += j->digest != 0;
     }
+    limit_forget_digest();
     for (struct judged *j = judged; j < judged + count; j++) {
         if (unlikely(!judge(j->limit, j->digest, j->charged, &j->excess))) {
             log_refused(r, conf, j->limit, j->excess);
             count_result(j->limit,
                          conf->settings.dry_run ? LIMIT_REJECTED_DRY_RUN : LIMIT_REJECTED);
-            return limit_refuse(r, req_slot, &conf->settings);
+            return limit_refuse(r, LIMITER_REQ, &conf->settings);
         }
     }
     return count > 0 ? let_pass(r, conf, judged, count) : V_NEXT;
@@ -373,7 +374,8 @@ static bool zone_recover_all(struct zone *zone)
 
 static const struct zone_kind req_kind = {
     .name = "limit_req",
-    .version = 2,
+    .version = 3,
+    .scattered = true,
     .init = zone_init,
     .recover = zone_recover_all,
 };
@@ -477,7 +479,7 @@ static const char *set_limit(struct conf *cf, void *field)
 static bool get_status(struct eval *e, const struct var *v, struct str *out)
 {
     (void) v;
-    return limit_result_text(req_of(e), req_slot, out);
+    return limit_result_text(req_of(e), LIMITER_REQ, out);
 }
 
 static const struct var_row variables[] = {

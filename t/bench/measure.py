@@ -63,7 +63,7 @@ WORKLOADS = {
     "tlsrsa": Workload("/1k", K, TLS, fresh=True, weight=30, tls="rsa"),
     "tlsresumed": Workload("/1k", K, TLS, fresh=True, weight=10, tls="ecdsa", resume=True),
     # What limits cost is the difference of these two.
-    "keys1k": Workload("/1k", K, ("nginx", "proxyd"), keys=1000000),
+    "keys1k": Workload("/keyed/1k", K, ("nginx", "proxyd"), keys=1000000),
     "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000),
 }
 DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k", "tls1k", "tlsconn")

@@ -12,6 +12,11 @@ static inline void UNUSED cells_lock_all(struct zone *zone, struct cells *t,
 {
     if (pthread_mutex_lock(&t->grow_lock) == EOWNERDEAD)
         (void) pthread_mutex_consistent(&t->grow_lock);
+    /* One after the other first: who dies here may hold but one. */
+    for (uint32_t n = 0; n < t->in_use; n++) {
+        page_lock(zone, t, kind, page_at(zone, t, n));
+        latch_unlock(&page_at(zone, t, n)->lock);
+    }
     for (uint32_t n = 0; n < t->in_use; n++)
         page_lock(zone, t, kind, page_at(zone, t, n));
 }
@@ -19,7 +24,7 @@ static inline void UNUSED cells_lock_all(struct zone *zone, struct cells *t,
 static inline void UNUSED cells_unlock_all(struct zone *zone, struct cells *t)
 {
     for (uint32_t n = t->in_use; n-- > 0;)
-        unlock(&page_at(zone, t, n)->lock);
+        latch_unlock(&page_at(zone, t, n)->lock);
     unlock(&t->grow_lock);
 }
 
