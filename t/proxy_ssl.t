@@ -88,6 +88,7 @@ http {
         location /pp { proxy_pass https://127.0.0.1:{{port:pp}}; proxy_send_proxy_protocol v1; }
         location /plain { proxy_pass https://127.0.0.1:{{port:plain}}; }
         location /refused { proxy_pass https://127.0.0.1:{{port:closed}}; }
+        location /ws { proxy_pass https://127.0.0.1:{{port:cut}}; proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection upgrade; }
         location /cut { proxy_pass https://127.0.0.1:{{port:cut}}; }
     }
 }
@@ -104,6 +105,11 @@ if (!$pid) {
             SSL_key_file => $certs->path('good.key')) or next;
         my $line = <$c>;
         while (defined(my $l = <$c>)) { last if $l =~ /^\r?$/ }
+        if ($line =~ /ws/) {
+            print $c "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+            while (sysread $c, my $data, 16384) { print $c uc $data }
+            next;
+        }
         print $c "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello";
         $c->close(SSL_no_shutdown => ($line =~ /bad/ ? 1 : 0));
     }
@@ -155,6 +161,24 @@ like($r->{head} || join("\n", %{ $r->{headers} || {} }), qr{http://localhost:\d+
 is(body('/cut/good'), 'hello', 'ends by close_notify');
 eval { $p->get('/cut/bad') };
 ok($p->wait_log(qr/upstream closed connection without close_notify/), 'without it: may be cut');
+{
+    my $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $p->port, Timeout => 5) or die "connect: $!";
+    local $SIG{ALRM} = sub { die "no answer\n" };
+    alarm 10;
+    print $c "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    my ($head, $data) = ('', '');
+    while ($head !~ /\r\n\r\n/) { sysread($c, $head, 1, length $head) or last }
+    like($head, qr/^HTTP\/1\.1 101 /, 'a tunnel over TLS');
+    for my $n (1, 200_000) {
+        my $pid = fork;
+        if (!$pid) { print $c 'a' x $n; $c->flush; POSIX::_exit(0) }
+        $data = '';
+        while (length $data < $n) { sysread($c, $data, 65536, length $data) or last }
+        waitpid $pid, 0;
+        is($data, 'A' x $n, "$n bytes there and back");
+    }
+    alarm 0;
+}
 ok($p->wait_log(qr{^/basic 0\.\d+ 200}m, 'up.log'), 'connect time') or diag $p->read_file('up.log');
 
 for (['proxy_ssl_verify on;', qr/no proxy_ssl_trusted_certificate for proxy_ssl_verify/],
