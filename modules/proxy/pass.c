@@ -8,19 +8,19 @@
 #include "modules/proxy/proxy.h"
 
 #define HTTP_PORT 80
+#define HTTPS_PORT 443
 
 /* Splits "http://host:port/uri". NULL or a sentence. */
 static const char *split_url(struct str url, struct upstream_address *a, struct str *authority,
-                             struct str *uri)
+                             struct str *uri, bool *tls)
 {
     struct str rest;
     size_t n = 0;
 
-    if (str_casestarts(url, STR("https://")))
-        return "https protocol requires SSL support";
-    if (!str_casestarts(url, STR("http://")))
+    *tls = str_casestarts(url, STR("https://"));
+    if (!*tls && !str_casestarts(url, STR("http://")))
         return "invalid URL prefix";
-    rest = str_skip(url, 7);
+    rest = str_skip(url, *tls ? 8 : 7);
     if (str_starts(rest, STR("unix:"))) {
         ssize_t colon = str_chr(str_skip(rest, 5), ':');
 
@@ -33,10 +33,10 @@ static const char *split_url(struct str url, struct upstream_address *a, struct 
         n++;
     *authority = str_from(rest.ptr, n);
     *uri = str_skip(rest, n);
-    return upstream_address_parse(a, *authority, HTTP_PORT);
+    return upstream_address_parse(a, *authority, *tls ? HTTPS_PORT : HTTP_PORT);
 }
 
-static void name_target(const struct upstream_address *a, struct str authority,
+static void name_target(const struct upstream_address *a, bool tls, struct str authority,
                         struct str *host_port, struct str *port)
 {
     if (a->is_unix) {
@@ -47,10 +47,10 @@ static void name_target(const struct upstream_address *a, struct str authority,
     *host_port = authority;
     if (a->has_port) {
         *port = str_skip(authority, a->host.len + 1);
-        if (a->port == HTTP_PORT)
+        if (a->port == (tls ? HTTPS_PORT : HTTP_PORT))
             *host_port = a->host;
     } else {
-        *port = STR("80");
+        *port = tls ? STR("443") : STR("80");
     }
 }
 
@@ -82,16 +82,16 @@ const char *proxy_set_pass(struct conf *cf, void *field)
         upstream_passes(cf, NULL, &proxy_family);
         return NULL;
     }
-    error = split_url(literal, &a, &authority, &pass->uri);
-    if (error != NULL && str_casestarts(literal, STR("http://")))
+    error = split_url(literal, &a, &authority, &pass->uri, &pass->tls);
+    if (error != NULL && (pass->tls || str_casestarts(literal, STR("http://"))))
         return conf_error_arg(cf, 1, "%s in upstream \"%.*s\"", error,
-                              STR_ARG(str_skip(literal, 7)));
+                              STR_ARG(str_skip(literal, pass->tls ? 8 : 7)));
     if (error != NULL)
         return conf_error_arg(cf, 1, "%s", error);
     if (pass->uri.len > 0 && pass->uri.ptr[0] != '/')
         pass->uri = str_printf(cf->arena, "/%.*s", STR_ARG(pass->uri));
-    name_target(&a, authority, &pass->host_port, &pass->port);
-    pass->text = str_printf(cf->arena, "http://%.*s%s", STR_ARG(authority), a.is_unix ? ":" : "");
+    name_target(&a, pass->tls, authority, &pass->host_port, &pass->port);
+    pass->text = str_printf(cf->arena, "http%s://%.*s%s", pass->tls ? "s" : "", STR_ARG(authority), a.is_unix ? ":" : "");
     if (pass->uri.len > 0 && has_no_prefix(cf, loc))
         return "\"proxy_pass\" cannot have URI part in location given by regular expression, or "
                "inside named location, or inside \"if\" statement, or inside \"limit_except\" "
@@ -173,14 +173,14 @@ static int evaluate(struct req *r, const struct proxy_pass *pass, struct proxy_t
 {
     struct str url = expr_eval(&r->eval, pass->url), authority, uri;
     struct upstream_address a;
-    const char *error = split_url(url, &a, &authority, &uri);
+    const char *error = split_url(url, &a, &authority, &uri, &t->tls);
     struct addr addr;
 
     if (error != NULL) {
         log_error(&r->log, 0, "%s in \"%.*s\"", error, STR_ARG(url));
         return -1;
     }
-    name_target(&a, authority, &t->host_port, &t->port);
+    name_target(&a, t->tls, authority, &t->host_port, &t->port);
     t->host = a.host;
     t->port_number = a.port;
     if (uri.len == 0)
@@ -207,6 +207,7 @@ int proxy_find_target(struct req *r, const struct proxy_pass *pass, struct proxy
     t->group = pass->group;
     t->host_port = pass->host_port;
     t->port = pass->port;
+    t->tls = pass->tls;
     t->uri = pass->uri.len == 0 ? own_uri(r) : mapped_uri(r, pass);
     return 0;
 }

@@ -82,6 +82,10 @@ static void fill_exchange(struct exchange *x, const struct req *r, struct proxy_
     x->resolve_port = pr->target.port_number;
     x->uri = pr->target.uri;
     x->tag = conf->pass;
+    if (unlikely(pr->target.tls)) {
+        x->tls = &conf->up.tls;
+        x->scheme = "https://";
+    }
     x->http_upgrade = pr->upgrade.len > 0;
     x->http_upgrade |= conf->template->sets_upgrade && r->in->version == HTTP_11 && r == r->main
                       && fields_get(&r->in->fields, T_UPGRADE) != NULL
@@ -123,7 +127,8 @@ enum verdict proxy_handler(struct req *r)
     pr->loc = r->loc;
     if (proxy_find_target(r, conf->pass, &pr->target) != 0)
         return req_status(r, 500);
-    req_trace(r, req_where(r, "proxy_pass"), "proxy_pass http://%.*s%.*s", STR_ARG(pr->target.host_port),
+    req_trace(r, req_where(r, "proxy_pass"), "proxy_pass http%s://%.*s%.*s",
+              pr->target.tls ? "s" : "", STR_ARG(pr->target.host_port),
               STR_ARG(pr->target.uri));
     if (unlikely(conf->upgrade) && !conf->template->own_upgrade && conf->body == NULL)
         pr->upgrade = proxy_upgrade_value(r);
@@ -250,6 +255,9 @@ static int proxy_finish(struct conf *cf, struct level *level, struct level *pare
     if (upstream_conf_finish(cf, level, &p->up, above ? &above->up : NULL, "proxy", hidden) != 0
         || proxy_make_template(cf, level, p) != 0)
         return -1;
+    if (p->pass != NULL && (p->pass->tls || p->pass->url != NULL)
+        && upstream_tls_finish(cf, level, &p->up.tls, "proxy") != 0)
+        return -1;
     return proxy_finish_redirects(cf, level, p);
 }
 
@@ -265,6 +273,7 @@ static const struct directive proxy_directives[] = {
         STORE_LOC, struct proxy_loc, pass, INHERIT_IMPLICIT, NULL, "URL",
         "Passes requests to an HTTP server or group of servers.", ),
     UPSTREAM_ROWS("proxy_", struct proxy_loc, up),
+    UPSTREAM_TLS_ROWS("proxy_", struct proxy_loc, up.tls, "$proxy_host"),
     P_ROW("temp_path", ARGS1 | ARGS2 | ARGS3 | ARGS4, conf_set_path, up.temp_path,
           PROXYD_PROXY_TEMP_PATH, "path [level1 [level2 [level3]]]",
           "Where temporary files of answers lie."),

@@ -18,6 +18,7 @@ struct proxy_pass {
     struct str uri;          /* empty: none was given */
     struct str text;         /* "http://host:port": what proxy_redirect default begins with */
     struct str location;     /* the part of the request's URI that uri replaces */
+    bool tls;                /* https */
     bool in_regex;           /* or in a named location, `if`, limit_except: no URI allowed */
 };
 
@@ -28,6 +29,7 @@ struct proxy_target {
     unsigned port_number;
     struct str host_port, port;
     struct str uri;          /* as sent */
+    bool tls;
 };
 
 conf_setter proxy_set_pass;

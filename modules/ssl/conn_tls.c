@@ -49,6 +49,8 @@ struct conn_tls {
     size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
+    char *failure; /* the client's end: why the handshake failed, for whoever asked for it */
+    int failure_errno;
     uint8_t state;
     bool eof;      /* of raw */
     bool rejected; /* a callback of ours wanted the handshake to fail */
@@ -305,6 +307,19 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
     const struct logger *log = &t->conn.log;
 
     err = sslerr == SSL_ERROR_SYSCALL ? err : 0;
+    if (!SSL_is_server(t->ssl)) {
+        bool closed = sslerr == SSL_ERROR_ZERO_RETURN || (ERR_peek_error() == 0 && err == 0);
+        const char *what = closed ? "peer closed connection in SSL handshake"
+                                  : "SSL_do_handshake() failed";
+        const char *errors = ssl_errors();
+        size_t size = strlen(what) + strlen(errors) + 1;
+
+        t->failure = mem_alloc(size);
+        snprintf(t->failure, size, "%s%s", what, errors);
+        t->failure_errno = err;
+        fail(t);
+        return;
+    }
     if (t->rejected) {
         log_info(log, err, "handshake rejected");
         ERR_clear_error();
@@ -636,6 +651,8 @@ static void tls_close(struct conn *c)
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     t->ssl = NULL;
+    free(t->failure);
+    t->failure = NULL;
     ERR_clear_error();
     block_unref(t->first.block);
     block_unref(t->out);
@@ -747,6 +764,12 @@ void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options
 bool conn_tls_established(const struct conn *c)
 {
     return tls_of(c)->state == TLS_OPEN;
+}
+
+const char *conn_tls_failure(const struct conn *c, int *err)
+{
+    *err = tls_of(c)->failure_errno;
+    return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL_do_handshake() failed";
 }
 
 struct str conn_tls_protocol(const struct conn *c)

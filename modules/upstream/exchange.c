@@ -38,7 +38,7 @@ static size_t describe(const struct req *r, char *buf, size_t size)
 
     if (x == NULL || x->record == 0)
         return 0;
-    n = snprintf(buf, size, "%s%.*s%s%.*s", x->backend->scheme,
+    n = snprintf(buf, size, "%s%.*s%s%.*s", x->scheme != NULL ? x->scheme : x->backend->scheme,
                  STR_ARG(r->upstream.items[x->record - 1].peer),
                  str_starts(r->upstream.items[x->record - 1].peer, STR("unix:")) ? ":" : "",
                  STR_ARG(x->uri));
@@ -438,6 +438,13 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
 {
     bool head = x->state == X_HEAD;
 
+    if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(x->up)) {
+        /* RFC 9112, 9.8: anybody on the way could have ended it. */
+        log_error(&x->req->log, 0,
+                  "upstream closed connection without close_notify: its answer may be cut");
+        cut(x);
+        return;
+    }
     if (n == 0 && !head && x->backend->eof(x)) {
         x->ended = true;
         store_done(x);
@@ -675,13 +682,45 @@ static void ask(struct exchange *x)
     send_request(x);
 }
 
+static void up_event(struct conn *conn, unsigned ready);
+static void up_timeout(struct timer *timer);
+
+/* The socket has connected, and TLS begins: within what is left of the time for connecting. */
+static void shake_hands(struct exchange *x)
+{
+    uint64_t spent_ms = (clock_us() - x->started_us) / 1000;
+    uint64_t limit_ms = x->conf->connect_timeout_ms;
+    struct conn *conn;
+
+    x->state = X_CONNECT;
+    x->req->log.action = "SSL handshaking to upstream";
+    if (secure_begin(x) != 0) {
+        exchange_attempt_failed(x, NEXT_ERROR);
+        return;
+    }
+    conn = x->up->conn;
+    conn->handler = up_event;
+    conn->timer.fire = up_timeout;
+    timer_set(&conn->timer, limit_ms > spent_ms ? limit_ms - spent_ms : 1);
+    conn_want(conn, CONN_WRITE);
+}
+
 static void connected(struct exchange *x)
 {
     struct conn *conn = x->up->conn;
-    int error = conn->ready & CONN_HUP ? socket_error(conn->watch.fd) : 0;
+    bool shaken = x->up->tls != NULL;
+    int error = !shaken && (conn->ready & CONN_HUP) ? socket_error(conn->watch.fd) : 0;
 
     if (error != 0) {
         log_error(&x->req->log, error, "connect() failed");
+        exchange_attempt_failed(x, NEXT_ERROR);
+        return;
+    }
+    if (unlikely(x->tls != NULL) && !shaken) {
+        shake_hands(x);
+        return;
+    }
+    if (unlikely(shaken) && secure_end(x) != 0) {
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
@@ -789,10 +828,12 @@ static struct upconn *get_connection(struct exchange *x)
 {
     struct upconn *u = NULL;
 
+    if (unlikely(x->tls != NULL))
+        secure_name(x);
     if (unlikely(x->group->ntlm) && !x->joins)
         u = ntlm_take(x);
     if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))
-        u = pool_take(x->group, x->choice.peer, x->tag);
+        u = pool_take(x, x->choice.peer);
     return u != NULL ? u : pool_connect(x, x->choice.peer);
 }
 
@@ -831,13 +872,18 @@ void exchange_next(struct exchange *x)
     }
     if (unlikely(x->conf->proxy_protocol != 0) && !u->reused) {
         u->announced = true;
-        pool_announce(x->req->arena, x->conf, x->req, &x->out);
+        if (x->tls == NULL)
+            pool_announce(x->req->arena, x->conf, x->req, &x->out);
     }
     u->x = x;
     x->up = u;
     u->conn->handler = up_event;
     u->conn->timer.fire = up_timeout;
-    if (u->conn->ready & CONN_WRITE) {
+    if (unlikely(x->tls != NULL) && !u->reused && (u->conn->ready & CONN_WRITE)) {
+        shake_hands(x);
+        return;
+    }
+    if ((u->conn->ready & CONN_WRITE) || u->tls != NULL) {
         exchange_record(x)->connect_us = 0;
         ask(x);
         return;

@@ -7,7 +7,7 @@
 #include "core/http/http_config.h"
 #include "modules/upstream/servers.h"
 
-/* configure: switch=http_upstream_keepalive_module default=always libs=openssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module,http_upstream_hc_module */
+/* configure: switch=http_upstream_keepalive_module default=always libs=openssl needs=http_ssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module,http_upstream_hc_module */
 
 unsigned upstream_slot;
 

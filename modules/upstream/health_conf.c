@@ -201,6 +201,11 @@ static int configure(struct conf *cf, struct health_check *hc)
     }
     settings = level_conf(hc->level, STORE_LOC, *loc->family->module->slot);
     hc->conf = (const struct upstream_conf *) (settings + loc->family->conf);
+    if (hc->conf->tls.client != NULL && !hc->tcp) {
+        conf_error_at(cf, hc->pos, "\"health_check\" over TLS is not supported yet, but for "
+                                   "\"type=tcp\"");
+        return -1;
+    }
     hc->request = request(cf->arena, hc, loc->family);
     add_check(cf->arena, hc->group, hc);
     return 0;

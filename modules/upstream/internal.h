@@ -14,6 +14,7 @@ struct upstream_main {
     struct list groups;   /* struct upstream.link */
     struct list checks;   /* struct health_check.link */
     struct table matches; /* name -> struct health_match */
+    struct tls_client *tls_clients;
     bool ready;
 };
 struct upstream_main *upstream_main_of(struct conf *cf);
@@ -224,9 +225,15 @@ struct upconn {
     bool bound;            /* to a client (tie), by ntlm */
     struct client_tie tie;
     bool announced;        /* by a PROXY header: of one client */
+    /* It is over TLS: set up by these settings for this name, and of use to nobody else. */
+    struct tls_client *tls;
+    char *tls_name;
+    bool tls_sni;          /* the name was sent */
 };
 /* An idle connection to the chosen server, or NULL. */
-struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag);
+struct upconn *pool_take(const struct exchange *x, struct peer *peer);
+/* Whether an idle connection may serve x: TLS and the location, where that counts. */
+bool pool_fits(const struct upconn *u, const struct exchange *x);
 /* A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL with errno. */
 struct upconn *pool_connect(struct exchange *x, struct peer *peer);
 /*
@@ -244,6 +251,20 @@ bool pool_is_quiet(struct conn *conn);
 void pool_drain(struct upstream *group);
 /* Gives recycled memory back. */
 void pool_trim(void);
+
+/* secure.c: TLS with servers. */
+/* The name that x asks for, before a connection is looked for. */
+void secure_name(struct exchange *x);
+/* What u's connection was set up for is what x wants. */
+bool secure_fits(const struct upconn *u, const struct exchange *x);
+/* The socket of x->up has connected: TLS begins. 0, or -1: logged. */
+int secure_begin(struct exchange *x);
+/* The handshake is over. 0: the server is who it should be; or -1: logged. */
+int secure_end(struct exchange *x);
+/* The connection goes. */
+void secure_forget(struct upconn *u);
+/* An answer that ends with the connection may have been cut. */
+bool secure_is_cut(const struct upconn *u);
 
 /* ntlm.c: connections that belong to a client. */
 conf_setter ntlm_set;

@@ -35,7 +35,7 @@ static struct upconn *find(const struct exchange *x)
         struct upconn *u = of_tie(n);
 
         if (u->tie.gone == client_gone && u->group == x->group && u->x == NULL &&
-            (!u->group->keepalive.local || u->tag == x->tag))
+            pool_fits(u, x))
             return u;
     }
     return NULL;

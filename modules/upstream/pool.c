@@ -49,12 +49,20 @@ void pool_close(struct upconn *u)
     else if (u->x == NULL)
         unlink_idle(u);
     conn_close(u->conn);
+    if (unlikely(u->tls != NULL))
+        secure_forget(u);
     list_push_front(&free_upconns, &u->link);
 }
 
 static void idle_event(struct conn *conn, unsigned ready)
 {
+    const struct upconn *u = conn->owner;
+
     (void) ready;
+    if (unlikely(u->tls != NULL) && pool_is_quiet(conn)) {
+        conn_want(conn, CONN_READ); /* a session ticket */
+        return;
+    }
     pool_close(conn->owner);
 }
 
@@ -63,15 +71,23 @@ static void idle_timeout(struct timer *timer)
     pool_close(container_of(timer, struct conn, timer)->owner);
 }
 
-struct upconn *pool_take(struct upstream *group, struct peer *peer, const void *tag)
+bool pool_fits(const struct upconn *u, const struct exchange *x)
+{
+    if (x->group->keepalive.local && u->tag != x->tag)
+        return false;
+    return likely(u->tls == NULL && x->tls == NULL) || secure_fits(u, x);
+}
+
+struct upconn *pool_take(const struct exchange *x, struct peer *peer)
 {
     for (struct list *n = peer->idle.next, *next; n != &peer->idle; n = next) {
         struct upconn *u = container_of(n, struct upconn, peer_link);
 
         next = n->next;
-        if (group->keepalive.local && u->tag != tag)
+        if (!pool_fits(u, x))
             continue;
-        if (unlikely(u->conn->ready & (CONN_READ | CONN_HUP))) {
+        if (unlikely(u->conn->ready & (CONN_READ | CONN_HUP))
+            && (u->tls == NULL || !pool_is_quiet(u->conn))) {
             /* Closed by the server in this very turn: its event has not been delivered yet. */
             pool_close(u);
             continue;

@@ -11,12 +11,14 @@
 #include "core/event/conn.h"
 #include "core/http/answer.h"
 #include "core/http/req.h"
+#include "modules/ssl/ssl.h"
 #include "modules/upstream/peers.h"
 
 struct exchange;
 struct health;
 struct sticky;
 struct upstream;
+struct tls_client;
 struct upconn;
 
 /* Groups ------------------------------------------------------------------------------------- */
@@ -346,6 +348,22 @@ struct hidden_fields {
     unsigned count;
 };
 
+/* What UPSTREAM_TLS_ROWS are the rows of. */
+struct upstream_tls {
+    struct ssl_spec spec;
+    struct expr *name;       /* that is asked for, and that the certificate must be for */
+    bool server_name, verify, session_reuse;
+    bool cache_off, log_off; /* of directives that know only that value */
+    struct tls_client *client; /* computed by upstream_tls_finish; NULL: nothing is passed over TLS here */
+};
+
+conf_setter upstream_set_tls_cache, upstream_set_tls_log;
+/*
+ * Call it from the module's finish where requests may be passed over TLS. prefix: "proxy". 0, or -1: reported.
+ */
+int upstream_tls_finish(struct conf *cf, struct level *level, struct upstream_tls *tls,
+                        const char *prefix);
+
 /* What UPSTREAM_ROWS are the rows of. */
 struct upstream_conf {
     unsigned buffering;   /* BUFFERING_… */
@@ -367,6 +385,7 @@ struct upstream_conf {
     struct expr_size limit_rate;
     struct upstream_allow allow;
     bool request_dynamic;    /* the request is made anew for each attempt */
+    struct upstream_tls tls; /* of families that have UPSTREAM_TLS_ROWS */
     struct upstream_store store;
     unsigned store_access;   /* permission bits of stored files */
     /* computed by upstream_conf_finish */
@@ -470,6 +489,44 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
     UP_ROW(p "store_access", ARGS123, conf_set_access, t, m.store_access, "user:rw", \
            "users:permissions ...", "Permissions of stored files, and of directories made for them.", )
 
+/* Those about TLS: name: the default of *_ssl_name. */
+#define UP_TLS(name_, args_, set_, type_, member_, inherit_, def_, syntax_, doc_, ...) \
+    ROW(name_, CTX_HSL, args_, set_, STORE_LOC, type_, member_, inherit_, def_, syntax_, doc_, \
+        __VA_ARGS__)
+#define UPSTREAM_TLS_ROWS(p, t, m, name_) \
+    UP_TLS(p "ssl_certificate", ARGS1, ssl_set_file_list, t, m.spec.certificates, INHERIT_WHOLE, \
+           NULL, "file", "The certificate that is shown to servers, in PEM; \"\": none.", ), \
+    UP_TLS(p "ssl_certificate_key", ARGS1, ssl_set_file_list, t, m.spec.keys, INHERIT_WHOLE, NULL, \
+           "file", "Its secret key.", ), \
+    UP_ROW(p "ssl_certificate_cache", ARGS123, upstream_set_tls_cache, t, m.cache_off, "off", \
+           "off | max=N [inactive=time] [valid=time]", \
+           "Keeps certificates whose names hold variables; only \"off\" is known.", ), \
+    UP_ROW(p "ssl_password_file", ARGS1, ssl_set_password_file, t, m.spec.passwords, NULL, "file", \
+           "Passwords of the secret key, one a line, tried in turn.", ), \
+    UP_ROW(p "ssl_ciphers", ARGS1, ssl_set_text, t, m.spec.ciphers, "DEFAULT", "ciphers", \
+           "The ciphers for TLS up to 1.2, as OpenSSL writes them.", ), \
+    UP_TLS(p "ssl_protocols", ARGS1_MORE, conf_set_bits, t, m.spec.protocols, INHERIT_WHOLE, \
+           "TLSv1.2 TLSv1.3", "[SSLv2] [SSLv3] [TLSv1] [TLSv1.1] [TLSv1.2] [TLSv1.3]", \
+           "The protocol versions that are spoken with servers.", .extra = ssl_protocol_names), \
+    UP_TLS(p "ssl_conf_command", ARGS2 | ARG_REPEAT, ssl_set_command, t, m.spec.commands, \
+           INHERIT_WHOLE, NULL, "name value", "A configuration command of OpenSSL, run last.", ), \
+    UP_ROW(p "ssl_name", ARGS1, conf_set_expr, t, m.name, name_, "name", \
+           "The name that the server's certificate must be for, and that " p "ssl_server_name sends.", ), \
+    UP_ROW(p "ssl_server_name", ARG_FLAG, conf_set_flag, t, m.server_name, "off", "on | off", \
+           "Tells the server the name in the handshake (SNI).", ), \
+    UP_ROW(p "ssl_verify", ARG_FLAG, conf_set_flag, t, m.verify, "off", "on | off", \
+           "Verifies the server's certificate, and that it is for the name.", ), \
+    UP_ROW(p "ssl_verify_depth", ARGS1, conf_set_num, t, m.spec.verify_depth, "1", "number", \
+           "How many authorities may stand between the certificate and a trusted one.", ), \
+    UP_ROW(p "ssl_trusted_certificate", ARGS1, ssl_set_file, t, m.spec.trusted, NULL, "file", \
+           "The authorities that servers' certificates are verified by.", ), \
+    UP_ROW(p "ssl_crl", ARGS1, ssl_set_file, t, m.spec.crl, NULL, "file", \
+           "Certificates that have been revoked, in PEM.", ), \
+    UP_ROW(p "ssl_session_reuse", ARG_FLAG, conf_set_flag, t, m.session_reuse, "on", "on | off", \
+           "Resumes sessions with servers.", ), \
+    UP_ROW(p "ssl_key_log", ARGS1, upstream_set_tls_log, t, m.log_off, NULL, "path", \
+           "Writes the keys of connections to a file; not known yet.", )
+
 /* The exchange ------------------------------------------------------------------------------- */
 
 enum backend_result {
@@ -527,6 +584,9 @@ struct exchange {
     unsigned resolve_port;
     struct str uri;                /* as sent, for the log */
     const void *tag;               /* of kept-alive connections: the location */
+    const struct upstream_tls *tls; /* the server is spoken to over TLS; NULL: it is not */
+    const char *scheme;            /* for the log; NULL: the backend's */
+    struct str tls_name;           /* the exchange's own: what tls->name comes to */
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
     bool joins;                    /* nothing is asked: client and server are joined as soon as there is a connection */
