@@ -89,11 +89,14 @@ http {
         location /plain { proxy_pass https://127.0.0.1:{{port:plain}}; }
         location /refused { proxy_pass https://127.0.0.1:{{port:closed}}; }
         location /ws { proxy_pass https://127.0.0.1:{{port:cut}}; proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection upgrade; }
+        location /silent { proxy_pass https://127.0.0.1:{{port:silent}}; proxy_connect_timeout 200ms; }
         location /cut { proxy_pass https://127.0.0.1:{{port:cut}}; }
     }
 }
 EOT
 
+my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p->port('silent'), Listen => 5, ReuseAddr => 1)
+    or die "listen: $!";
 # An origin whose answers end with the connection; without close_notify where it says so.
 my $cut = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $p->port('cut'), Listen => 5, ReuseAddr => 1)
     or die "listen: $!";
@@ -140,6 +143,8 @@ for (['/wrong', 'upstream SSL certificate does not match "wrong.test" while SSL 
     is($p->get($uri)->{status}, 502, $uri);
     like($p->error_log, qr/\[error\].*$log/, "$uri: log");
 }
+is($p->get('/silent')->{status}, 504, 'a handshake that does not end');
+like($p->error_log, qr/upstream timed out \(110: [^)]*\) while SSL handshaking to upstream/, 'log');
 like(body('/crlok'), qr/TLS/, 'a list without it');
 is(body('/deep'), 'deep', 'one authority between');
 is(body('/ip'), 'ip', 'a certificate for an address');
@@ -184,13 +189,14 @@ ok($p->wait_log(qr{^/basic 0\.\d+ 200}m, 'up.log'), 'connect time') or diag $p->
 for (['proxy_ssl_verify on;', qr/no proxy_ssl_trusted_certificate for proxy_ssl_verify/],
      ['proxy_ssl_certificate certs/client.crt;', qr/no "proxy_ssl_certificate_key" is defined for certificate/],
      ['proxy_ssl_certificate_cache max=10;', qr/not supported yet/],
+     ['} location /h { proxy_pass https://u; health_check;', qr/"health_check" over TLS is not supported yet/],
      ['proxy_ssl_key_log keys;', qr/not supported yet/],
      ['proxy_ssl_certificate $host.crt;', qr/variables in "proxy_ssl_certificate" are not supported yet/],
      ['proxy_ssl_trusted_certificate none.crt; proxy_ssl_verify on;', qr/none\.crt/]) {
     my ($text, $error) = @$_;
     my $q = Proxyd->new;
     Proxyd::Certs::run('cp', '-r', $p->dir . '/certs', $q->dir);
-    $q->write_conf("http { server { listen 127.0.0.1:{{port}}; location / { proxy_pass https://127.0.0.1:1; $text } } }");
+    $q->write_conf("http { upstream u { zone u 64k; server 127.0.0.1:1; } server { listen 127.0.0.1:{{port}}; location / { proxy_pass https://127.0.0.1:1; $text } } }");
     my $run = $q->run(add => ['-t']);
     is($run->{status}, 1, $text);
     like($run->{err}, $error, "$text: error");

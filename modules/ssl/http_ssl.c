@@ -5,7 +5,7 @@
  */
 #include "modules/ssl/http.h"
 
-/* configure: switch=http_ssl_module default=on libs=openssl */
+/* configure: switch=http_ssl_module default=always libs=openssl */
 
 static unsigned http_ssl_slot;
 
