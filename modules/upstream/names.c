@@ -49,10 +49,12 @@ static bool same_address(struct zone *zone, const struct zone_server *s, const s
     return text->addr_len == t->addr.len && memcmp(text->bytes, &t->addr.ss, t->addr.len) == 0;
 }
 
-/* The addresses of a name that are there: they stay and change, or go. */
-static void match_there(struct upstream *g, struct zone_group *zg, uint32_t parent,
+/* The addresses of a name that are there: they stay and change, or go. Whether one changed. */
+static bool match_there(struct upstream *g, struct zone_group *zg, uint32_t parent,
                         struct target *targets, unsigned count, unsigned *gone)
 {
+    bool changed = false;
+
     for (unsigned i = 0; i < g->view.set->count; i++) {
         const struct zone_server *s = shared_server(g->zone, zg, i);
         struct target *t = NULL;
@@ -70,9 +72,12 @@ static void match_there(struct upstream *g, struct zone_group *zg, uint32_t pare
         }
         t->there = true;
         if (peers_weight(&g->view, i) != t->place.weight ||
-            (g->view.state[i] & PEER_BACKUP) != (t->place.state & PEER_BACKUP))
+            (g->view.state[i] & PEER_BACKUP) != (t->place.state & PEER_BACKUP)) {
             peers_change(&g->view, i, t->place.weight, t->place.state, &t->place.record);
+            changed = true;
+        }
     }
+    return changed;
 }
 
 /* The highest priority serves, the others stand by; 0: the first. */
@@ -133,7 +138,7 @@ static bool apply(struct arena *arena, struct upstream *g, uint32_t number,
     struct target *targets = ARENA_ARRAY(arena, struct target, MIN(q->addr_count, ADDRESSES_MAX));
     struct zone_group *zg = shared_lock(g);
     unsigned i = shared_find(g->zone, zg, number), count;
-    bool room = true;
+    bool room = true, changed;
     struct place name;
 
     if (i == PEERS_NONE) {
@@ -146,7 +151,7 @@ static bool apply(struct arena *arena, struct upstream *g, uint32_t number,
     name.text.route = str_dup(arena, name.text.route);
     name.text.service = str_dup(arena, name.text.service);
     count = make_targets(arena, g, &name, number, port_of(name.text.server), q, targets);
-    match_there(g, zg, number, targets, count, gone);
+    changed = match_there(g, zg, number, targets, count, gone);
     for (unsigned n = 0; n < count; n++) {
         if (targets[n].there)
             continue;
@@ -156,7 +161,7 @@ static bool apply(struct arena *arena, struct upstream *g, uint32_t number,
         else
             *come += 1;
     }
-    if (*come + *gone > 0 || !room)
+    if (changed || *come + *gone > 0 || !room)
         shared_changed(g->zone, zg);
     upstream_unlock(g);
     return room;
