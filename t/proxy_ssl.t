@@ -201,5 +201,17 @@ for (['proxy_ssl_verify on;', qr/no proxy_ssl_trusted_certificate for proxy_ssl_
     is($run->{status}, 1, $text);
     like($run->{err}, $error, "$text: error");
 }
+
+# A name has the port of its scheme, whoever names it first.
+for my $order ([qw(http https)], [qw(https http)]) {
+    my $q = Proxyd->new;
+    $q->write_conf('http { server { listen 127.0.0.1:{{port}}; '
+        . join('', map { "location /$_ { proxy_pass $_://localhost; } " } @$order) . '} }');
+    for (['http', 80], ['https', 443]) {
+        my ($scheme, $port) = @$_;
+        my $run = $q->run(add => ['--explain', 'http://127.0.0.1:' . $q->port . "/$scheme"]);
+        like($run->{out}, qr/^ *peer +\S+:$port$/m, "@$order: $scheme means port $port");
+    }
+}
 $p->stop;
 done_testing;

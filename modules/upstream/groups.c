@@ -94,6 +94,12 @@ struct upstream *upstream_refer(struct conf *cf, const struct upstream_address *
     else if (a->has_port)
         name = str_printf(cf->arena, "%.*s:%u", STR_ARG(name), a->port);
     g = table_get(&http->upstreams, name);
+    if (g != NULL && g->level == NULL && !a->has_port && a->port != 0 && g->port != 0
+        && g->port != a->port) {
+        /* Of another scheme: as if its port had been written. */
+        name = str_printf(cf->arena, "%.*s:%u", STR_ARG(name), a->port);
+        g = table_get(&http->upstreams, name);
+    }
     if (g != NULL) {
         /* Whoever has no default port must not get another's: without a block of that name it is an error, there. */
         if (g->level == NULL && a->port == 0 && g->port != 0) {
