@@ -303,7 +303,7 @@ static const struct directive proxy_directives[] = {
           "Passes a client's wish to change the protocol on by itself, without proxy_set_header.",
           .extra = proxy_upgrade_modes),
     P_ROW("send_proxy_protocol", ARGS1, conf_set_enum, up.proxy_protocol, "off", "off | v1 | v2",
-          "Begins each connection to a server with a PROXY header; the connection then serves one request.",
+          "Begins each connection to a server with a PROXY header; it then serves one request, or one client with ntlm.",
           .extra = upstream_protocol_names),
     P_ROW("via", ARGS1, set_via, via, NULL, "on | off | name",
           "Adds a Via field to requests that are passed on, with the server's name or this one."),

@@ -25,11 +25,6 @@ struct exchange *exchange_of(const struct req *r)
     return req_ctx(r, upstream_slot);
 }
 
-struct upstream_record *exchange_record(struct exchange *x)
-{
-    return &x->req->upstream.items[x->record - 1];
-}
-
 /* ", upstream: "http://127.0.0.1:80/uri"" of the log line. */
 static size_t describe(const struct req *r, char *buf, size_t size)
 {
@@ -43,82 +38,6 @@ static size_t describe(const struct req *r, char *buf, size_t size)
                  str_starts(r->upstream.items[x->record - 1].peer, STR("unix:")) ? ":" : "",
                  STR_ARG(x->uri));
     return n < 0 ? 0 : MIN((size_t) n, size - 1);
-}
-
-/* Records ------------------------------------------------------------------------------------ */
-
-/* In a zone: the server may be gone when the log asks for its name. */
-static void count_request(struct exchange *x, struct upstream_record *rec)
-{
-    __atomic_add_fetch(&x->choice.peer->stats->requests, 1, __ATOMIC_RELAXED);
-    rec->peer = str_dup(x->req->arena, rec->peer);
-    rec->server = str_dup(x->req->arena, rec->server);
-}
-
-/* Into a moving average, which may lose a value to another worker. */
-static void average(int64_t *to, int64_t us)
-{
-    int64_t old = __atomic_load_n(to, __ATOMIC_RELAXED);
-
-    if (us >= 0)
-        __atomic_store_n(to, old > 0 ? old + (us - old) / 8 : MAX(us, 1), __ATOMIC_RELAXED);
-}
-
-/* What an attempt came to, before its server is let go. status: 0: there was no answer. */
-static void count_attempt(struct exchange *x, unsigned status)
-{
-    struct peer_stats *stats = x->choice.peer != NULL ? x->choice.peer->stats : NULL;
-    const struct upstream_record *rec;
-
-    if (likely(stats == NULL) || x->record == 0)
-        return;
-    rec = exchange_record(x);
-    __atomic_add_fetch(&stats->sent, rec->bytes_sent, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&stats->received, rec->bytes_received, __ATOMIC_RELAXED);
-    if (status < 100 || status > 599)
-        return;
-    __atomic_add_fetch(&stats->responses[status / 100 - 1], 1, __ATOMIC_RELAXED);
-    average(&stats->header_us, rec->header_us);
-    average(&stats->response_us, (int64_t) (clock_us() - x->started_us));
-}
-
-static void record_begin(struct exchange *x, struct str peer)
-{
-    struct upstream_records *all = &x->req->upstream;
-    struct upstream_record *rec;
-
-    if (likely(all->items == NULL)) {
-        /* Most requests ask one server: here it lies with what is touched at the same time. */
-        all->items = &x->first_record;
-        all->capacity = 1;
-    } else {
-        all->items = arena_grow(x->req->arena, all->items, all->count, &all->capacity,
-                                sizeof(*all->items));
-    }
-    rec = &all->items[all->count];
-    *rec = (struct upstream_record){ .peer = peer, .connect_us = -1, .header_us = -1,
-                                     .response_us = -1,
-                                     .queue_us = x->group->queue != NULL ? x->queue_us : -1,
-                                     .new_exchange = x->record == 0 };
-    if (x->choice.peer != NULL) {
-        rec->server = x->choice.peer->server;
-        if (unlikely(x->choice.peer->stats != NULL))
-            count_request(x, rec);
-    }
-    x->record = ++all->count;
-    x->started_us = clock_us();
-}
-
-static void record_end(struct exchange *x)
-{
-    struct upstream_record *rec;
-
-    if (x->record == 0)
-        return;
-    rec = exchange_record(x);
-    if (rec->response_us < 0)
-        rec->response_us = (int64_t) (clock_us() - x->started_us);
-    rec->response_length = x->received;
 }
 
 /* The end ------------------------------------------------------------------------------------ */
@@ -142,10 +61,10 @@ void exchange_detach(struct exchange *x, bool complete)
     if (u == NULL)
         return;
     x->up = NULL;
-    record_end(x);
+    exchange_record_end(x);
     if (unlikely(x->group->sticky != NULL) && complete)
         sticky_done(x);
-    count_attempt(x, exchange_record(x)->status);
+    exchange_count(x, exchange_record(x)->status);
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
     if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
@@ -182,7 +101,7 @@ static void let_go(struct exchange *x)
     tunnel_free(x);
     exchange_detach(x, false);
     choice_end(&x->choice, PEER_OK, -1);
-    record_end(x);
+    exchange_record_end(x);
     x->state = X_OVER;
     store_give_up(x);
     chain_drop(&x->out);
@@ -267,10 +186,10 @@ static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool 
         outcome = PEER_STALE;
     else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
         outcome = PEER_NEXT;
-    count_attempt(x, why & NEXT_ANSWERED ? status : 0);
+    exchange_count(x, why & NEXT_ANSWERED ? status : 0);
     choice_end(&x->choice, outcome, -1);
     if (x->record != 0) {
-        record_end(x);
+        exchange_record_end(x);
         exchange_record(x)->status = status;
     }
     if (x->up != NULL) {
@@ -793,7 +712,7 @@ static int prepare(struct exchange *x)
 
 void exchange_not_served(struct exchange *x, const char *why)
 {
-    record_begin(x, x->group->name);
+    exchange_record_begin(x, x->group->name);
     x->req->log.action = "connecting to upstream";
     log_error(&x->req->log, 0, "%s", why);
     exchange_attempt_failed(x, NEXT_NO_LIVE);
@@ -852,7 +771,7 @@ void exchange_next(struct exchange *x)
                                        ? unresolved(x) : "no live upstreams");
         return;
     }
-    record_begin(x, x->choice.peer->name);
+    exchange_record_begin(x, x->choice.peer->name);
     x->req->log.action = "connecting to upstream";
     if (!is_allowed(x))
         return;

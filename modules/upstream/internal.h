@@ -277,6 +277,14 @@ bool ntlm_keep(struct exchange *x, struct upconn *u);
 /* The connection is about to be closed. */
 void ntlm_untie(struct upconn *u);
 
+/* record.c */
+/* An attempt begins, at a server or, where there is none, at a group of that name. */
+void exchange_record_begin(struct exchange *x, struct str peer);
+/* Its time is over. May be called again. */
+void exchange_record_end(struct exchange *x);
+/* What it came to, before its server is let go. status: 0: there was no answer. */
+void exchange_count(struct exchange *x, unsigned status);
+
 /* exchange.c */
 /* Asks the next server. */
 void exchange_next(struct exchange *x);

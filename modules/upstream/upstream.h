@@ -657,7 +657,11 @@ static inline bool fields_may_have(const struct fields *f, enum token t)
 struct str fields_hop_names(const struct fields *f, struct arena *arena);
 /* The request's exchange of late, or NULL. */
 struct exchange *exchange_of(const struct req *r);
-struct upstream_record *exchange_record(struct exchange *x);
+/* Of the attempt under way, or the last one. */
+static inline struct upstream_record *exchange_record(struct exchange *x)
+{
+    return &x->req->upstream.items[x->record - 1];
+}
 
 extern const struct module module_upstream;
 
