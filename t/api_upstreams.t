@@ -207,6 +207,18 @@ for (
     is(state() . $json->encode(get($s)), $before, "$what: nothing has changed");
 }
 
+# Whoever holds the lock of the state file and is stuck does not take a worker with it.
+{
+    open my $dir, '<', $p->dir . '/state' or die $!;
+    flock $dir, 2 or die "flock: $!";
+    $p->expect_log(qr{state file .* cannot be locked});
+    my $before = state() . $json->encode(get($s));
+    my $r = api('PATCH', "$s/1", { weight => 9 });
+    is($r->status, 500, 'the lock is not to be had: status');
+    is($r->{json}{error}{code}, 'UpstreamNotSaved', 'the lock is not to be had: code');
+    is(state() . $json->encode(get($s)), $before, 'the lock is not to be had: nothing has changed');
+}
+
 # The zone's memory ends, and goes on when there is some again.
 my ($full, @ids);
 for my $n (1 .. 2000) {

@@ -9,11 +9,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/os/file.h"
 #include "modules/upstream/shared.h"
 #include "modules/upstream/state_file.h"
+
+#define LOCK_WAIT_MS 1000
 
 struct text {
     struct arena *arena;
@@ -125,20 +128,30 @@ uint64_t state_hash(struct arena *arena, const struct upstream *g)
 
 int state_lock(struct arena *arena, struct str path)
 {
+    static const struct timespec pause = { 0, 1000000 };
     struct str dir = str_dup(arena, path);
-    int fd, rc;
+    unsigned waited_ms = 0;
+    int fd;
 
     while (dir.len > 1 && dir.ptr[dir.len - 1] != '/')
         dir.len--;
     fd = open(str_printf(arena, "%.*s", STR_ARG(dir)).ptr, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    while ((rc = flock(fd, LOCK_EX)) != 0 && errno == EINTR)
-        continue;
-    if (rc == 0)
-        return fd;
-    close(fd);
-    return -1;
+    /* Others hold it for one write. Who holds it longer is stuck, and this worker has clients that wait. */
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int err = errno == EWOULDBLOCK ? EBUSY : errno;
+
+        if (err == EINTR)
+            continue;
+        if (err != EBUSY || waited_ms++ == LOCK_WAIT_MS) {
+            close(fd);
+            errno = err;
+            return -1;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return fd;
 }
 
 void state_unlock(int fd)

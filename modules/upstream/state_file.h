@@ -16,7 +16,7 @@ struct state_server {
 };
 struct str state_text(struct arena *arena, const struct state_server *servers, unsigned count);
 uint64_t state_hash_of(struct str text);
-/* Waits for those who are changing servers; a descriptor, or -1 with errno. */
+/* Waits, a second at most (EBUSY), for those who are changing servers; a descriptor, or -1 with errno. */
 int state_lock(struct arena *arena, struct str path);
 void state_unlock(int fd);
 /* 0 or -1 with errno: the file is as it was. */
