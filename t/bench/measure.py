@@ -74,6 +74,8 @@ BOTH, OURS = ("nginx", "proxyd"), ("proxyd",)
 PEERS = (1, 10, 1000)
 WEIGHTED = "weights"    # instead of a line: the servers weigh 1 to 7
 METHODS = {
+    # What as many connections cost without a choice: by the relay, one after the other.
+    "in turn": ("", ("relay",)),
     "round robin": ("", BOTH),
     "round robin, weights": (WEIGHTED, BOTH),
     "round robin, zone": ("zone peers@N@ 2m;", BOTH),

@@ -5,6 +5,10 @@
  * and what Content-Length says. Upstream connections are taken from a pool and given back. What
  * a real server costs above this is what its features cost.
  *
+ * Of a request for /peersN/… it makes the least one can of choosing among N servers, the addresses
+ * 127.1.0.1, 127.1.0.2 … of the origin: each has a connection, and they take turns. What that costs more with more of them
+ * is what the sockets cost, not the choice.
+ *
  *     relay LISTEN LISTEN-CLOSE ORIGIN        (each ADDRESS:PORT)
  *
  * Clients of LISTEN are kept alive; those of LISTEN-CLOSE are closed after one answer (for the
@@ -14,6 +18,8 @@
 #include "common.h"
 
 #define BUFFER (64 * 1024)
+#define PEERS_MAX 1000
+#define PLACES_MIN 100  /* more than there are clients at a time */
 
 enum kind { LISTENER, CLIENT, UPSTREAM };
 
@@ -25,6 +31,7 @@ struct end {
     struct end *next;   /* upstream: in the pool; any: among the dead */
     size_t left;        /* upstream: octets of the answer still to read */
     int head_seen;      /* upstream: left is known */
+    struct end **place; /* upstream: where it stands in a ring; NULL: it is of the pool */
     int ending;         /* upstream: the origin has closed its side, after this answer */
     char *pending;      /* client: what its socket did not take, BUFFER octets once allocated */
     size_t pending_off;
@@ -34,6 +41,11 @@ struct end {
 static int ep;
 static struct sockaddr_in origin;
 static struct end *pool, *dead;
+/* The connections to so many peers, and whose turn it is. */
+static struct ring {
+    unsigned peers, turn;
+    struct end *places[PEERS_MAX];
+} rings[2];
 static char buffer[BUFFER];
 
 static struct end *end_new(enum kind kind, int fd)
@@ -49,6 +61,10 @@ static struct end *end_new(enum kind kind, int fd)
 
 static void pool_remove(struct end *up)
 {
+    if (up->place != NULL) {
+        *up->place = NULL;
+        return;
+    }
     for (struct end **p = &pool; *p != NULL; p = &(*p)->next) {
         if (*p == up) {
             *p = up->next;
@@ -70,10 +86,12 @@ static void end_bury(struct end *e)
  * the turn, since an event may still name it. */
 static void end_close(struct end *e)
 {
+    struct end *up = e->kind == UPSTREAM ? e : e->peer;
+
+    if (up != NULL && (up->peer == NULL || up->place != NULL))
+        pool_remove(up);
     if (e->peer != NULL)
         end_bury(e->peer);
-    else if (e->kind == UPSTREAM)
-        pool_remove(e);
     end_bury(e);
 }
 
@@ -88,19 +106,14 @@ static void bury(void)
     }
 }
 
-static struct end *upstream_take(void)
+static struct end *upstream_connect(const struct sockaddr_in *address)
 {
-    struct end *up = pool;
-    int fd;
+    struct end *up;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    if (up != NULL) {
-        pool = up->next;
-        return up;
-    }
-    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return NULL;
-    if (connect(fd, (struct sockaddr *) &origin, sizeof origin) != 0) {
+    if (connect(fd, (const struct sockaddr *) address, sizeof *address) != 0) {
         close(fd);
         return NULL;
     }
@@ -111,16 +124,87 @@ static struct end *upstream_take(void)
     return up;
 }
 
+static struct end *peer_connect(struct ring *ring, unsigned at)
+{
+    struct sockaddr_in address = origin;
+
+    at %= ring->peers;
+    address.sin_addr.s_addr = htonl(0x7f010000 + (at / 250 << 8) + at % 250 + 1);
+    return upstream_connect(&address);
+}
+
+static struct ring *ring_of(unsigned peers)
+{
+    for (unsigned i = 0; i < sizeof rings / sizeof rings[0]; i++) {
+        if (rings[i].peers == 0)
+            rings[i].peers = peers;
+        if (rings[i].peers == peers)
+            return &rings[i];
+    }
+    return NULL;
+}
+
+/* The next connection that is free. */
+static struct end *peer_take(unsigned peers)
+{
+    struct ring *ring = ring_of(peers);
+    unsigned places = peers > PLACES_MIN ? peers : PLACES_MIN;
+
+    for (unsigned tries = 0; ring != NULL && tries < places; tries++) {
+        unsigned at = ring->turn++ % places;
+        struct end **place = &ring->places[at];
+
+        if (*place == NULL && (*place = peer_connect(ring, at)) != NULL)
+            (*place)->place = place;
+        if (*place == NULL || (*place)->peer == NULL)
+            return *place;
+    }
+    return NULL;
+}
+
+static struct end *pool_take(void)
+{
+    struct end *up = pool;
+
+    if (up == NULL)
+        return upstream_connect(&origin);
+    pool = up->next;
+    return up;
+}
+
+/* How many servers the request in buffer is for: N of "GET /peersN/", or 1. */
+static unsigned request_peers(size_t n)
+{
+    static const char begin[] = "GET /peers";
+    unsigned long count;
+
+    if (n < sizeof begin + 5 || memcmp(buffer, begin, sizeof begin - 1) != 0)
+        return 1;
+    count = strtoul(buffer + sizeof begin - 1, NULL, 10);
+    return count > PEERS_MAX ? PEERS_MAX : (unsigned) count;
+}
+
+static struct end *upstream_take(size_t request)
+{
+    unsigned n = request_peers(request);
+
+    return n > 1 ? peer_take(n) : pool_take();
+}
+
 /* The answer has been read: the upstream connection is free for the next request. */
 static void upstream_give(struct end *up)
 {
     up->peer->peer = NULL;
     up->peer = NULL;
     if (up->ending) {
+        if (up->place != NULL)
+            *up->place = NULL;
         end_bury(up);
         return;
     }
     up->head_seen = 0;
+    if (up->place != NULL)
+        return;
     up->next = pool;
     pool = up;
 }
@@ -208,7 +292,7 @@ static void client_readable(struct end *client)
     if (n < 0 && errno == EAGAIN)
         return;
     if (n <= 0 || client->peer != NULL || bench_head_end(buffer, (size_t) n) != (size_t) n
-        || (up = upstream_take()) == NULL) {
+        || (up = upstream_take((size_t) n)) == NULL) {
         end_close(client);
         return;
     }
