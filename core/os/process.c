@@ -300,6 +300,20 @@ void shm_want_huge(void *ptr, size_t size)
         (void) madvise(ptr, size, MADV_HUGEPAGE);
 }
 
+void shm_make_huge(void *ptr, size_t size)
+{
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+    char *first = ptr;
+
+    if ((uintptr_t) ptr % SHM_HUGE != 0 || size < SHM_HUGE)
+        return;
+    /* The kernel wants something there to begin with. */
+    __atomic_fetch_or(first, 0, __ATOMIC_RELAXED);
+    (void) madvise(ptr, SHM_HUGE, MADV_COLLAPSE);
+}
+
 void *shm_create(const char *name, size_t size, int *fd_out)
 {
     int fd = memfd_create(name, MFD_CLOEXEC);

@@ -43,6 +43,12 @@ void *shm_create(const char *name, size_t size, int *fd_out);
 void *shm_attach(int fd, size_t size);
 /* Of a large mapping, which is read and written all over: in huge pages, if the system lets it. */
 void shm_want_huge(void *ptr, size_t size);
+/*
+ * Of a place in a mapping that is being used for the first time, with so many bytes of the mapping from there on: if a huge page can
+ * begin there, it becomes one, whatever the system does by itself. Takes about a millisecond then. Where that is not to
+ * be had, nothing happens.
+ */
+void shm_make_huge(void *ptr, size_t size);
 void shm_destroy(void *ptr, size_t size, int fd);
 /* Makes whole pages of it zero; of many, the memory goes back to the kernel until they are touched. */
 void shm_zero(void *ptr, size_t size);

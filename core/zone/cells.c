@@ -336,6 +336,11 @@ static void split(struct zone *zone, struct cells *t, const struct cells_kind *k
     struct cells_page *old = page_at(zone, t, t->in_use - half);
     struct cells_page *new = page_at(zone, t, t->in_use);
 
+    /*
+     * Half of what a look-up costs in a large table is to find out where its page lies, unless the processor can remember that
+     * of 512 pages at once.
+     */
+    shm_make_huge(new, (size_t) (zone->base + zone->total - (char *) new));
     page_lock(zone, t, kind, old);
     if (split_copy(t, old, new)) {
         zone_step();
