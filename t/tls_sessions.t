@@ -13,6 +13,8 @@ use Proxyd::Certs;
 my $p     = Proxyd->new;
 my $certs = Proxyd::Certs->new($p->dir . '/certs');
 $certs->make('a', names => ['a.test']);
+$certs->make($_) for qw(client other);
+$certs->revoke('ca', 'other');
 $p->write_file('one.key', join '', map { chr } 1 .. 80);
 $p->write_file('two.key', join '', map { chr } 101 .. 148);
 
@@ -29,6 +31,7 @@ my %sections = (
     key2    => 'ssl_session_ticket_key two.key;',
     key21   => 'ssl_session_ticket_key two.key; ssl_session_ticket_key one.key;',
     inherit => '',
+    crl     => 'ssl_verify_client on; ssl_client_certificate certs/ca.crt; ssl_crl certs/ca.crl; ssl_session_cache shared:one:1m; ssl_session_tickets off;',
 );
 
 sub conf {
@@ -92,6 +95,20 @@ for my $version ('tls1_2', 'tls1_3') {
 # A zone that is full: old sessions go for new ones.
 for (1 .. 150) { $certs->get('127.0.0.1:' . $p->port('other'), '/', version => 'TLSv12') }
 is(resumed('other', 'other', 'tls1_2'), 1, 'a full zone takes new sessions');
+
+# A client that has been let in, and is revoked then.
+{
+    my @ask = ($p->port('crl'), '/', name => 'a.test', version => '-tls1_2', session => 'crl', cert => 'client');
+    is(($certs->s_client(@ask))[0], 'New', 'a client with a certificate');
+    is(($certs->s_client(@ask, keep => 1))[0], 'Reused', 'is known again');
+    $p->reload;
+    is(($certs->s_client(@ask, keep => 1))[0], 'Reused', 'after a reload');
+    $certs->revoke('ca', qw(other client));
+    $p->reload;
+    my ($how, $body) = $certs->s_client(@ask, keep => 1);
+    is($how, 'New', 'but not by those who have another list');
+    like($body, qr/The SSL certificate error/, 'which names it');
+}
 
 # A reload, then a new binary: resumed by both.
 my @kinds = map { my $k = $_; map { [$k, $_] } 'tls1_2', 'tls1_3' } qw(cache ticket);
