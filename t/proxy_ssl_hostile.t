@@ -46,6 +46,8 @@ sub server {
             elsif ($path eq 'within')   { syswrite $c, $part; syswrite $below, $record }
             elsif ($path eq 'cut')      { syswrite $c, $part; POSIX::_exit(0) }
             elsif ($path eq 'reset')    { setsockopt $below, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0; POSIX::_exit(0) }
+            elsif ($path eq 'again')    { my $ssl = $c->_get_ssl_object; Net::SSLeay::renegotiate($ssl); Net::SSLeay::do_handshake($ssl);
+                                          syswrite $c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain" }
             elsif ($path eq 'alert')    { syswrite $below, "\x15\x03\x03\0\x02\x02\x28" }
             else                        { my $text = Net::SSLeay::get_servername($c->_get_ssl_object) // ''; my $s = $c->get_session_reused ? 'r' : '.';
                                           syswrite $c, "HTTP/1.1 200 OK\r\nContent-Length: " . (length($text) + 2) . "\r\n\r\n$s $text"; next }
@@ -116,6 +118,9 @@ for (
     my @lines = lines();
     is scalar(@lines), 1, "$uri: once" or diag join "\n", @lines;
 }
+
+is $p->get('/v12/again')->{body}, 'again', 'a HelloRequest is declined, and the answer behind it taken';
+lines();
 
 # Who the server must be, and what it is told of it.
 for (
