@@ -403,10 +403,12 @@ static void raw_event(struct conn *raw, unsigned ready)
     if (t->conn.closed || t->state == TLS_FAILED)
         return;
     if (flush(t) != 0) {
-        if (t->state == TLS_SHAKING)
+        if (t->state == TLS_SHAKING) {
             shake_failed(t, SSL_ERROR_SYSCALL, errno);
-        else
+        } else {
+            tell_failure(t, SSL_ERROR_SYSCALL, errno, "SSL_write() failed");
             fail(t);
+        }
         return;
     }
     if (t->state == TLS_SHAKING) {
@@ -783,7 +785,7 @@ bool conn_tls_established(const struct conn *c)
 const char *conn_tls_failure(const struct conn *c, int *err)
 {
     *err = tls_of(c)->failure_errno;
-    return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL_do_handshake() failed";
+    return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL connection failed";
 }
 
 struct str conn_tls_protocol(const struct conn *c)
