@@ -47,6 +47,11 @@ sub conf {
     }
 EOT
     }
+    # One address: the first server has no tickets, the second has one of the keys.
+    for (['default', 'ssl_session_tickets off;'], ['named', $sections{key1}]) {
+        $servers .= "    server { listen 127.0.0.1:{{port:names}} ssl; server_name $_->[0].test; $_->[1]\n"
+            . "        location / { return 200 \"\$ssl_session_reused \$pid \$ssl_session_id\"; } }\n";
+    }
     return ($o{daemon} ? "daemon on;\n" : '') . "worker_processes 4;\nhttp {\n"
         . "    ssl_certificate certs/a.crt;\n    ssl_certificate_key certs/a.key;\n$servers}\n";
 }
@@ -90,6 +95,14 @@ for my $version ('tls1_2', 'tls1_3') {
         resumed($kind, $kind, $version);
         ok($p->wait_for(sub { resumed($kind, $kind, $version, again => 1) eq '0' }, 10), "$version $kind: expires");
     }
+}
+
+for my $version ('-tls1_2', '-tls1_3') {
+    my %o = (version => $version, session => "named$version");
+    is(($certs->s_client($p->port('names'), '/', name => 'named.test', %o))[0], 'New', "$version: a server by name");
+    is(($certs->s_client($p->port('names'), '/', name => 'named.test', %o, keep => 1))[0], 'Reused', 'has tickets');
+    is(($certs->s_client($p->port('key1'), '/', name => 'named.test', %o, keep => 1))[0], 'Reused', 'of its own key');
+    is(($certs->s_client($p->port('names'), '/', name => 'default.test', %o, keep => 1))[0], 'New', 'and the first has none');
 }
 
 # A zone that is full: old sessions go for new ones.

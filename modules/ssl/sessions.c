@@ -282,9 +282,7 @@ int ssl_use_sessions(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
     SSL_CTX_set_timeout(ctx, (long) MIN(spec->session_timeout_s, (uint64_t) INT32_MAX));
     set_cache(ctx, spec->session_cache);
     SSL_CTX_set_session_ticket_cb(ctx, ticket_made, ticket_read, NULL);
-    if (!spec->session_tickets) {
+    if (!spec->session_tickets)
         SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
-        return 0;
-    }
     return ssl_use_tickets(cf, ctx, spec);
 }

@@ -215,7 +215,7 @@ int ssl_use_tickets(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
     const char *error = NULL;
 
-    if (spec->ticket_keys.count == 0) {
+    if (spec->session_tickets && spec->ticket_keys.count == 0) {
         /* Workers look for it in the spec, which is only const to who makes contexts. */
         struct ssl_spec *mine = (struct ssl_spec *) (uintptr_t) spec;
 
