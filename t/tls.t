@@ -392,4 +392,38 @@ for (
 unlike $p->error_log, qr/\[(?:crit|error)\](?!.*broken header)/, 'nothing is worse than info';
 $p->stop;
 
+# --- one address, servers with other authorities each: the first one's do not speak for the others ------------------------
+
+{
+    my $q     = Proxyd->new;
+    my $their = Proxyd::Certs->new($q->dir . '/certs');
+    $their->make('server');
+    $their->make('ca2', ca => 1);
+    $their->make('one');
+    $their->make('two', by => 'ca2');
+    $q->write_conf(<<'EOT');
+http {
+    ssl_certificate certs/server.crt;
+    ssl_certificate_key certs/server.key;
+    ssl_verify_client on;
+    ssl_client_certificate certs/ca.crt;
+    server { listen 127.0.0.1:{{port}} ssl; server_name a.test; return 200 a; }
+    server { listen 127.0.0.1:{{port}} ssl; server_name b.test; ssl_client_certificate certs/ca2.crt; return 200 b; }
+    server { listen 127.0.0.1:{{port}} ssl; server_name c.test; return 200 c; }
+}
+EOT
+    $q->start;
+    my %want = (a => { one => 200, two => 400 }, b => { one => 400, two => 200 }, c => { one => 200, two => 400 });
+    for my $host (qw(a b c)) {
+        for my $cert (qw(one two)) {
+            my %o = (host => "$host.test", cert => $cert);
+            is $their->get('127.0.0.1:' . $q->port, '/', %o, name => "$host.test")->status, $want{$host}{$cert}, "$host for $cert, by name";
+            my $nameless = $cert eq 'two' ? 400 : $host eq 'b' ? 421 : 200;
+            is $their->get('127.0.0.1:' . $q->port, '/', %o)->status, $nameless, 'without';
+            is $their->get('127.0.0.1:' . $q->port, '/', %o, name => 'x.test')->status, $nameless, 'and with one that nobody has';
+        }
+    }
+    $q->stop;
+}
+
 done_testing;

@@ -156,8 +156,10 @@ is stapled('dead.test'), '', 'a dead one: nothing is stapled';
     my @asked = $origin->lines(qr{R .*/plain/});
     is scalar @asked, 2, 'one question a certificate';
     my $before = $origin->connections;
+    my $waiting = $origin->lines(qr{R .*/slow/}); # a responder keeps a worker waiting
     $p->reload;
     ok $p->wait_for(sub { stapled('plain.test') =~ /good/ }), 'after a reload';
+    ok $p->wait_for(sub { $origin->lines(qr{R .*/slow/}) > $waiting }, 10), 'after a reload it is asked by those who stay';
     like stapled('named.test'), qr/good/, 'after a reload, another';
 }
 $p->origin("127.0.0.1:$dead", sub {

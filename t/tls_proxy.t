@@ -35,6 +35,7 @@ my $origin = $p->origin('origin', sub {
             $c->write('s' x 2_000_000);
             next;
         }
+        if ($q->{uri} =~ /(late\d)/) { my $file = $p->dir . "/$1"; Proxyd::wait_for(sub { -e $file }, 20) }
         my $text = "$q->{uri} " . length($q->{body} // '');
         $c->write("HTTP/1.1 200 OK\r\nContent-Length: " . length($text) . "\r\n\r\n$text");
     }
@@ -43,6 +44,7 @@ $p->write_file('html/large', join '', map { pack 'N', $_ } 0 .. 500_000);
 my $large = $p->read_file('html/large');
 $p->write_conf(<<'EOC');
 worker_processes 1;
+error_log {{dir}}/error.log info;
 worker_shutdown_timeout 200ms;
 http {
     root {{dir}}/html;
@@ -134,6 +136,25 @@ my $upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     $p->write_file('left', '');
     ok $p->wait_for(sub { -e $p->dir . '/html/stored' }, 20), 'and is stored without the client';
     is -s $p->dir . '/html/stored', 3_000_000, 'whole';
+}
+for my $n (2, 3) {
+    # close_notify alone says that the client will ask for no more, as nginx sees it; with FIN, that it has gone.
+    my $c = $certs->connect('127.0.0.1:' . $p->port, version => "TLSv1$n");
+    $c->send("GET /p/late$n HTTP/1.1\r\n$H\r\n");
+    ok $p->wait_for(sub { $origin->lines(qr/late$n/) == 1 }), "a request under way, TLS 1.$n";
+    Net::SSLeay::shutdown($c->sock->_get_ssl_object);
+    $p->write_file("late$n", '');
+    ok until_in($c, qr{/p/late$n 0$}), 'after a close_notify there is an answer';
+    ok gone($c), 'and no more than that';
+    $c->close;
+    my $missing = $n + 4;
+    $c = $certs->connect('127.0.0.1:' . $p->port, version => "TLSv1$n");
+    $c->send("GET /p/late$missing HTTP/1.1\r\n$H\r\n");
+    ok $p->wait_for(sub { $origin->lines(qr/late$missing/) == 1 }), 'another';
+    Net::SSLeay::shutdown($c->sock->_get_ssl_object);
+    CORE::shutdown($c->sock, 1);
+    ok $p->wait_log(qr{ "GET /p/late$missing HTTP/1.1" 499 }, 'access.log'), 'a client that closes its end has gone';
+    $p->write_file("late$missing", '');
 }
 {
     my $c = client();

@@ -330,7 +330,8 @@ my $usual = $p->read_file('proxyd.conf');
 $p->write_file('proxyd.conf', $usual =~ s/^http \{/http { access_log pipe;/mr);
 @before = $p->workers;
 $p->signal('HUP');
-select undef, undef, undef, 0.3; # nothing tells from outside that it has come to the pipe
+# It has come to the pipe when the master sleeps in the opening of it; where that cannot be seen, two seconds will do.
+Proxyd::wait_for(sub { open my $fh, '<', "/proc/@{[ $p->master ]}/wchan" or return; (<$fh> // '') =~ /fifo|pipe|partner/ }, 2);
 my @late = map { add('many', server => "127.8.0.$_:1", down => JSON::PP::true) } 1 .. 12;
 is scalar(grep { /^\d+$/ } @late), 12, 'changes while a reload is under way';
 open my $pipe, '<', $p->dir . '/pipe' or die $!;

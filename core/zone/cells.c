@@ -219,7 +219,7 @@ static struct cell free_at_home(struct cells_page *page, uint64_t digest)
 struct cell cells_put(const struct cells *t, const struct cells_kind *kind, struct cells_page *page,
                       uint64_t digest, const void *data)
 {
-    bool can_grow = t->in_use < t->page_count;
+    bool can_grow = pages_in_use(t) < t->page_count;
     struct cell cell;
 
     if (unlikely(page->used >= CROWDED) && can_grow)

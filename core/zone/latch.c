@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/zone/latch.h"
+#include "core/zone/layout.h"
 
 #define SPINS 200
 #define LOOK_AGAIN_MS 50 /* a wake that went to a waiter who died is lost */
@@ -20,18 +21,48 @@ static void forget_self(void)
     latch_self.thread = 0;
 }
 
-void latch_know_self(void)
+/* A forked child is another thread. */
+static void forget_in_children(void)
 {
-    static bool registered;
+    int err = pthread_atfork(NULL, NULL, forget_self);
+
+    ASSERT(err == 0);
+}
+
+static struct robust_list_head *robust_list(void)
+{
+    struct robust_list_head *list = NULL;
     size_t len = 0;
 
-    /* A forked child is another thread. */
-    if (!registered)
-        registered = pthread_atfork(NULL, NULL, forget_self) == 0;
-    ASSERT(registered);
-    if (syscall(SYS_get_robust_list, 0, &latch_self.robust, &len) != 0)
-        latch_self.robust = NULL;
-    ASSERT(latch_self.robust != NULL && len == sizeof(*latch_self.robust));
+    if (syscall(SYS_get_robust_list, 0, &list, &len) != 0 || list == NULL)
+        return NULL;
+    ASSERT(len == sizeof(*list));
+    return list;
+}
+
+/* Some libraries (musl) tell the kernel of their list with a thread's first robust mutex only. */
+static void use_robust_mutex(void)
+{
+    pthread_mutex_t mutex;
+    int err = zone_mutex_init(&mutex);
+
+    ASSERT(err == 0);
+    (void) pthread_mutex_lock(&mutex);
+    (void) pthread_mutex_unlock(&mutex);
+    (void) pthread_mutex_destroy(&mutex);
+}
+
+void latch_know_self(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    (void) pthread_once(&once, forget_in_children);
+    latch_self.robust = robust_list();
+    if (latch_self.robust == NULL) {
+        use_robust_mutex();
+        latch_self.robust = robust_list();
+    }
+    ASSERT(latch_self.robust != NULL);
     latch_self.thread = (uint32_t) syscall(SYS_gettid);
 }
 

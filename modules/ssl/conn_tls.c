@@ -49,7 +49,7 @@ struct conn_tls {
     size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
-    char *failure; /* the client's end: why the handshake failed, for whoever asked for it */
+    char *failure; /* the client's end: what failed, for whoever uses it, who knows what it was about */
     int failure_errno;
     uint8_t state;
     bool eof;      /* of raw */
@@ -302,6 +302,24 @@ static void fail(struct conn_tls *t)
     conn_deliver(&t->conn, CONN_READ | CONN_WRITE | CONN_HUP);
 }
 
+/* A function of the library has failed: logged, or, at the client's end, noted. */
+static void tell_failure(struct conn_tls *t, int sslerr, int err, const char *what)
+{
+    const char *errors;
+    size_t size;
+
+    if (SSL_is_server(t->ssl)) {
+        ssl_log_failure(&t->conn.log, sslerr, err, what);
+        return;
+    }
+    errors = ssl_errors();
+    size = strlen(what) + strlen(errors) + 1;
+    free(t->failure);
+    t->failure = mem_alloc(size);
+    snprintf(t->failure, size, "%s%s", what, errors);
+    t->failure_errno = sslerr == SSL_ERROR_SYSCALL ? err : 0;
+}
+
 static void shake_failed(struct conn_tls *t, int sslerr, int err)
 {
     const struct logger *log = &t->conn.log;
@@ -309,14 +327,10 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
     err = sslerr == SSL_ERROR_SYSCALL ? err : 0;
     if (!SSL_is_server(t->ssl)) {
         bool closed = sslerr == SSL_ERROR_ZERO_RETURN || (ERR_peek_error() == 0 && err == 0);
-        const char *what = closed ? "peer closed connection in SSL handshake"
-                                  : "SSL_do_handshake() failed";
-        const char *errors = ssl_errors();
-        size_t size = strlen(what) + strlen(errors) + 1;
 
-        t->failure = mem_alloc(size);
-        snprintf(t->failure, size, "%s%s", what, errors);
-        t->failure_errno = err;
+        tell_failure(t, sslerr, err,
+                     closed ? "peer closed connection in SSL handshake"
+                            : "SSL_do_handshake() failed");
         fail(t);
         return;
     }
@@ -345,7 +359,7 @@ static void shaken(struct conn_tls *t)
     if ((what & CONN_READ) && tickets) {
         wire_keep(t, 0); /* they leave with what answers the data that is there already */
     } else if (wire_end(t) < 0) {
-        ssl_log_failure(&t->conn.log, SSL_ERROR_SYSCALL, errno, "SSL_do_handshake() failed");
+        tell_failure(t, SSL_ERROR_SYSCALL, errno, "SSL_do_handshake() failed");
         fail(t);
         return;
     }
@@ -389,10 +403,12 @@ static void raw_event(struct conn *raw, unsigned ready)
     if (t->conn.closed || t->state == TLS_FAILED)
         return;
     if (flush(t) != 0) {
-        if (t->state == TLS_SHAKING)
+        if (t->state == TLS_SHAKING) {
             shake_failed(t, SSL_ERROR_SYSCALL, errno);
-        else
+        } else {
+            tell_failure(t, SSL_ERROR_SYSCALL, errno, "SSL_write() failed");
             fail(t);
+        }
         return;
     }
     if (t->state == TLS_SHAKING) {
@@ -439,7 +455,7 @@ static ssize_t read_stopped(struct conn_tls *t, int n, size_t got)
         }
         /* fall through */
     default:
-        ssl_log_failure(&t->conn.log, sslerr, err, "SSL_read() failed");
+        tell_failure(t, sslerr, err, "SSL_read() failed");
         give_up(t, EPROTO);
         return got > 0 ? (ssize_t) got : -1;
     }
@@ -552,7 +568,7 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
         if (n <= 0) {
             int err = errno;
 
-            ssl_log_failure(&t->conn.log, SSL_get_error(t->ssl, n), err, "SSL_write() failed");
+            tell_failure(t, SSL_get_error(t->ssl, n), err, "SSL_write() failed");
             wire_of = NULL;
             return give_up(t, EPROTO);
         }
@@ -769,7 +785,7 @@ bool conn_tls_established(const struct conn *c)
 const char *conn_tls_failure(const struct conn *c, int *err)
 {
     *err = tls_of(c)->failure_errno;
-    return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL_do_handshake() failed";
+    return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL connection failed";
 }
 
 struct str conn_tls_protocol(const struct conn *c)

@@ -269,9 +269,24 @@ static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *
     return spec->dhparam.path.len > 0 ? use_dhparam(cf, ctx, &spec->dhparam) : 0;
 }
 
+/* A file's path and what is in it. */
+static int add_file(EVP_MD_CTX *md, struct str path)
+{
+    int ok = EVP_DigestUpdate(md, path.ptr, path.len) && EVP_DigestUpdate(md, "", 1);
+    BIO *bio = path.len > 0 ? BIO_new_file(path.ptr, "r") : NULL;
+    char buf[4096];
+
+    for (int n = 1; ok && bio != NULL && n > 0;) {
+        n = BIO_read(bio, buf, sizeof(buf));
+        ok = n <= 0 || EVP_DigestUpdate(md, buf, (size_t) n);
+    }
+    BIO_free(bio);
+    return ok;
+}
+
 /*
  * A session is good for those contexts only that ask the same of a client and show it the same certificate: a client that has been let
- * in by one server is a stranger to the next.
+ * in by one server is a stranger to the next. So is one whose certificate another list of revocations may name.
  */
 static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
 {
@@ -285,7 +300,7 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
     ok = ok && EVP_DigestUpdate(md, &spec->verify, sizeof(spec->verify)) &&
          EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
-        ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
+        ok = add_file(md, files[i]);
     for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
          more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&

@@ -10,20 +10,18 @@
  */
 #include <time.h>
 
-#include "core/zone/keyed.h"
+#include "modules/ssl/kept.h"
 #include "modules/ssl/sessions.h"
 
 #define BUILTIN_DEFAULT 20480
 #define SESSION_MAX \
     8192 /* bytes of an encoded session; larger ones (of huge client certificates) are not kept */
 #define EXPIRE_MAX 2 /* entries looked at for each new one */
-#define EVICT_MAX 64 /* entries that go, at most, for a new one */
 
-/* In the zone. Without data it is half made, or half unmade. */
-struct kept {
-    zone_off_t data;
+/* In the zone. Its data is an encoded session. */
+struct cached {
+    struct kept kept;   /* first */
     uint64_t expires_s; /* wall clock, which another binary shares */
-    uint32_t len;       /* stored when the data is complete */
 };
 
 struct ssl_session_cache {
@@ -42,21 +40,12 @@ const struct ssl_spec *ssl_spec_of(const SSL *ssl)
 
 /* The zone ----------------------------------------------------------------------------------- */
 
-static struct keyed *table_of(const struct zone *zone)
-{
-    return zone_at(zone, zone_root(zone));
-}
-
 static int cache_init(struct zone *zone, void *data UNUSED)
 {
-    struct keyed *t = keyed_new(zone, sizeof(struct kept), 0);
-
-    if (t == NULL) {
-        log_emerg(log_main, 0, "session cache \"%.*s\" is too small", STR_ARG(zone_name(zone)));
-        return -1;
-    }
-    zone_set_root(zone, zone_off(zone, t));
-    return 0;
+    if (kept_init(zone, sizeof(struct cached)) == 0)
+        return 0;
+    log_emerg(log_main, 0, "session cache \"%.*s\" is too small", STR_ARG(zone_name(zone)));
+    return -1;
 }
 
 static int cache_adopt(struct zone *zone UNUSED, void *data UNUSED)
@@ -64,94 +53,38 @@ static int cache_adopt(struct zone *zone UNUSED, void *data UNUSED)
     return 0;
 }
 
-/* First the data goes, then the reference: recovery knows one to freed memory from others. */
-static void drop_data(struct zone *zone, struct kept *k)
-{
-    ZONE_SET(k->len, 0);
-    if (k->data != 0)
-        zone_free(zone, zone_at(zone, k->data));
-    ZONE_SET(k->data, 0);
-}
-
-static void drop(struct zone *zone, struct keyed *t, struct kept *k)
-{
-    drop_data(zone, k);
-    keyed_delete(zone, t, k);
-}
-
-static bool cache_recover(struct zone *zone)
-{
-    struct keyed *t = table_of(zone);
-    struct kept *k, *next;
-
-    if (t == NULL || !keyed_recover(zone, t))
-        return false;
-    for (k = keyed_next(zone, t, NULL); k != NULL; k = next) {
-        next = keyed_next(zone, t, k);
-        if (k->len > 0 && zone_is_object(zone, k->data, k->len))
-            continue;
-        if (k->data != 0 && !zone_is_object(zone, k->data, 1))
-            ZONE_SET(k->data, 0);
-        drop(zone, t, k);
-    }
-    return true;
-}
-
 static const struct zone_kind cache_kind = {
     .name = "ssl_session_cache",
-    .version = 1,
+    .version = 2,
     .init = cache_init,
     .adopt = cache_adopt,
-    .recover = cache_recover,
+    .recover = kept_recover,
 };
 
-static void expire(struct zone *zone, struct keyed *t, uint64_t now)
+static void expire(struct zone *zone, uint64_t now)
 {
     for (unsigned i = 0; i < EXPIRE_MAX; i++) {
-        struct kept *k = keyed_oldest(zone, t, NULL);
+        struct cached *c = keyed_oldest(zone, kept_table(zone), NULL);
 
-        if (k == NULL || k->expires_s >= now)
+        if (c == NULL || c->expires_s >= now)
             return;
-        drop(zone, t, k);
+        kept_drop(zone, &c->kept);
     }
 }
 
-/* The least recently used one goes, unless it is the one that room is wanted for. */
-static bool evict(struct zone *zone, struct keyed *t, const struct kept *wanted)
+static bool put(struct zone *zone, struct str id, struct str session, uint64_t expires_s)
 {
-    struct kept *k = keyed_oldest(zone, t, NULL);
+    struct cached *c = kept_entry(zone, id);
+    void *room = c != NULL ? kept_room(zone, &c->kept, session.len) : NULL;
 
-    if (k == NULL || k == wanted)
-        return false;
-    drop(zone, t, k);
-    return true;
-}
-
-static bool put(struct zone *zone, struct str id, struct str data, uint64_t expires_s)
-{
-    struct keyed *t = table_of(zone);
-    struct kept *k;
-    unsigned evicted = 0;
-    bool created;
-    void *room;
-
-    while ((k = keyed_put(zone, t, id, 0, &created)) == NULL) {
-        if (evicted++ == EVICT_MAX || !evict(zone, t, NULL))
-            return false;
+    if (room != NULL) {
+        memcpy(room, session.ptr, session.len);
+        c->expires_s = expires_s;
+        kept_show(zone, &c->kept);
+    } else if (c != NULL) {
+        kept_drop(zone, &c->kept);
     }
-    if (!created)
-        drop_data(zone, k);
-    while ((room = zone_alloc_into(zone, data.len, &k->data)) == NULL) {
-        ZONE_SET(k->data, 0);
-        if (evicted++ >= EVICT_MAX || !evict(zone, t, k)) {
-            keyed_delete(zone, t, k);
-            return false;
-        }
-    }
-    memcpy(room, data.ptr, data.len);
-    k->expires_s = expires_s;
-    ZONE_SET(k->len, (uint32_t) data.len);
-    return true;
+    return room != NULL;
 }
 
 /* What the library calls --------------------------------------------------------------------- */
@@ -192,7 +125,7 @@ static int session_new(SSL *ssl, SSL_SESSION *session)
         return 0;
     len = i2d_SSL_SESSION(session, &p);
     zone_lock(zone);
-    expire(zone, table_of(zone), now);
+    expire(zone, now);
     done = put(zone, id, str_from((char *) buf, (size_t) len), now + (uint64_t) timeout);
     zone_unlock(zone);
     OPENSSL_cleanse(buf, (size_t) len);
@@ -209,25 +142,25 @@ static SSL_SESSION *session_get(SSL *ssl, const unsigned char *id, int id_len, i
     static unsigned char buf[SESSION_MAX];
     const unsigned char *p = buf;
     SSL_SESSION *session;
-    struct kept *k;
-    size_t len = 0;
+    struct str data = STR_NULL;
+    struct cached *c;
 
     *copy = 0;
     if (zone == NULL)
         return NULL;
     zone_lock(zone);
-    k = keyed_get(zone, table_of(zone), str_from((const char *) id, (size_t) id_len), true);
-    if (k != NULL && k->expires_s < (uint64_t) time(NULL)) {
-        drop(zone, table_of(zone), k);
-    } else if (k != NULL && k->len <= SESSION_MAX) {
-        len = k->len;
-        memcpy(buf, zone_at(zone, k->data), len);
-    }
+    c = keyed_get(zone, kept_table(zone), str_from((const char *) id, (size_t) id_len), true);
+    if (c != NULL && c->expires_s < (uint64_t) time(NULL))
+        kept_drop(zone, &c->kept);
+    else if (c != NULL)
+        data = kept_data(zone, &c->kept);
+    if (data.len > 0 && data.len <= SESSION_MAX)
+        memcpy(buf, data.ptr, data.len);
     zone_unlock(zone);
-    if (len == 0)
+    if (data.len == 0 || data.len > SESSION_MAX)
         return NULL;
-    session = d2i_SSL_SESSION(NULL, &p, (long) len);
-    OPENSSL_cleanse(buf, len);
+    session = d2i_SSL_SESSION(NULL, &p, (long) data.len);
+    OPENSSL_cleanse(buf, data.len);
     return session;
 }
 
@@ -235,14 +168,14 @@ static SSL_SESSION *session_get(SSL *ssl, const unsigned char *id, int id_len, i
 static void session_remove(SSL_CTX *ctx, SSL_SESSION *session)
 {
     struct zone *zone = zone_of(SSL_CTX_get_ex_data(ctx, spec_index));
-    struct kept *k;
+    struct cached *c;
 
     if (zone == NULL)
         return;
     zone_lock(zone);
-    k = keyed_get(zone, table_of(zone), id_of(session), false);
-    if (k != NULL)
-        drop(zone, table_of(zone), k);
+    c = keyed_get(zone, kept_table(zone), id_of(session), false);
+    if (c != NULL)
+        kept_drop(zone, &c->kept);
     zone_unlock(zone);
 }
 
@@ -349,9 +282,7 @@ int ssl_use_sessions(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
     SSL_CTX_set_timeout(ctx, (long) MIN(spec->session_timeout_s, (uint64_t) INT32_MAX));
     set_cache(ctx, spec->session_cache);
     SSL_CTX_set_session_ticket_cb(ctx, ticket_made, ticket_read, NULL);
-    if (!spec->session_tickets) {
+    if (!spec->session_tickets)
         SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
-        return 0;
-    }
     return ssl_use_tickets(cf, ctx, spec);
 }

@@ -152,7 +152,7 @@ SSL *conn_tls_ssl(const struct conn *c);
 struct conn *conn_tls_of(const SSL *ssl);
 void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options);
 bool conn_tls_established(const struct conn *c);
-/* The client's end, whose handshake has failed: why, for the caller's log, where nothing stands yet. *err: 0, or errno. */
+/* The client's end, whose handshake, or an operation with EPROTO, has failed: why, for the caller's log, where nothing stands yet. *err: 0, or errno. */
 const char *conn_tls_failure(const struct conn *c, int *err);
 struct str conn_tls_protocol(const struct conn *c);
 /* From a callback of the handshake: it fails because we want it to. The log says "handshake rejected" and no more. */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
-#include "core/zone/keyed.h"
+#include "modules/ssl/kept.h"
 #include "modules/ssl/stapling.h"
 
 #define REFRESH_MAX_S 3600
@@ -24,58 +24,67 @@
 
 /* The shared memory -------------------------------------------------------------------------- */
 
+/* For each certificate. */
 struct shared {
-    zone_off_t der; /* 0: none */
-    uint64_t len;
-    int64_t stored_s; /* wall clock, as are all */
+    struct kept kept; /* first */
+    int64_t claim_s;  /* somebody asks, until then: wall clock, as all are */
+    int64_t retry_s;  /* nobody asks before, for it has failed */
+};
+
+/* Its data. */
+struct response {
+    int64_t stored_s;
     int64_t refresh_s;
-    int64_t claim_s; /* somebody asks, until then */
-    int64_t retry_s; /* nobody asks before, for it has failed */
+    char der[];
 };
 
 static int zone_begin(struct zone *zone, void *data UNUSED)
 {
-    struct keyed *t = keyed_new(zone, sizeof(struct shared), 0);
-
-    if (t == NULL)
-        return -1;
-    zone_set_root(zone, zone_off(zone, t));
-    return 0;
+    return kept_init(zone, sizeof(struct shared));
 }
 
-/* No recover: after a death in the midst of a change all is forgotten, and asked for again. */
-const struct zone_kind stapling_kind = { .name = "ssl_stapling", .version = 1, .init = zone_begin };
+const struct zone_kind stapling_kind = {
+    .name = "ssl_stapling", .version = 2, .init = zone_begin, .recover = kept_recover
+};
 
 /* The locked zone's entry, or NULL. */
 static struct shared *shared_of(struct zone *zone, const struct staple *s)
 {
-    struct keyed *t = zone_at(zone, zone_root(zone));
-    struct str key = str_from((const char *) s->key, sizeof(s->key));
-    bool created;
+    return kept_entry(zone, str_from((const char *) s->key, sizeof(s->key)));
+}
 
-    return keyed_put(zone, t, key, 0, &created);
+/* What others have been told; NULL: nothing. */
+static const struct response *response_of(const struct zone *zone, const struct shared *e,
+                                          size_t *len)
+{
+    struct str data = kept_data(zone, &e->kept);
+
+    if (data.len < sizeof(struct response))
+        return NULL;
+    *len = data.len - sizeof(struct response);
+    return (const struct response *) (const void *) data.ptr;
 }
 
 static void publish(struct zone *zone, struct staple *s, struct str der, time_t refresh)
 {
+    const struct response *old = NULL;
+    struct response *new = NULL;
     struct shared *e;
-    void *old, *copy;
+    size_t len;
 
     zone_lock(zone);
     e = shared_of(zone, s);
     if (e != NULL) {
-        old = zone_at(zone, e->der);
-        e->der = 0;
-        zone_free(zone, old);
-        copy = zone_alloc(zone, der.len);
         e->claim_s = e->retry_s = 0;
-        if (copy != NULL) {
-            memcpy(copy, der.ptr, der.len);
-            e->len = der.len;
-            e->der = zone_off(zone, copy);
-            e->stored_s = s->stored = MAX(time(NULL), (time_t) e->stored_s + 1);
-            e->refresh_s = refresh;
-        }
+        old = response_of(zone, e, &len);
+        new = kept_room(zone, &e->kept, sizeof(*new) + der.len);
+    }
+    if (new != NULL) {
+        s->stored = MAX(time(NULL), old != NULL ? (time_t) old->stored_s + 1 : 0);
+        new->stored_s = s->stored;
+        new->refresh_s = refresh;
+        memcpy(new->der, der.ptr, der.len);
+        kept_show(zone, &e->kept);
     }
     zone_unlock(zone);
 }
@@ -190,18 +199,22 @@ struct advice {
 
 static void consult(struct zone *zone, struct staple *s, struct advice *a)
 {
+    const struct response *response = NULL;
     time_t now = time(NULL);
     struct shared *e;
+    size_t len;
 
     *a = (struct advice){ .der = NULL };
     zone_lock(zone);
     e = shared_of(zone, s);
-    if (e != NULL && e->der != 0 && e->refresh_s > now && e->stored_s > s->stored) {
-        a->der = mem_alloc(e->len);
-        a->len = e->len;
-        a->stored = e->stored_s;
-        a->refresh = e->refresh_s;
-        memcpy(a->der, zone_at(zone, e->der), e->len);
+    if (e != NULL)
+        response = response_of(zone, e, &len);
+    if (response != NULL && response->refresh_s > now && response->stored_s > s->stored) {
+        a->der = mem_alloc(len);
+        a->len = len;
+        a->stored = response->stored_s;
+        a->refresh = response->refresh_s;
+        memcpy(a->der, response->der, len);
     } else if (e != NULL && e->claim_s > now && e->claim_s <= now + CLAIM_S) {
         a->poll = true;
     } else if (e != NULL && e->retry_s > now && e->retry_s <= now + RETRY_MAX_S) {
@@ -258,7 +271,10 @@ void stapling_rest(struct staples *staples)
 {
     for (unsigned i = 0; i < staples->count; i++) {
         struct staple *s = &staples->items[i];
+        struct zone *zone = zone_of(s);
 
+        if (s->fetch != NULL && zone != NULL)
+            publish_failure(zone, s, 0); /* somebody else is to ask, at once */
         ocsp_fetch_cancel(s->fetch);
         timer_drop(&s->timer);
         s->fetch = NULL;

@@ -184,7 +184,7 @@ static X509 *find_certificate(struct preparation *p)
 {
     STACK_OF(X509) *chain = NULL;
     const char *error;
-    X509 *leaf = ssl_load_certificate(p->file->path, &chain, &error), *found = NULL;
+    X509 *leaf = ssl_object_certificate(p->cf, p->file->path, &chain, &error), *found = NULL;
 
     for (int more = SSL_CTX_set_current_cert(p->ctx, SSL_CERT_SET_FIRST);
          leaf != NULL && more && found == NULL;

@@ -2,8 +2,8 @@
 /*
  * The keys that session tickets are encrypted with: those of files (ssl_session_ticket_key), in nginx's layout so that
  * servers of both kinds can share them, or, without files, random ones in a zone, which all workers share, and reloads and new binaries
- * keep. Random keys are replaced after the lifetime of a session and forgotten after twice that: what has been recorded
- * cannot be read with what is found here later.
+ * keep. Random keys are replaced after the lifetime of a session and not used after twice that; as long as tickets are made, they
+ * are wiped then too, so that what has been recorded cannot be read with what is found here later.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "core/os/process.h"
-#include "core/zone/keyed.h"
+#include "modules/ssl/kept.h"
 #include "modules/ssl/sessions.h"
 
 #define FILE_SMALL 48
@@ -27,7 +27,7 @@ struct ssl_ticket_key {
     uint32_t size; /* of both: 16 (AES-128) or 32 (AES-256) */
 };
 
-/* In the zone, for each lifetime that servers have (the key of the table). */
+/* In the zone, for each lifetime that servers have (the key of the table): replaced as a whole. */
 struct rotating {
     struct {
         struct ssl_ticket_key key;
@@ -40,12 +40,7 @@ struct rotating {
 
 static int keys_init(struct zone *zone, void *data UNUSED)
 {
-    struct keyed *t = keyed_new(zone, sizeof(struct rotating), 16);
-
-    if (t == NULL)
-        return -1;
-    zone_set_root(zone, zone_off(zone, t));
-    return 0;
+    return kept_init(zone, sizeof(struct kept));
 }
 
 static int keys_adopt(struct zone *zone UNUSED, void *data UNUSED)
@@ -53,12 +48,12 @@ static int keys_adopt(struct zone *zone UNUSED, void *data UNUSED)
     return 0;
 }
 
-/* No recover: a death in here costs the keys, that is, one full handshake of each client. */
 static const struct zone_kind keys_kind = {
     .name = ZONE_NAME,
-    .version = 1,
+    .version = 2,
     .init = keys_init,
     .adopt = keys_adopt,
+    .recover = kept_recover,
 };
 
 static void make_key(struct ssl_ticket_key *key)
@@ -69,30 +64,51 @@ static void make_key(struct ssl_ticket_key *key)
     key->size = sizeof(key->cipher);
 }
 
-static void rotate(struct rotating *r, uint64_t now)
+/* What an entry has, or zeros. */
+static struct rotating rotating_of(const struct zone *zone, const struct kept *k)
 {
-    if (r->current.made_s != 0 && now < r->current.made_s + r->lifetime_s)
-        return;
+    struct rotating r = { .lifetime_s = 0 };
+    struct str data = kept_data(zone, k);
+
+    if (data.len == sizeof(r))
+        memcpy(&r, data.ptr, sizeof(r));
+    return r;
+}
+
+/* False: there is no room. */
+static bool rotate(struct zone *zone, struct kept *k, struct rotating *r, uint64_t now)
+{
+    void *room = kept_room(zone, k, sizeof(*r));
+
+    if (room == NULL)
+        return false;
     r->previous = r->current;
     make_key(&r->current.key);
     r->current.made_s = now;
+    memcpy(room, r, sizeof(*r));
+    kept_show(zone, k);
+    return true;
 }
 
 static bool current_key(struct zone *zone, uint64_t lifetime_s, struct ssl_ticket_key *key)
 {
-    struct rotating *r;
-    bool created;
+    struct str name = str_from((const char *) &lifetime_s, sizeof(lifetime_s));
+    uint64_t now = (uint64_t) time(NULL);
+    struct rotating r = { .lifetime_s = 0 };
+    struct kept *k;
+    bool found;
 
     zone_lock(zone);
-    r = keyed_put(zone, zone_at(zone, zone_root(zone)),
-                  str_from((const char *) &lifetime_s, sizeof(lifetime_s)), 1, &created);
-    if (r != NULL) {
-        r->lifetime_s = lifetime_s;
-        rotate(r, (uint64_t) time(NULL));
-        *key = r->current.key;
-    }
+    k = kept_entry(zone, name);
+    if (k != NULL)
+        r = rotating_of(zone, k);
+    r.lifetime_s = lifetime_s;
+    found = k != NULL && ((r.current.made_s != 0 && now < r.current.made_s + lifetime_s) ||
+                          rotate(zone, k, &r, now));
     zone_unlock(zone);
-    return r != NULL;
+    *key = r.current.key;
+    OPENSSL_cleanse(&r, sizeof(r));
+    return found;
 }
 
 static bool is_valid(const struct ssl_ticket_key *key, uint64_t made_s, uint64_t lifetime_s,
@@ -105,20 +121,23 @@ static bool is_valid(const struct ssl_ticket_key *key, uint64_t made_s, uint64_t
 /* Of any lifetime: a reload may have changed it. */
 static bool find_shared(struct zone *zone, const unsigned char *name, struct ssl_ticket_key *key)
 {
-    struct rotating *r = NULL;
     struct keyed *t;
+    struct kept *k = NULL;
     bool found = false;
 
     zone_lock(zone);
-    t = zone_at(zone, zone_root(zone));
-    while (!found && (r = keyed_next(zone, t, r)) != NULL) {
+    t = kept_table(zone);
+    while (!found && (k = keyed_next(zone, t, k)) != NULL) {
+        struct rotating r = rotating_of(zone, k);
+
         found = true;
-        if (is_valid(&r->current.key, r->current.made_s, r->lifetime_s, name))
-            *key = r->current.key;
-        else if (is_valid(&r->previous.key, r->previous.made_s, r->lifetime_s, name))
-            *key = r->previous.key;
+        if (is_valid(&r.current.key, r.current.made_s, r.lifetime_s, name))
+            *key = r.current.key;
+        else if (is_valid(&r.previous.key, r.previous.made_s, r.lifetime_s, name))
+            *key = r.previous.key;
         else
             found = false;
+        OPENSSL_cleanse(&r, sizeof(r));
     }
     zone_unlock(zone);
     return found;
@@ -196,7 +215,7 @@ int ssl_use_tickets(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
     const char *error = NULL;
 
-    if (spec->ticket_keys.count == 0) {
+    if (spec->session_tickets && spec->ticket_keys.count == 0) {
         /* Workers look for it in the spec, which is only const to who makes contexts. */
         struct ssl_spec *mine = (struct ssl_spec *) (uintptr_t) spec;
 

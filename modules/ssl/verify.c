@@ -30,21 +30,34 @@ static bool same_name(const SSL *ssl, struct str host)
     return str_caseeq(asked, host);
 }
 
+/* Whom the one believes, the other does. */
+static bool same_trust(const struct ssl_spec *a, const struct ssl_spec *b)
+{
+    return a == b || (str_eq(a->client_ca.path, b->client_ca.path) &&
+                      str_eq(a->trusted.path, b->trusted.path) &&
+                      str_eq(a->crl.path, b->crl.path) && a->verify_depth == b->verify_depth);
+}
+
+static unsigned misdirected(const struct req *r)
+{
+    log_info(&r->log, 0,
+             "client attempted to request the server name "
+             "different from the one that was negotiated");
+    return 421;
+}
+
 unsigned http_ssl_check(struct req *r)
 {
     const struct http_ssl *conf = http_ssl_of(r->server);
+    bool certified;
     const SSL *ssl;
     long result;
 
     if (likely(conf->spec.verify == SSL_VERIFY_OFF))
         return 0;
     ssl = conn_tls_ssl(r->client->conn);
-    if (r->client->named && !same_name(ssl, r->host)) {
-        log_info(&r->log, 0,
-                 "client attempted to request the server name "
-                 "different from the one that was negotiated");
-        return 421;
-    }
+    if (r->client->named && !same_name(ssl, r->host))
+        return misdirected(r);
     result = SSL_get_verify_result(ssl);
     if (result != X509_V_OK &&
         (conf->spec.verify != SSL_VERIFY_NO_CA || !http_ssl_is_untrusted(result))) {
@@ -52,9 +65,13 @@ unsigned http_ssl_check(struct req *r)
                  X509_verify_cert_error_string(result));
         return 495;
     }
-    if (conf->spec.verify == SSL_VERIFY_ON && SSL_get0_peer_certificate(ssl) == NULL) {
+    certified = SSL_get0_peer_certificate(ssl) != NULL;
+    if (conf->spec.verify == SSL_VERIFY_ON && !certified) {
         log_info(&r->log, 0, "client sent no required SSL certificate");
         return 496;
     }
+    /* Without a name the address's first server judged: its authorities vouch for nobody at a server with others. */
+    if (certified && !same_trust(&conf->spec, &http_ssl_of(r->client->server)->spec))
+        return misdirected(r);
     return 0;
 }

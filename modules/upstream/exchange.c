@@ -356,6 +356,7 @@ static bool process(struct exchange *x)
 static void read_failed(struct exchange *x, ssize_t n, int error)
 {
     bool head = x->state == X_HEAD;
+    const char *why = secure_failure(x->up, &error, "recv() failed");
 
     if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(x->up)) {
         /* RFC 9112, 9.8: anybody on the way could have ended it. */
@@ -374,7 +375,7 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
     if (n == 0)
         log_error(&x->req->log, 0, "upstream prematurely closed connection");
     else
-        log_error(&x->req->log, error, "recv() failed");
+        log_error(&x->req->log, error, "%s", why);
     if (head)
         exchange_attempt_failed(x, NEXT_ERROR);
     else
@@ -459,6 +460,7 @@ void exchange_resume_reading(struct exchange *x)
 static void send_failed(struct exchange *x, int error)
 {
     struct conn *conn = x->up->conn;
+    const char *why = secure_failure(x->up, &error, "writev() failed");
 
     /*
      * A server may answer without reading all of a request: what it said is worth reading, though
@@ -469,7 +471,7 @@ static void send_failed(struct exchange *x, int error)
         chain_clear(&x->out);
         x->send_broken = true;
         x->sent_all = true;
-        log_info(&x->req->log, error, "writev() failed");
+        log_info(&x->req->log, error, "%s", why);
         if (x->state == X_HEAD)
             x->req->log.action = "reading response header from upstream";
         if (x->paused || x->delayed)
@@ -478,7 +480,7 @@ static void send_failed(struct exchange *x, int error)
         conn_want(conn, CONN_READ);
         return;
     }
-    log_error(&x->req->log, error, "writev() failed");
+    log_error(&x->req->log, error, "%s", why);
     exchange_attempt_failed(x, NEXT_ERROR);
 }
 
@@ -747,8 +749,6 @@ static struct upconn *get_connection(struct exchange *x)
 {
     struct upconn *u = NULL;
 
-    if (unlikely(x->tls != NULL))
-        secure_name(x);
     if (unlikely(x->group->ntlm) && !x->joins)
         u = ntlm_take(x);
     if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))
@@ -781,6 +781,10 @@ void exchange_next(struct exchange *x)
     }
     if (req_explained()) {
         exchange_explain(x);
+        return;
+    }
+    if (unlikely(x->tls != NULL) && secure_name(x) != 0) {
+        exchange_finish(x, req_status(x->req, 500));
         return;
     }
     u = get_connection(x);

@@ -253,14 +253,16 @@ void pool_drain(struct upstream *group);
 void pool_trim(void);
 
 /* secure.c: TLS with servers. */
-/* The name that x asks for, before a connection is looked for. */
-void secure_name(struct exchange *x);
+/* The name that x asks for, before a connection is looked for. 0, or -1: it cannot be told to a server (logged). */
+int secure_name(struct exchange *x);
 /* What u's connection was set up for is what x wants. */
 bool secure_fits(const struct upconn *u, const struct exchange *x);
 /* The socket of x->up has connected: TLS begins. 0, or -1: logged. */
 int secure_begin(struct exchange *x);
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
 int secure_end(struct exchange *x);
+/* What to log of an operation on a connection that has failed with *error: in the library's words where TLS failed, else call's. */
+const char *secure_failure(const struct upconn *u, int *error, const char *call);
 /* The connection goes. */
 void secure_forget(struct upconn *u);
 /* An answer that ends with the connection may have been cut. */

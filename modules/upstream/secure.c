@@ -175,24 +175,36 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
 
 /* Connections --------------------------------------------------------------------------------- */
 
-void secure_name(struct exchange *x)
+/* The host of "name:port", "[::1]:port"; what names the root of the domain names with a dot means the same as without. */
+static struct str host_of(struct str name)
+{
+    ssize_t end = name.len > 0 && name.ptr[0] == '[' ? str_chr(name, ']') : -1;
+
+    if (end >= 0)
+        return str_from(name.ptr + 1, (size_t) end - 1);
+    end = str_chr(name, ':');
+    if (end >= 0)
+        name.len = (size_t) end;
+    if (name.len > 1 && name.ptr[name.len - 1] == '.')
+        name.len--;
+    return name;
+}
+
+int secure_name(struct exchange *x)
 {
     const struct upstream_tls *tls = x->tls;
     struct str name = STR("");
-    ssize_t end;
 
     if (tls->name != NULL && (tls->server_name || tls->verify))
-        name = expr_eval(&x->req->eval, tls->name);
-    if (name.len > 0 && name.ptr[0] == '[') {
-        end = str_chr(name, ']');
-        name = end < 0 ? name : str_from(name.ptr + 1, (size_t) end - 1);
-    } else {
-        end = str_chr(name, ':');
-        name = end < 0 ? name : str_from(name.ptr, (size_t) end);
-    }
+        name = host_of(expr_eval(&x->req->eval, tls->name));
     if (str_chr(name, '\0') >= 0)
         name = STR(""); /* no certificate is for that */
     x->tls_name = name;
+    if (likely(!tls->server_name || name.len <= TLSEXT_MAXLEN_host_name))
+        return 0;
+    /* The client's fault, maybe, but none of the server's. */
+    log_error(&x->req->log, 0, "SSL_set_tlsext_host_name(\"%.*s\") failed", STR_ARG(name));
+    return -1;
 }
 
 bool secure_fits(const struct upconn *u, const struct exchange *x)
@@ -235,7 +247,7 @@ static int prepare(struct exchange *x, SSL *ssl)
     const struct session_slot *s = slot_of(u);
 
     SSL_set_ex_data(ssl, upconn_index, u);
-    if (u->tls_sni && u->tls_name[0] != '\0' && !is_address(u->tls_name)
+    if (u->tls_sni && u->tls_name[0] != '\0' && u->tls_name[0] != '[' && !is_address(u->tls_name)
         && SSL_set_tlsext_host_name(ssl, u->tls_name) == 0) {
         log_error(&x->req->log, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", u->tls_name,
                   ssl_errors());
@@ -316,6 +328,11 @@ int secure_end(struct exchange *x)
     if (slot_is(slot_of(u), u))
         slot_clear(slot_of(u));
     return -1;
+}
+
+const char *secure_failure(const struct upconn *u, int *error, const char *call)
+{
+    return unlikely(u->tls != NULL) && *error == EPROTO ? conn_tls_failure(u->conn, error) : call;
 }
 
 void secure_forget(struct upconn *u)

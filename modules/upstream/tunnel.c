@@ -241,7 +241,10 @@ static bool send_up(struct exchange *x)
         return true;
     }
     if (n < 0) {
-        log_info(&x->req->log, errno, "writev() failed");
+        int error = errno;
+        const char *why = secure_failure(x->up, &error, "writev() failed");
+
+        log_info(&x->req->log, error, "%s", why);
         end(x);
         return false;
     }
@@ -417,8 +420,11 @@ static int read_down(struct exchange *x)
     if (n < 0 && errno == EAGAIN)
         return 0;
     if (n <= 0) {
+        int error = errno;
+        const char *why = secure_failure(x->up, &error, "recv() failed");
+
         if (n < 0)
-            log_info(&x->req->log, errno, "recv() failed");
+            log_info(&x->req->log, error, "%s", why);
         finish(x);
         return -1;
     }

@@ -156,7 +156,7 @@ sub s_client {
     my ($self, $port, $path, %o) = @_;
     my $file = $self->path($o{session});
     my @command = ('openssl', 's_client', '-connect', "127.0.0.1:$port", '-servername', $o{name}, '-ign_eof',
-        $o{version}, -e $file ? ('-sess_in', $file) : (), '-sess_out', $o{keep} ? "$file.new" : $file);
+        $o{version}, $o{cert} ? ('-cert', $self->path("$o{cert}.crt"), '-key', $self->path("$o{cert}.key")) : (), -e $file ? ('-sess_in', $file) : (), '-sess_out', $o{keep} ? "$file.new" : $file);
     my $request = $self->path('request');
     open my $fh, '>', $request or die $!;
     print $fh "GET $path HTTP/1.1\r\nHost: $o{name}\r\nConnection: close\r\n\r\n";

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Tables of cells: random changes against a model while the table grows, how many keys a zone holds before one of them
+ * Tables of cells: random changes against a model while the table grows, by several threads too (the test is also to be built with
+ * -fsanitize=thread), how many keys a zone holds before one of them
  * makes way, and which one does.
  */
 #include "t/unit/core/zone/cells_check.h"
@@ -174,9 +175,66 @@ static void test_full(void)
     zone_destroy(zone);
 }
 
+/* Several at once, each with keys of its own, of which it alone knows what is there, while the table grows. */
+#define THREADS 4
+
+static void *change(void *arg)
+{
+    static unsigned wrong[THREADS];
+    unsigned me = *(unsigned *) arg;
+    uint32_t *model = mem_zalloc(KEYS * sizeof(*model));
+    uint64_t seed = 88172645463325252u + me;
+
+    for (unsigned i = 0; i < CHANGES / 4; i++) {
+        unsigned n = (unsigned) (rnd(&seed) % KEYS);
+        uint64_t digest = digest_of(n * THREADS + me);
+        struct cells_page *page = cells_lock(zone, table(), &kept, digest);
+        struct cell cell = cells_find(page, digest);
+
+        wrong[me] += (cell.line != NULL) != (model[n] != 0);
+        if (cell.line == NULL)
+            cell = cells_put(table(), &kept, page, digest, NULL);
+        else
+            wrong[me] += cell.line->narrow[cell.n] != model[n];
+        cell.line->narrow[cell.n] = model[n] = i + 1;
+        if (i % 5 == 0) {
+            cells_drop(page, cell);
+            model[n] = 0;
+        }
+        cells_unlock(zone, table(), &kept, page);
+    }
+    free(model);
+    return &wrong[me];
+}
+
+static void test_threads(void)
+{
+    unsigned numbers[THREADS], wrong = 0, first;
+    pthread_t threads[THREADS];
+
+    zone_open(2 << 20);
+    first = table()->in_use;
+    for (unsigned i = 0; i < THREADS; i++) {
+        numbers[i] = i;
+        (void) pthread_create(&threads[i], NULL, change, &numbers[i]);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        void *result;
+
+        (void) pthread_join(threads[i], &result);
+        wrong += *(unsigned *) result;
+    }
+    is_uint(wrong, 0, "%u threads at once: nobody meets what is another's", THREADS);
+    is_str(cells_check(zone, table()), NULL, "all is sound");
+    ok(table()->in_use > first, "the table has grown from %u pages to %u", first,
+       (unsigned) table()->in_use);
+    zone_destroy(zone);
+}
+
 int main(void)
 {
     test_model();
+    test_threads();
     test_capacity();
     test_expiry();
     test_full();
