@@ -86,7 +86,7 @@ http {
         add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;
         location / { }
         location /session { return 200 "$ssl_session_reused $pid"; }
-        location /connection { return 200 "$connection $connection_requests"; }
+        location /connection { return 200 "$pid.$connection $connection_requests"; }
         location /echo { proxy_pass http://127.0.0.1:{{port:origin}}; }
         location /report { return 204; }
         location /missing { return 404; }
@@ -97,7 +97,7 @@ http {
         ssl_session_cache shared:sessions:1m;
         ssl_session_tickets off;
         location /session { return 200 "$ssl_session_reused $pid"; }
-        location /connection { return 200 "$connection $connection_requests"; }
+        location /connection { return 200 "$pid.$connection $connection_requests"; }
     }
     server {
         listen 127.0.0.1:{{port:on}} ssl;

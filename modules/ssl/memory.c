@@ -13,7 +13,7 @@
 #define BUFFER_MIN (16 * 1024)
 #define BUFFER_SIZE (18 * 1024)
 #define KEPT_MAX 16
-#define CROWD 512 /* connections, from when on it is worth while to look for memory when most have gone */
+#define CROWD 512 /* connections: from when on memory is looked for once most have gone */
 
 struct kept {
     struct kept *next;
