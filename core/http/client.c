@@ -295,7 +295,7 @@ static void client_timeout(struct timer *timer)
     struct conn *conn = container_of(timer, struct conn, timer);
     struct client *c = conn->owner;
 
-    if (c->state == CLIENT_SHAKE)
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE)
         log_info(&conn->log, ETIMEDOUT, "client timed out");
     if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_IDLE
         || c->state == CLIENT_LINGER) {

@@ -110,6 +110,7 @@ static void tls_recycle(struct doomed *doomed)
     tls_in_use--;
     t->conn.owner = free_tls;
     free_tls = t;
+    ssl_memory_gone(tls_in_use);
 }
 
 void conn_tls_trim(void)

@@ -13,6 +13,7 @@
 #define BUFFER_MIN (16 * 1024)
 #define BUFFER_SIZE (18 * 1024)
 #define KEPT_MAX 16
+#define CROWD 512 /* connections: from when on memory is looked for once most have gone */
 
 struct kept {
     struct kept *next;
@@ -86,4 +87,21 @@ void ssl_memory_trim(void)
         free(k);
     }
     kept_count = 0;
+}
+
+/*
+ * What a crowd of connections took lies between what others still hold: malloc would keep it, in pages that the process does not need.
+ * So when three of four have gone it is told to give back whatever is free.
+ */
+void ssl_memory_gone(unsigned in_use)
+{
+    static unsigned most;
+
+    most = MAX(most, in_use + 1);
+    if (likely(most < CROWD || in_use > most / 4))
+        return;
+    most = in_use;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

@@ -170,6 +170,8 @@ void conn_tls_trim(void);
 /* memory.c: the library's buffers are recycled from here on, if it has not allocated anything yet; and freed. */
 void ssl_memory_init(void);
 void ssl_memory_trim(void);
+/* A connection has gone, IN_USE are left: what most of them held goes back to the system. */
+void ssl_memory_gone(unsigned in_use);
 
 /* Errors -------------------------------------------------------------------------------------- */
 
