@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/event/conn.h"
 #include "core/os/instance.h"
 #include "core/os/process.h"
 #include "workers/children.h"
@@ -304,6 +305,7 @@ int master_run(const struct master_start *start)
     self.parent = start->inherited ? getppid() : 0;
     self.kill_at_ms = UINT64_MAX;
     set_pid_path(start->config);
+    conn_share_numbers();
     children_start(start->config);
     snprintf(text, sizeof(text), "MAINPID=%d\nREADY=1", (int) getpid());
     process_notify(text);

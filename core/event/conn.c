@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/base/sanitize.h"
+#include "core/os/process.h"
 
 #define SEND_IOV 64
 #define SEND_COPY (32 * 1024) /* a piece of file read for a conn that cannot send files */
@@ -31,11 +32,23 @@ static unsigned conns_in_use;   /* not yet given back; at least conn_count */
 static uint64_t own_numbers;
 
 unsigned conn_count;
-uint64_t *conn_numbers = &own_numbers;
+static uint64_t *numbers = &own_numbers;
 
 uint64_t conn_next_number(void)
 {
-    return __atomic_add_fetch(conn_numbers, 1, __ATOMIC_RELAXED);
+    return __atomic_add_fetch(numbers, 1, __ATOMIC_RELAXED);
+}
+
+void conn_share_numbers(void)
+{
+    int fd;
+    uint64_t *shared = shm_create("connections", sizeof(*shared), &fd);
+
+    if (shared == NULL)
+        return;
+    close(fd);
+    *shared = *numbers;
+    numbers = shared;
 }
 
 static struct conn *conn_alloc(void)

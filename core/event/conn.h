@@ -136,8 +136,8 @@ void conn_set_ready(struct conn *c, unsigned what);
 /* Connections open in this process, and given serial numbers. */
 extern unsigned conn_count;
 uint64_t conn_next_number(void);
-/* Where numbers are counted: of this process, until the worker points it at shared memory. */
-extern uint64_t *conn_numbers;
+/* From here on this process and those that it forks give each number once. Without memory for that each counts by itself. */
+void conn_share_numbers(void);
 /* Frees recycled memory (leak checks). */
 void conn_trim(void);
 
