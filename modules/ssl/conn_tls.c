@@ -609,6 +609,16 @@ static size_t record_size(const struct conn_tls *t, size_t left)
     return MIN(size, left);
 }
 
+/* close_notify, once, between wire_begin and wire_end. */
+static void put_goodbye(struct conn_tls *t)
+{
+    if (t->shut)
+        return;
+    t->shut = true;
+    SSL_shutdown(t->ssl);
+    ERR_clear_error();
+}
+
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
 static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
 {
@@ -639,6 +649,8 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
         ends[count].plain = plain;
         ends[count++].wire = wire_len;
     }
+    if (unlikely(t->conn.last) && at->left == 0)
+        put_goodbye(t);
     sent = wire_end(t);
     if (sent < 0)
         return give_up(t, errno);
@@ -659,12 +671,12 @@ static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n)
         errno = t->state == TLS_FAILED ? EPROTO : EAGAIN;
         return -1;
     }
-    if (t->shut) {
+    for (int i = 0; i < n; i++)
+        at.left += iov[i].iov_len;
+    if (unlikely(t->shut) && at.left > t->accepted) {
         errno = EPIPE;
         return -1;
     }
-    for (int i = 0; i < n; i++)
-        at.left += iov[i].iov_len;
     if (now_ms - t->wrote_ms > PAUSE_MS)
         t->burst = 0;
     t->wrote_ms = now_ms;
@@ -694,10 +706,8 @@ static int say_goodbye(struct conn_tls *t)
 {
     if (t->shut)
         return 0;
-    t->shut = true;
     wire_begin(t);
-    SSL_shutdown(t->ssl);
-    ERR_clear_error();
+    put_goodbye(t);
     return wire_end(t) < 0 ? -1 : 0;
 }
 
