@@ -338,6 +338,10 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
         ssl_conf_error(cf, spec->pos, "the session cache cannot be set up");
         return NULL;
     }
+    if (spec->key_log != NULL && ssl_log_keys(ctx, spec->key_log) != 0) {
+        ssl_conf_error(cf, spec->pos, "keys cannot be logged");
+        return NULL;
+    }
     if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
         use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
