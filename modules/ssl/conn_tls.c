@@ -388,6 +388,24 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
     fail(t);
 }
 
+/*
+ * The keys that secrets were agreed with have done their work. The library keeps them until the connection goes; made keys of another
+ * kind, they lose what they hold: no memory is spent on it, and nobody finds it there later.
+ */
+static void forget_ephemeral(SSL *ssl)
+{
+    EVP_PKEY *key;
+
+    if (SSL_get_tmp_key(ssl, &key)) {
+        EVP_PKEY_set_type(key, EVP_PKEY_RSA);
+        EVP_PKEY_free(key);
+    }
+    if (SSL_get_peer_tmp_key(ssl, &key)) {
+        EVP_PKEY_set_type(key, EVP_PKEY_RSA);
+        EVP_PKEY_free(key);
+    }
+}
+
 static void shaken(struct conn_tls *t)
 {
     unsigned what = t->raw->ready & CONN_HUP;
@@ -395,6 +413,7 @@ static void shaken(struct conn_tls *t)
     bool tickets = SSL_is_server(t->ssl) && SSL_version(t->ssl) == TLS1_3_VERSION;
 
     t->state = TLS_OPEN;
+    forget_ephemeral(t->ssl);
     log_debug(&t->conn.log, "SSL: %s, cipher: \"%s\"", SSL_get_version(t->ssl),
               SSL_get_cipher_name(t->ssl));
     if (more_in(t))

@@ -122,7 +122,7 @@ bool seal_take(struct seal *s, const void *info)
     else if (kind == KIND_AES256)
         take_parts(s, aes256->key, aes256->salt, sizeof(aes256->salt), aes256->iv, aes256->rec_seq);
     else
-        take_parts(s, chacha20->key, NULL, 0, chacha20->iv, chacha20->rec_seq);
+        take_parts(s, chacha20->key, "", 0, chacha20->iv, chacha20->rec_seq);
     return true;
 }
 
