@@ -181,7 +181,8 @@ void seal_begin(struct seal *s, uint8_t type, size_t len, char *out)
     record.ctx = contexts[s->kind];
     aad_len = additional(s, out, len, aad);
     s->sequence++;
-    if (EVP_EncryptInit_ex(record.ctx, NULL, NULL, keyed[s->kind] == s ? NULL : s->key, nonce) != 1 ||
+    if (EVP_EncryptInit_ex(record.ctx, NULL, NULL, keyed[s->kind] == s ? NULL : s->key, nonce) !=
+            1 ||
         EVP_EncryptUpdate(record.ctx, NULL, &n, aad, (int) aad_len) != 1)
         record.ctx = NULL;
     keyed[s->kind] = record.ctx != NULL ? s : NULL;
@@ -194,7 +195,8 @@ void seal_add(const char *ptr, size_t len)
     if (unlikely(record.ctx == NULL || len == 0))
         return;
     if (EVP_EncryptUpdate(record.ctx, (unsigned char *) record.at, &n, (const unsigned char *) ptr,
-                          (int) len) == 1 && (size_t) n == len)
+                          (int) len) == 1 &&
+        (size_t) n == len)
         record.at += len;
     else
         record.ctx = NULL;
@@ -206,9 +208,9 @@ size_t seal_end(void)
 
     if (record.type != 0)
         seal_add((const char *) &record.type, 1);
-    if (unlikely(record.ctx == NULL)
-        || EVP_EncryptFinal_ex(record.ctx, (unsigned char *) record.at, &n) != 1 || n != 0
-        || EVP_CIPHER_CTX_ctrl(record.ctx, EVP_CTRL_AEAD_GET_TAG, TAG, record.at) != 1)
+    if (unlikely(record.ctx == NULL) ||
+        EVP_EncryptFinal_ex(record.ctx, (unsigned char *) record.at, &n) != 1 || n != 0 ||
+        EVP_CIPHER_CTX_ctrl(record.ctx, EVP_CTRL_AEAD_GET_TAG, TAG, record.at) != 1)
         return 0;
     return (size_t) (record.at + TAG - record.start);
 }
