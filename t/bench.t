@@ -47,6 +47,15 @@ like($out, qr/^proxy1k +\Q$under_test\E +[\d.]+ /m, 'the table has a row for it'
 is($status, 0, 'requests with many keys, without and with limits') or diag($out);
 cmp_ok($json->{$_}{$under_test}[0]{requests} // 0, '>', 0, "$_: measured") for qw(keys1k limit1k);
 
+SKIP: {
+    skip 'openssl cannot be built against', 3 if system('printf "#include <openssl/ssl.h>\\n" | "${CC:-cc}" -E - >/dev/null 2>&1') != 0;
+    ($status, $out, $json) = bench(@short, "--servers=floor,$under_test", $servers[1], '--workloads=shake,shakeresumed');
+    is($status, 0, 'handshakes, against the bare library') or diag($out);
+    is(scalar(grep { $json->{$_}{floor}[0]{requests} > 0 && $json->{$_}{$under_test}[0]{requests} > 0 } qw(shake shakeresumed)), 2,
+        'both are measured');
+    like($out, qr/^shake +floor +[\d,]+ +1\.000$/m, 'the floor is what the others are held against');
+}
+
 ($status, $out, $json) = bench(@short, '--peers', '--methods=round robin,least_conn; weights',
     @servers[1 .. $#servers], "--servers=$under_test");
 is($status, 0, 'methods among 1, 10 and 1,000 servers') or diag($out);

@@ -46,7 +46,7 @@ int logs_open(struct config *config)
     EACH_FILE(config, f) {
         if (f->file.fd >= 0)
             continue;
-        f->file.fd = file_open_append(f->file.path.ptr, 0644);
+        f->file.fd = file_open_append(f->file.path.ptr, f->secret ? 0600 : 0644);
         if (f->file.fd < 0) {
             log_emerg(log_main, errno, "open() \"%s\" failed", f->file.path.ptr);
             return -1;
@@ -85,7 +85,7 @@ void logs_reopen(struct config *config, bool master)
 
         if (f->flush)
             f->flush(f);
-        fd = file_open_append(f->file.path.ptr, 0644);
+        fd = file_open_append(f->file.path.ptr, f->secret ? 0600 : 0644);
         if (fd < 0) {
             /* The old one goes on being written to. */
             log_emerg(log_main, errno, "open() \"%s\" failed", f->file.path.ptr);

@@ -17,6 +17,7 @@ struct res_file {
     struct log_file file;             /* path, fd */
     void (*flush)(struct res_file *f); /* before reopen and at exit; NULL */
     void *data;
+    bool secret;                      /* made for the owner's eyes only, where it is not there yet */
 };
 
 /* A listening address. One socket per worker (fds[worker]); a unix socket is single. */

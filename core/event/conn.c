@@ -222,17 +222,18 @@ static ssize_t send_mem(struct conn *c, const struct chain *chain, uint64_t limi
     }
     *asked = bytes;
     c->corked = more || (bytes < limit && bytes < chain->bytes);
+    c->last = c->ends && bytes == chain->bytes;
     sent = c->ops->writev(c, iov, n);
-    c->corked = false;
+    c->corked = c->last = false;
     return sent;
 }
 
 /* A piece of file for a conn that cannot send files: what is not taken is read again. */
-static ssize_t send_copy(struct conn *c, int fd, off_t offset, size_t len)
+static ssize_t send_copy(struct conn *c, int fd, off_t offset, size_t len, bool whole)
 {
     static char buf[SEND_COPY];
     struct iovec iov = { .iov_base = buf };
-    ssize_t n;
+    ssize_t n, sent;
 
     do
         n = pread(fd, buf, MIN(len, sizeof(buf)), offset);
@@ -242,12 +243,16 @@ static ssize_t send_copy(struct conn *c, int fd, off_t offset, size_t len)
     if (n <= 0)
         return -1;
     iov.iov_len = (size_t) n;
-    return c->ops->writev(c, &iov, 1);
+    c->last = c->ends && whole && (size_t) n == len;
+    sent = c->ops->writev(c, &iov, 1);
+    c->last = false;
+    return sent;
 }
 
 /* From the FILE piece in front. *asked: what would have been a full transfer. */
-static ssize_t send_file(struct conn *c, const struct piece *piece, uint64_t limit, size_t *asked)
+static ssize_t send_file(struct conn *c, const struct chain *chain, uint64_t limit, size_t *asked)
 {
+    const struct piece *piece = chain->first;
     struct conn_info info;
     uint64_t len = MIN(piece->len, limit);
     int fd = piece->file.file->fd;
@@ -258,7 +263,8 @@ static ssize_t send_file(struct conn *c, const struct piece *piece, uint64_t lim
         *asked = (size_t) MIN(len, (uint64_t) 0x7ffff000); /* more than Linux moves in one call */
         return c->ops->sendfile(c, fd, piece->file.offset, *asked);
     }
-    n = send_copy(c, fd, piece->file.offset, (size_t) MIN(len, (uint64_t) SEND_COPY));
+    len = MIN(len, (uint64_t) SEND_COPY);
+    n = send_copy(c, fd, piece->file.offset, (size_t) len, len == chain->bytes);
     /* Fewer bytes than fit the buffer may be all that the file had; go on unless told EAGAIN. */
     *asked = n > 0 ? (size_t) n : 1;
     return n;
@@ -276,7 +282,7 @@ ssize_t conn_send(struct conn *c, struct chain *chain, uint64_t limit, bool more
 
         if (piece->kind == PIECE_LINK)
             break;
-        n = piece->kind == PIECE_FILE ? send_file(c, piece, left, &asked)
+        n = piece->kind == PIECE_FILE ? send_file(c, chain, left, &asked)
                                       : send_mem(c, chain, left, more, &asked);
         if (n < 0) {
             if (errno == EAGAIN)

@@ -62,7 +62,9 @@ struct conn {
     unsigned char wants;
     bool closed;
     bool reset_on_close;  /* close with RST (reset_timedout_connection) */
-    bool corked;          /* private to conn_send: more follows at once (MSG_MORE) */
+    bool corked : 1;      /* private to conn_send: more follows at once (MSG_MORE) */
+    bool ends : 1;        /* the owner's: nothing is written after what conn_send is given next */
+    bool last : 1;        /* private to conn_send: nor after this call; an end that is said (close_notify) can go with it */
     bool unix_peer;
     uint16_t peer_len;    /* of peer */
     uint64_t bytes_in;

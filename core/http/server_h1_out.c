@@ -233,6 +233,7 @@ int h1_out_write(struct client *c)
     /* A fast client must not keep the worker to itself: the rest follows in the next turn. */
     if (chunk == 0 || limit <= chunk)
         chunk = limit;
+    c->conn->ends = st->out_end && !r->keep_alive;
     n = conn_send(c->conn, &st->out, chunk == UINT64_MAX ? 0 : chunk, false);
     if (n < 0) {
         if (errno != EPROTO)

@@ -14,9 +14,10 @@
 
 #include "core/base/clock.h"
 #include "core/event/conn_kind.h"
+#include "modules/ssl/seal.h"
 #include "modules/ssl/ssl.h"
 
-#define WIRE_SIZE (64 * 1024) /* encrypted bytes that one send takes at most */
+#define WIRE_SIZE (72 * 1024) /* encrypted bytes that one send takes at most: a large block's, and a head before it */
 #define WIRE_MAX \
     (1024 * 1024) /* of a flight, or of answers that the peer does not read: then it is given up */
 #define RECORD_MAX 16384
@@ -51,6 +52,8 @@ struct conn_tls {
     uint32_t burst;    /* bytes written since the last pause */
     char *failure; /* the client's end: what failed, for whoever uses it, who knows what it was about */
     int failure_errno;
+    struct seal seal;  /* active: records are encrypted by us */
+    uint8_t seal_type; /* of what the library writes next; 0: data */
     uint8_t state;
     bool eof;      /* of raw */
     bool rejected; /* a callback of ours wanted the handshake to fail */
@@ -127,6 +130,7 @@ void conn_tls_trim(void)
     free(wire);
     wire = NULL;
     wire_size = 0;
+    seal_trim();
     BIO_meth_free(bio_method);
     bio_method = NULL;
 }
@@ -157,29 +161,82 @@ static int bio_read(BIO *bio, char *buf, int len)
     return (int) n;
 }
 
-static int bio_write(BIO *bio, const char *data, int len)
+/* Room for n bytes more on the wire. False: that would be too many. */
+static bool wire_room(size_t n)
 {
-    size_t n = (size_t) len;
-
-    BIO_clear_retry_flags(bio);
-    if (wire_of != BIO_get_data(bio) || len < 0 || wire_len + n > WIRE_MAX)
-        return -1;
+    if (wire_len + n > WIRE_MAX)
+        return false;
     if (unlikely(wire_len + n > wire_size)) {
         wire_size = MAX(wire_len + n, wire_size * 2);
         wire = mem_realloc(wire, wire_size);
     }
+    return true;
+}
+
+/*
+ * What the library wants to have said under the keys that it handed over: data, or an alert or message (a ticket, a key update). After
+ * a key update it encrypts by itself again: it has made new keys meanwhile, and does not offer them.
+ */
+static int write_sealed(struct conn_tls *t, const char *data, size_t len)
+{
+    uint8_t type = t->seal_type != 0 ? t->seal_type : SEAL_DATA;
+
+    t->seal_type = 0;
+    for (size_t done = 0, n; done < len; done += n) {
+        size_t size;
+
+        n = MIN(len - done, (size_t) SEAL_MAX);
+        if (!wire_room(n + SEAL_EXTRA))
+            return -1;
+        seal_begin(&t->seal, type, n, wire + wire_len);
+        seal_add(data + done, n);
+        size = seal_end();
+        if (size == 0)
+            return -1;
+        wire_len += size;
+    }
+    if (unlikely(type == SEAL_HANDSHAKE)) {
+        OSSL_HANDSHAKE_STATE state = SSL_get_state(t->ssl);
+
+        if (state == TLS_ST_SW_KEY_UPDATE || state == TLS_ST_CW_KEY_UPDATE)
+            seal_drop(&t->seal);
+    }
+    return (int) len;
+}
+
+static int bio_write(BIO *bio, const char *data, int len)
+{
+    struct conn_tls *t = BIO_get_data(bio);
+    size_t n = (size_t) len;
+
+    BIO_clear_retry_flags(bio);
+    if (wire_of != t || len < 0)
+        return -1;
+    if (seal_active(&t->seal))
+        return write_sealed(t, data, n);
+    if (!wire_room(n))
+        return -1;
     memcpy(wire + wire_len, data, n);
     wire_len += n;
     return len;
 }
 
-static long bio_ctrl(BIO *bio, int cmd, long num UNUSED, void *ptr UNUSED)
-{
-    const struct conn_tls *t = BIO_get_data(bio);
+/* What the library asks of a socket to which it can hand its keys; public by their numbers only. */
+#define CTRL_TAKE_KEYS 72 /* num: for writing; ptr: in the kernel's form */
+#define CTRL_NEXT_TYPE 74 /* num: the type of the record that is written next */
 
-    if (cmd == BIO_CTRL_FLUSH)
-        return 1;
-    return cmd == BIO_CTRL_EOF ? t->eof : 0;
+static long bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+    struct conn_tls *t = BIO_get_data(bio);
+
+    switch (cmd) {
+    case BIO_CTRL_FLUSH: return 1;
+    case BIO_CTRL_EOF: return t->eof;
+    case CTRL_TAKE_KEYS: return num != 0 && seal_take(&t->seal, ptr);
+    case BIO_CTRL_GET_KTLS_SEND: return seal_active(&t->seal);
+    case CTRL_NEXT_TYPE: t->seal_type = (uint8_t) num; return 0;
+    default: return 0;
+    }
 }
 
 static BIO *bio_new(struct conn_tls *t)
@@ -346,6 +403,24 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
     fail(t);
 }
 
+/*
+ * The keys that secrets were agreed with have done their work. The library keeps them until the connection goes; made keys of another
+ * kind, they lose what they hold: no memory is spent on it, and nobody finds it there later.
+ */
+static void forget_ephemeral(SSL *ssl)
+{
+    EVP_PKEY *key;
+
+    if (SSL_get_tmp_key(ssl, &key)) {
+        EVP_PKEY_set_type(key, EVP_PKEY_RSA);
+        EVP_PKEY_free(key);
+    }
+    if (SSL_get_peer_tmp_key(ssl, &key)) {
+        EVP_PKEY_set_type(key, EVP_PKEY_RSA);
+        EVP_PKEY_free(key);
+    }
+}
+
 static void shaken(struct conn_tls *t)
 {
     unsigned what = t->raw->ready & CONN_HUP;
@@ -353,6 +428,7 @@ static void shaken(struct conn_tls *t)
     bool tickets = SSL_is_server(t->ssl) && SSL_version(t->ssl) == TLS1_3_VERSION;
 
     t->state = TLS_OPEN;
+    forget_ephemeral(t->ssl);
     log_debug(&t->conn.log, "SSL: %s, cipher: \"%s\"", SSL_get_version(t->ssl),
               SSL_get_cipher_name(t->ssl));
     if (more_in(t))
@@ -519,6 +595,24 @@ static void cursor_skip(struct cursor *at, size_t n)
         at->offset -= (at->iov++)->iov_len;
 }
 
+/* A record of the next n bytes, encrypted by us. False: the library could not do it. */
+static bool cursor_seal(struct conn_tls *t, struct cursor *at, size_t n)
+{
+    size_t size;
+
+    seal_begin(&t->seal, SEAL_DATA, n, wire + wire_len);
+    while (n > 0) {
+        size_t run = MIN(n, at->iov->iov_len - at->offset);
+
+        seal_add((const char *) at->iov->iov_base + at->offset, run);
+        cursor_skip(at, run);
+        n -= run;
+    }
+    size = seal_end();
+    wire_len += size;
+    return size > 0;
+}
+
 /* The next n bytes in one piece, in memory that is good until the next call. */
 static const char *cursor_take(struct cursor *at, size_t n)
 {
@@ -551,6 +645,16 @@ static size_t record_size(const struct conn_tls *t, size_t left)
     return MIN(size, left);
 }
 
+/* close_notify, once, between wire_begin and wire_end. */
+static void put_goodbye(struct conn_tls *t)
+{
+    if (t->shut)
+        return;
+    t->shut = true;
+    SSL_shutdown(t->ssl);
+    ERR_clear_error();
+}
+
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
 static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
 {
@@ -564,9 +668,12 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
     wire_begin(t);
     while (at->left > 0 && count < RECORDS && wire_len + 2 * RECORD_EXTRA < WIRE_SIZE) {
         size_t size = MIN(record_size(t, at->left), WIRE_SIZE - RECORD_EXTRA - wire_len);
-        int n = SSL_write(t->ssl, cursor_take(at, size), (int) size);
+        /* The library has nothing to say before it: a key update comes out with data. */
+        bool direct = seal_active(&t->seal) && SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE;
+        int n = direct ? cursor_seal(t, at, size)
+                       : SSL_write(t->ssl, cursor_take(at, size), (int) size);
 
-        if (n <= 0) {
+        if (unlikely(n <= 0)) {
             int err = errno;
 
             tell_failure(t, SSL_get_error(t->ssl, n), err, "SSL_write() failed");
@@ -578,6 +685,8 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
         ends[count].plain = plain;
         ends[count++].wire = wire_len;
     }
+    if (unlikely(t->conn.last) && at->left == 0)
+        put_goodbye(t);
     sent = wire_end(t);
     if (sent < 0)
         return give_up(t, errno);
@@ -598,12 +707,12 @@ static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n)
         errno = t->state == TLS_FAILED ? EPROTO : EAGAIN;
         return -1;
     }
-    if (t->shut) {
+    for (int i = 0; i < n; i++)
+        at.left += iov[i].iov_len;
+    if (unlikely(t->shut) && at.left > t->accepted) {
         errno = EPIPE;
         return -1;
     }
-    for (int i = 0; i < n; i++)
-        at.left += iov[i].iov_len;
     if (now_ms - t->wrote_ms > PAUSE_MS)
         t->burst = 0;
     t->wrote_ms = now_ms;
@@ -633,10 +742,8 @@ static int say_goodbye(struct conn_tls *t)
 {
     if (t->shut)
         return 0;
-    t->shut = true;
     wire_begin(t);
-    SSL_shutdown(t->ssl);
-    ERR_clear_error();
+    put_goodbye(t);
     return wire_end(t) < 0 ? -1 : 0;
 }
 
@@ -668,6 +775,7 @@ static void tls_close(struct conn *c)
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     t->ssl = NULL;
+    seal_drop(&t->seal);
     free(t->failure);
     t->failure = NULL;
     ERR_clear_error();

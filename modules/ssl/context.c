@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "modules/ssl/seal.h"
 #include "modules/ssl/sessions.h"
 
 /* Certificates and keys ---------------------------------------------------------------------- */
@@ -322,6 +323,7 @@ static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
     SSL_CTX_set_max_proto_version(ctx, high);
     SSL_CTX_set_options(ctx, versions_off(spec->protocols) | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF |
+                                 (seal_known() ? SSL_OP_ENABLE_KTLS : 0) |
                                  (server ? SSL_OP_SINGLE_DH_USE : 0));
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_read_ahead(ctx, 1);
@@ -349,6 +351,10 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     set_options(ctx, spec, server);
     if (server && ssl_use_sessions(cf, ctx, spec) != 0) {
         ssl_conf_error(cf, spec->pos, "the session cache cannot be set up");
+        return NULL;
+    }
+    if (spec->key_log != NULL && ssl_log_keys(ctx, spec->key_log) != 0) {
+        ssl_conf_error(cf, spec->pos, "keys cannot be logged");
         return NULL;
     }
     if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||

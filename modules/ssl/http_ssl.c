@@ -256,6 +256,9 @@ static const struct directive directives[] = {
             "Parameters for ciphers with DHE; without them there are none."),
     SSL_ROW("ssl_conf_command", ARGS2 | ARG_REPEAT, ssl_set_command, spec.commands, INHERIT_WHOLE,
             NULL, "name value", "A configuration command of OpenSSL, run last."),
+    SSL_ROW("ssl_key_log", ARGS1, ssl_set_key_log, spec.key_log, INHERIT_SCALAR, NULL, "path",
+            "A file that the secrets of clients' connections are written to, for who decrypts what "
+            "he has captured (SSLKEYLOGFILE)."),
     SSL_ROW("ssl_buffer_size", ARGS1, conf_set_size, buffer_size, INHERIT_SCALAR, "16k", "size",
             "The largest record; small ones let the client begin earlier."),
     SSL_ROW("ssl_session_timeout", ARGS1, conf_set_sec, spec.session_timeout_s, INHERIT_SCALAR,

@@ -76,6 +76,7 @@ struct ssl_spec {
     struct ssl_text curves;              /* "auto": as the library has them */
     struct ssl_file dhparam;
     struct ssl_commands commands;
+    struct res_file *key_log;            /* where secrets of connections are written; NULL: nowhere */
     unsigned verify;
     int64_t verify_depth;
     struct ssl_file client_ca;           /* trusted, and named to the client (server's end only) */
@@ -100,10 +101,13 @@ int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
 /* Setters [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
 conf_setter ssl_set_text; /* [struct ssl_text] */
+conf_setter ssl_set_key_log; /* [struct res_file *] */
 /* [struct ssl_session_cache *], [struct ssl_ticket_keys] */
 conf_setter ssl_set_session_cache, ssl_set_ticket_key;
 extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
 
+/* key_log.c: what connections of this context agree on is written to the file. 0 or -1. */
+int ssl_log_keys(SSL_CTX *ctx, struct res_file *file);
 /* certificate.c: leaves, chains and keys, by path, "data:" or "store:". NULL + *error: what failed; the rest is in the queue. */
 X509 *ssl_load_certificate(struct str path, STACK_OF(X509) **chain, const char **error);
 EVP_PKEY *ssl_load_key(struct str path, const struct ssl_passwords *passwords, const char **error);

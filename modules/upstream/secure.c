@@ -41,12 +41,6 @@ const char *upstream_set_tls_cache(struct conf *cf, void *field)
     return conf_error(cf, "\"%.*s\" other than \"off\" is not supported yet", STR_ARG(cf->args[0]));
 }
 
-const char *upstream_set_tls_log(struct conf *cf, void *field)
-{
-    *(bool *) field = false;
-    return conf_error(cf, "\"%.*s\" is not supported yet", STR_ARG(cf->args[0]));
-}
-
 static void slot_clear(struct session_slot *s)
 {
     SSL_SESSION_free(s->session);

@@ -353,11 +353,11 @@ struct upstream_tls {
     struct ssl_spec spec;
     struct expr *name;       /* that is asked for, and that the certificate must be for */
     bool server_name, verify, session_reuse;
-    bool cache_off, log_off; /* of directives that know only that value */
+    bool cache_off; /* of a directive that knows only that value */
     struct tls_client *client; /* computed by upstream_tls_finish; NULL: nothing is passed over TLS here */
 };
 
-conf_setter upstream_set_tls_cache, upstream_set_tls_log;
+conf_setter upstream_set_tls_cache;
 /*
  * Call it from the module's finish where requests may be passed over TLS. prefix: "proxy". 0, or -1: reported.
  */
@@ -524,8 +524,8 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "Certificates that have been revoked, in PEM.", ), \
     UP_ROW(p "ssl_session_reuse", ARG_FLAG, conf_set_flag, t, m.session_reuse, "on", "on | off", \
            "Resumes sessions with servers.", ), \
-    UP_ROW(p "ssl_key_log", ARGS1, upstream_set_tls_log, t, m.log_off, NULL, "path", \
-           "Writes the keys of connections to a file; not known yet.", )
+    UP_ROW(p "ssl_key_log", ARGS1, ssl_set_key_log, t, m.spec.key_log, NULL, "path", \
+           "A file that the secrets of connections with servers are written to (SSLKEYLOGFILE).", )
 
 /* The exchange ------------------------------------------------------------------------------- */
 

@@ -47,21 +47,27 @@ class Workload:
         return args + ["--connect=127.0.0.1:%d" % port]
 
 
-ALL = ("relay", "nginx", "haproxy", "proxyd")
+ALL = ("relay", "floor", "nginx", "haproxy", "proxyd")
+PLAIN = ("relay", "nginx", "haproxy", "proxyd")
+SHAKE = ("floor", "nginx", "haproxy", "proxyd")
 TLS = ("nginx", "haproxy", "proxyd")
 WORKLOADS = {
-    "proxy1k": Workload("/1k", K, ALL),
-    "proxy64k": Workload("/64k", 64 * K, ALL, weight=3),
-    "proxy1m": Workload("/1m", K * K, ALL, weight=30),
+    "proxy1k": Workload("/1k", K, PLAIN),
+    "proxy64k": Workload("/64k", 64 * K, PLAIN, weight=3),
+    "proxy1m": Workload("/1m", K * K, PLAIN, weight=30),
     "static1k": Workload("/static/1k.html", K, ("nginx", "proxyd")),
-    "conn1k": Workload("/1k", K, ALL, fresh=True, weight=3),
-    "app1k": Workload("/app/1k", K, ALL, big=True),
+    "conn1k": Workload("/1k", K, PLAIN, fresh=True, weight=3),
+    "app1k": Workload("/app/1k", K, PLAIN, big=True),
     "tls1k": Workload("/1k", K, TLS, tls="ecdsa"),
     "tls1m": Workload("/1m", K * K, TLS, weight=30, tls="ecdsa"),
     # A handshake and a request.
     "tlsconn": Workload("/1k", K, TLS, fresh=True, weight=15, tls="ecdsa"),
     "tlsrsa": Workload("/1k", K, TLS, fresh=True, weight=30, tls="rsa"),
     "tlsresumed": Workload("/1k", K, TLS, fresh=True, weight=10, tls="ecdsa", resume=True),
+    # A handshake and the least of answers, by the server itself: all but the first is next to nothing.
+    "shake": Workload("/ready", 2, SHAKE, fresh=True, weight=15, tls="ecdsa"),
+    "shakersa": Workload("/ready", 2, SHAKE, fresh=True, weight=30, tls="rsa"),
+    "shakeresumed": Workload("/ready", 2, SHAKE, fresh=True, weight=10, tls="ecdsa", resume=True),
     # What limits cost is the difference of these two.
     "keys1k": Workload("/keyed/1k", K, ("nginx", "proxyd"), keys=1000000),
     "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000),

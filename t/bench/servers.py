@@ -12,22 +12,25 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 START_S = 10        # for a server to answer, and to stop
+OWN = {"relay": "relay", "floor": "handshake_floor"}     # yardsticks: their sources
 CFLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
 
 
 def build_tools(directory):
-    """Compiles relay, origin, the load generators and the malloc counter into directory:
-    {name: path}."""
+    """Compiles relay, handshake floor, origin, the load generators and the malloc counter into
+    directory: {name: path}."""
     tools = {}
     for name, source, more in (("relay", "relay.c", []), ("origin", "origin.c", []),
                                ("load", "load.c", ["-lm"]),
                                ("load_tls", "load_tls.c", ["-lssl", "-lcrypto"]),
+                               ("floor", "handshake_floor.c", ["-lssl", "-lcrypto"]),
                                ("malloc_count", "malloc_count.c", ["-shared", "-fPIC"])):
         tools[name] = os.path.join(directory, name)
         subprocess.run([os.environ.get("CC", "cc"), *CFLAGS, os.path.join(HERE, source),
@@ -84,11 +87,15 @@ def nobody():
     return "user nobody %s;" % grp.getgrgid(user.pw_gid).gr_name
 
 
-def answers(port):
+def answers(port, tls=False):
     """Whether a GET is answered on the port with a status line."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=START_S) as sock:
             sock.settimeout(START_S)
+            if tls:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                sock = context.wrap_socket(sock)
             sock.sendall(b"GET /1k HTTP/1.1\r\nHost: bench.example.com\r\n"
                          b"Connection: close\r\n\r\n")
             return sock.recv(64).startswith(b"HTTP/1.1 200")
@@ -103,7 +110,7 @@ PR_SET_PDEATHSIG = 1
 class Process:
     """A process of ours, on one CPU, with its children."""
 
-    def __init__(self, name, argv, port, cpu, env=None, start_s=START_S, log=None):
+    def __init__(self, name, argv, port, cpu, env=None, start_s=START_S, log=None, tls=False):
         self.name, self.port = name, port
         self.seen = set()
         output = open(log, "ab") if log else subprocess.DEVNULL
@@ -117,7 +124,7 @@ class Process:
             if log:
                 output.close()
         deadline = time.monotonic() + start_s
-        while not answers(port):
+        while not answers(port, tls):
             if self.popen.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError("%s does not start: %s%s" % (
@@ -191,7 +198,7 @@ class Kind:
 
     def version(self):
         if self.template is None:
-            return "t/bench/relay.c"
+            return "t/bench/%s.c" % self.binary
         out = subprocess.run([self.binary, "-v"], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True, check=False).stdout
         line = out.splitlines()[0] if out else "?"
@@ -220,7 +227,10 @@ class Kind:
         os.mkdir(where)
         os.chmod(where, 0o777)      # its worker may be nobody
         port, port_close, ports_tls = free_port(), None, (free_port(), free_port())
-        if self.template is None:
+        if self.name == "floor":
+            port, more["tls"] = ports_tls[0], True
+            argv = [tools["floor"], *("127.0.0.1:%d" % p for p in ports_tls), directory]
+        elif self.name == "relay":
             port_close = free_port()
             argv = [tools["relay"], "127.0.0.1:%d" % port, "127.0.0.1:%d" % port_close, origin]
         else:
@@ -238,8 +248,8 @@ def kinds(names, paths):
     """The servers of `names` that are there, in that order; says which are left out."""
     found = []
     for name in names:
-        if name == "relay":
-            found.append(Kind("relay", "relay"))
+        if name in OWN:
+            found.append(Kind(name, OWN[name]))
             continue
         binary = shutil.which(paths[name], path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
         if binary is None:

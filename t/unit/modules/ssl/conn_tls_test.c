@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "modules/ssl/seal.h"
 #include "modules/ssl/ssl.h"
 #include "t/unit/tap.h"
 
@@ -331,16 +332,204 @@ static void test_peers_tricks(void)
     turns(2);
 }
 
+/* How often something is written to the conn below. */
+static const struct conn_ops *mem_ops;
+static unsigned writes;
+
+static ssize_t counting_writev(struct conn *c, const struct iovec *iov, int n)
+{
+    writes++;
+    return mem_ops->writev(c, iov, n);
+}
+
+/* The end is said together with the last of what is said before it. */
+static void test_goodbye_with_the_last(void)
+{
+    static const size_t capacities[] = { 200000, 1000 };
+    static const char text[40000];
+
+    for (unsigned i = 0; i < 2 * ARRAY_LEN(capacities); i++) {
+        size_t capacity = capacities[i / 2];
+        bool file = i & 1;
+        struct conn_ops ops;
+        struct chain chain = CHAIN_INIT;
+        struct pair p;
+        ssize_t n = 0;
+
+        pair_new(&p, capacity, TLS1_3_VERSION, &options);
+        conn_want(p.a, CONN_READ); /* tickets */
+        turns(3);
+        mem_ops = p.raw[1]->ops;
+        ops = *mem_ops;
+        ops.writev = counting_writev;
+        p.raw[1]->ops = &ops;
+        chain_push_str(&chain, STR("head"));
+        if (file) {
+            FILE *f = tmpfile();
+            struct chain_file *cf = chain_file_new(dup(fileno(f)));
+
+            ASSERT(fwrite(text, 1, 20000, f) == 20000 && fflush(f) == 0);
+            fclose(f);
+            chain_push_file(&chain, cf, 0, 20000);
+            chain_file_unref(cf);
+        } else {
+            chain_push_mem(&chain, NULL, text, 20000);
+        }
+        writes = 0;
+        p.b->ends = true;
+        p.s.drain = true;
+        for (int turn = 0; turn < 10000 && n >= 0 && !chain_empty(&chain); turn++) {
+            n = conn_send(p.b, &chain, 0, false);
+            conn_want(p.a, CONN_READ);
+            conn_want(p.b, CONN_WRITE);
+            loop_turn(0);
+        }
+        ok(n >= 0 && chain_empty(&chain), "%zu, file %d: all is sent", capacity, file);
+        if (capacity > 20000)
+            is_uint(writes, file ? 2 : 1, "%zu, file %d: by one write each", capacity, file);
+        turns(5);
+        is_uint(p.s.got, 20004, "%zu, file %d: all arrives", capacity, file);
+        ok(p.s.end && conn_tls_ended(p.a), "%zu, file %d: and then the end", capacity, file);
+        ok(conn_writev(p.b, &(struct iovec){ "", 1 }, 1) == -1 && errno == EPIPE, "nothing comes after it");
+        writes = 0;
+        conn_close(p.b);
+        is_uint(writes, 0, "closing says nothing more");
+        conn_close(p.a);
+        turns(2);
+    }
+}
+
+/* Whether both ends offer the library to encrypt their records for it. */
+static void set_sealing(bool sealing)
+{
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *ctx = i ? server_ctx : client_ctx;
+
+        if (sealing)
+            SSL_CTX_set_options(ctx, SSL_OP_ENABLE_KTLS);
+        else
+            SSL_CTX_clear_options(ctx, SSL_OP_ENABLE_KTLS);
+    }
+}
+
+static bool seals(const struct conn *c)
+{
+    return BIO_get_ktls_send(SSL_get_wbio(conn_tls_ssl(c)));
+}
+
+/* Records of our making, read by the library's record layer. */
+static void test_sealing(void)
+{
+    static const struct {
+        int version;
+        const char *name;
+        bool known;
+    } ciphers[] = {
+        { TLS1_3_VERSION, "TLS_AES_128_GCM_SHA256", true },
+        { TLS1_3_VERSION, "TLS_AES_256_GCM_SHA384", true },
+        { TLS1_3_VERSION, "TLS_CHACHA20_POLY1305_SHA256", true },
+        { TLS1_2_VERSION, "ECDHE-ECDSA-AES128-GCM-SHA256", true },
+        { TLS1_2_VERSION, "ECDHE-ECDSA-AES256-GCM-SHA384", true },
+        { TLS1_2_VERSION, "ECDHE-ECDSA-CHACHA20-POLY1305", true },
+        { TLS1_2_VERSION, "ECDHE-ECDSA-AES128-SHA256", false },
+    };
+    struct pair p;
+
+    for (unsigned i = 0; i < ARRAY_LEN(ciphers); i++) {
+        const char *name = ciphers[i].name;
+
+        for (int sealing = 0; sealing < 2; sealing++) {
+            set_sealing(sealing);
+            if (ciphers[i].version == TLS1_3_VERSION)
+                SSL_CTX_set_ciphersuites(client_ctx, name);
+            else
+                SSL_CTX_set_cipher_list(client_ctx, name);
+            pair_new(&p, 100000, ciphers[i].version, &options);
+            is_str(SSL_get_cipher_name(conn_tls_ssl(p.b)), name, "%s", name);
+            is_int(seals(p.a), sealing && ciphers[i].known && seal_known(), "%s: client", name);
+            is_int(seals(p.b), sealing && ciphers[i].known && seal_known(), "%s: server", name);
+            send_through(&p, 300000, 0, false, name);
+            pair_close(&p);
+        }
+    }
+    SSL_CTX_set_ciphersuites(client_ctx, TLS_DEFAULT_CIPHERSUITES);
+    SSL_CTX_set_cipher_list(client_ctx, "DEFAULT");
+}
+
+/* A word from one end to the other. */
+static void say(struct conn *from, struct conn *to, struct seen *s, const char *what)
+{
+    static char words[] = { 0, 1, 2 };
+
+    s->drain = true;
+    s->got = 0;
+    s->next = 0;
+    is_int(conn_writev(from, &(struct iovec){ words, 3 }, 1), 3, "%s: said", what);
+    conn_want(to, CONN_READ);
+    turns(3);
+    ok(s->got == 3 && !s->corrupt, "%s: heard", what);
+}
+
+/* With other keys the library encrypts again: it does not offer them. */
+static void test_sealed_key_update(void)
+{
+    struct pair p;
+
+    set_sealing(true);
+    pair_new(&p, 100000, TLS1_3_VERSION, &options);
+    say(p.a, p.b, &p.t, "first keys");
+    say(p.b, p.a, &p.s, "first keys, back");
+    is_int(SSL_key_update(conn_tls_ssl(p.a), SSL_KEY_UPDATE_REQUESTED), 1, "an update is asked for");
+    say(p.a, p.b, &p.t, "second keys");
+    is_int(seals(p.a), 0, "with them the library encrypts");
+    is_int(seals(p.b), seal_known(), "at this end only");
+    say(p.b, p.a, &p.s, "second keys, back");
+    is_int(seals(p.b), 0, "until the other has answered it");
+    say(p.a, p.b, &p.t, "more");
+    say(p.b, p.a, &p.s, "more, back");
+    is_int(SSL_key_update(conn_tls_ssl(p.b), SSL_KEY_UPDATE_REQUESTED), 1, "another update");
+    say(p.b, p.a, &p.s, "third keys");
+    say(p.a, p.b, &p.t, "third keys, back");
+    pair_close(&p);
+}
+
+/* Two connections in turn share a cipher's context, and each has its own keys. */
+static void test_sealed_in_turn(void)
+{
+    struct pair p, q;
+
+    set_sealing(true);
+    pair_new(&p, 100000, TLS1_3_VERSION, &options);
+    pair_new(&q, 100000, TLS1_3_VERSION, &options);
+    for (int i = 0; i < 3; i++) {
+        say(p.a, p.b, &p.t, "one");
+        say(q.a, q.b, &q.t, "the other");
+    }
+    pair_close(&p);
+    pair_new(&p, 100000, TLS1_3_VERSION, &options);
+    say(p.a, p.b, &p.t, "in the first one's place");
+    say(q.b, q.a, &q.s, "the other, back");
+    pair_close(&p);
+    pair_close(&q);
+}
+
 int main(void)
 {
     clock_update();
     is_int(loop_init(64), 0, "loop_init");
     make_contexts();
-    test_handshake();
-    test_transfer();
-    test_reported_is_sent();
-    test_ends();
-    test_peers_tricks();
+    for (int sealing = 0; sealing < 2; sealing++) {
+        set_sealing(sealing);
+        test_handshake();
+        test_transfer();
+        test_reported_is_sent();
+        test_ends();
+        test_goodbye_with_the_last();
+        test_peers_tricks();
+    }
+    test_sealing();
+    test_sealed_key_update();
+    test_sealed_in_turn();
     SSL_CTX_free(server_ctx);
     SSL_CTX_free(client_ctx);
     loop_free();
