@@ -225,6 +225,11 @@ static void before_tls(struct client *c)
     client_close(c);
 }
 
+bool client_is_early(const struct client *c)
+{
+    return c->tls && !req_explained() && c->listen->http->tls->conn.early(c->conn);
+}
+
 static void shaken(struct client *c)
 {
     if (!c->listen->http->tls->conn.established(c->conn)) {
@@ -281,6 +286,9 @@ static void client_event(struct conn *conn, unsigned ready)
         break;
     case CLIENT_REQUEST:
         h1_server_event(c, ready);
+        break;
+    case CLIENT_EARLY:
+        h1_server_shaken(c, c->listen->http->tls->conn.established(conn));
         break;
     case CLIENT_LINGER:
         linger_readable(c);
@@ -371,7 +379,7 @@ void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
-    if (c->state == CLIENT_HEAD)
+    if (c->state == CLIENT_HEAD || c->state == CLIENT_EARLY)
         client_counts->reading--;
     c->state = CLIENT_CLOSED;
     client_counts->active--;

@@ -107,6 +107,8 @@ struct http_tls {
      * status that refuses it (421, 495, 496), logged.
      */
     unsigned (*check)(struct req *r);
+    /* A request came as early data: whether it is to wait for the handshake's end. */
+    bool (*waits)(struct req *r);
 };
 
 struct http_module {

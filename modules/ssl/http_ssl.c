@@ -77,6 +77,7 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
         return -1;
     http_ssl_prepare(ssl->ctx);
     compress_certificates(cf, ssl);
+    http_ssl_early(ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
         http_ssl_fingerprint(ssl->ctx);
     if (!ssl->stapling.on)
@@ -122,7 +123,11 @@ static int complain(struct conf *cf, const struct server *server)
 /* Whoever comes to the address must be shown something, or be refused on purpose. */
 static int check_listen(struct conf *cf, struct http_listen *l)
 {
-    l->tls_context = http_ssl_of(l->default_server);
+    struct http_ssl *first = http_ssl_of(l->default_server);
+
+    l->tls_context = first;
+    for (unsigned i = 0; i < l->server_count; i++)
+        first->options.early_data |= http_ssl_of(l->servers[i])->takes_early;
     if (has_certificate(l->default_server))
         return 0;
     if (!http_ssl_of(l->default_server)->reject_handshake)
@@ -218,17 +223,6 @@ static const char *set_ocsp(struct conf *cf, void *field UNUSED)
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
 
-static const char *set_early_data(struct conf *cf, void *field)
-{
-    const char *error = conf_set_flag(cf, field);
-
-    if (error == NULL && *(bool *) field)
-        return conf_error_arg(cf, 1,
-                              "\"ssl_early_data on\" is not supported: requests that can be "
-                              "replayed are not accepted");
-    return error;
-}
-
 static const struct directive directives[] = {
     SSL_ROW("ssl_certificate", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.certificates,
             INHERIT_WHOLE, NULL, "file | data:value",
@@ -268,8 +262,11 @@ static const struct directive directives[] = {
     SSL_ROW("ssl_session_ticket_key", ARGS1 | ARG_REPEAT, ssl_set_ticket_key, spec.ticket_keys,
             INHERIT_WHOLE, NULL, "file",
             "48 or 80 random bytes to encrypt tickets with; all further files decrypt only."),
-    SSL_ROW("ssl_early_data", ARG_FLAG, set_early_data, early_data, INHERIT_SCALAR, "off",
-            "on | off", "Requests before the end of a handshake of TLS 1.3; only off."),
+    SSL_ROW("ssl_early_data", ARG_FLAG, conf_set_flag, early_data, INHERIT_SCALAR, "off",
+            "on | off",
+            "Accepts requests before the end of a handshake of TLS 1.3, which can be replayed: those "
+            "with other methods than GET, HEAD, OPTIONS and TRACE wait for its end. Not with "
+            "ssl_verify_client."),
     SSL_ROW("ssl_reject_handshake", ARG_FLAG, conf_set_flag, reject_handshake, INHERIT_SCALAR,
             "off", "on | off", "Refuses the handshake: for names that no other server has."),
     SSL_ROW(
@@ -303,8 +300,11 @@ static const struct directive directives[] = {
 static const struct http_tls http_tls = {
     .conn = { .accept = accept_tls,
               .established = conn_tls_established,
+              .early = conn_tls_early,
+              .hold = conn_tls_hold,
               .protocol = conn_tls_protocol },
     .check = http_ssl_check,
+    .waits = http_ssl_waits,
 };
 
 static const struct http_module http_ssl = { .variables = http_ssl_variables, .tls = &http_tls };

@@ -130,7 +130,11 @@ struct conn_tls;
 /* What a connection is set up with beside its SSL_CTX. Lives as long as the connection. */
 struct conn_tls_options {
     size_t buffer_size; /* the largest record (ssl_buffer_size) */
+    bool early_data;    /* the server's end: some context of the address may accept it */
 };
+
+/* Bytes of early data that a client may send: what contexts promise, and all that is ever kept of them. */
+#define CONN_TLS_EARLY_MAX 16384
 
 /*
  * The server's end over raw, whose owner it becomes; see core/event/tls.h. NULL: out of memory in the library, logged.
@@ -152,6 +156,9 @@ SSL *conn_tls_ssl(const struct conn *c);
 struct conn *conn_tls_of(const SSL *ssl);
 void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options);
 bool conn_tls_established(const struct conn *c);
+/* See core/event/tls.h. */
+bool conn_tls_early(const struct conn *c);
+void conn_tls_hold(struct conn *c);
 /* The client's end, whose handshake has failed: why, for the caller's log, where nothing stands yet. *err: 0, or errno. */
 const char *conn_tls_failure(const struct conn *c, int *err);
 struct str conn_tls_protocol(const struct conn *c);

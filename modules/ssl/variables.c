@@ -84,10 +84,9 @@ static struct str ja4(struct eval *e, SSL *ssl)
     return str_dup(e->arena, http_ssl_ja4(ssl));
 }
 
-/* Early data is not accepted, so that no request comes before the handshake's end. */
-static struct str early_data(struct eval *e UNUSED, SSL *ssl UNUSED)
+static struct str early_data(struct eval *e UNUSED, SSL *ssl)
 {
-    return STR("");
+    return SSL_is_init_finished(ssl) ? STR("") : STR("1");
 }
 
 /* The client's offer, by the library's names; what it does not know as a number. */
