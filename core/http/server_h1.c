@@ -234,21 +234,21 @@ static void head_done(struct client *c)
     }
     if (r->server == c->server && st->parser.host_value.ptr == NULL && c->listen->names != NULL)
         r->server = http_server_find(c->listen, STR(""), &r->eval, &r->match);
-    if (unlikely(c->tls) && head_waits(c, r))
-        return;
     if (take_target(r, st) != 0) {
         st->parser.bad = STR_NULL;
         head_failed(c, H1_BAD_URI);
         return;
     }
+    r->method = st->msg.method;
+    r->method_name = st->msg.method_name;
+    if (unlikely(c->tls) && head_waits(c, r))
+        return;
     client_counts->reading--;
     client_counts->writing++;
     client_counts->requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
     timer_stop(&c->conn->timer);
-    r->method = st->msg.method;
-    r->method_name = st->msg.method_name;
     r->valid_unparsed_uri = true;
     r->keep_alive = st->msg.keep_alive;
     r->request_number = c->requests;
