@@ -226,8 +226,9 @@ like early(text('GET', '/', host => 'off.test')), qr/off \[\]\./, 'a server that
     is scalar $origin->lines(qr{replayed}), 0, 'and no origin has seen it';
     $c = Proxyd::Http::connect_to($main);
     $c->send($post);
-    $c->close;
+    $c->half_close; # what it has said is read first
     ok $p->wait_for(sub { logged(qr{POST .* 400}) == 1 }), 'a client that goes away meanwhile';
+    $c->close;
     $c = Proxyd::Http::connect_to($main);
     $c->send($get . "\x17\x03\x03\x00\x20" . 'x' x 32);
     ok $p->wait_log(qr/\[info\] .*SSL_do_handshake\(\) failed \(SSL: error:[^)]*bad record mac/), 'garbage behind it';

@@ -43,6 +43,14 @@ static void quiet(struct conn *c, unsigned ready)
         conn_want(c, CONN_READ);
 }
 
+static int keep_session(SSL *ssl, SSL_SESSION *new)
+{
+    (void) ssl;
+    SSL_SESSION_free(session);
+    session = new;
+    return 1;
+}
+
 static void make_contexts(void)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -66,14 +74,6 @@ static void make_contexts(void)
     SSL_CTX_sess_set_new_cb(client_ctx, keep_session);
     X509_free(cert);
     EVP_PKEY_free(key);
-}
-
-static int keep_session(SSL *ssl, SSL_SESSION *new)
-{
-    (void) ssl;
-    SSL_SESSION_free(session);
-    session = new;
-    return 1;
 }
 
 /* The first flight of a client with early data, which is the first bytes of the input. What there is of the flight. */
