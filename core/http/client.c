@@ -236,6 +236,16 @@ static void shaken(struct client *c)
         client_close(c); /* the reason has been logged */
         return;
     }
+    if (unlikely(!c->listen->http->tls->admit(c))) {
+        c->state = CLIENT_CHECK;
+        conn_want(c->conn, 0);
+        return;
+    }
+    client_admitted(c);
+}
+
+void client_admitted(struct client *c)
+{
     c->state = CLIENT_NEW;
     c->conn->log.action = "waiting for request";
     timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
@@ -293,6 +303,7 @@ static void client_event(struct conn *conn, unsigned ready)
     case CLIENT_LINGER:
         linger_readable(c);
         break;
+    case CLIENT_CHECK:
     case CLIENT_CLOSED:
         break;
     }
@@ -303,9 +314,9 @@ static void client_timeout(struct timer *timer)
     struct conn *conn = container_of(timer, struct conn, timer);
     struct client *c = conn->owner;
 
-    if (c->state == CLIENT_SHAKE)
+    if (c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK)
         log_info(&conn->log, ETIMEDOUT, "client timed out");
-    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_IDLE
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK || c->state == CLIENT_IDLE
         || c->state == CLIENT_LINGER) {
         client_close(c);
         return;

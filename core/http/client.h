@@ -16,6 +16,7 @@ struct h1_state;
 enum client_state {
     CLIENT_NEW,     /* accepted, nothing received yet (or a PROXY header is due) */
     CLIENT_SHAKE,   /* a TLS handshake is under way */
+    CLIENT_CHECK,   /* it has ended; the client's certificate is looked into */
     CLIENT_IDLE,    /* between requests */
     CLIENT_HEAD,    /* a head has begun */
     CLIENT_EARLY,   /* a head is complete, which came as early data and waits for the end of the handshake */
@@ -134,6 +135,8 @@ ssize_t client_take_proxy(struct client *c, const char *data, size_t len, bool f
 
 /* Closes the connection; the struct lives until the end of the turn. */
 void client_close(struct client *c);
+/* See struct http_tls's admit. */
+void client_admitted(struct client *c);
 /* What has been read came before the end of TLS's handshake, which has not come yet. */
 bool client_is_early(const struct client *c);
 /* Our end is shut; drops what still comes until the peer closes, for lingering_time. */

@@ -81,6 +81,7 @@ struct ssl_spec {
     struct ssl_file client_ca;           /* trusted, and named to the client (server's end only) */
     struct ssl_file trusted;
     struct ssl_file crl;
+    bool keep_chain; /* a session is good only if its certificate's chain can be told anew (ocsp_chain) */
     uint64_t session_timeout_s;
     struct ssl_session_cache *session_cache; /* NULL: none; of a server's end, as are the next */
     bool session_tickets;

@@ -319,14 +319,20 @@ static bool get_certificate(struct eval *e, const struct var *v, struct str *out
 
 static bool get_verify(struct eval *e, const struct var *v UNUSED, struct str *out)
 {
+    const struct ocsp_spec *ocsp = &http_ssl_of(req_of(e)->server)->ocsp;
     SSL *ssl = ssl_of(e);
+    const char *failure;
+    bool asked;
     long result;
 
     if (ssl == NULL)
         return false;
     result = SSL_get_verify_result(ssl);
+    failure = ocsp_check_failure(ssl, ocsp, &asked);
     if (SSL_get0_peer_certificate(ssl) == NULL)
         *out = STR("NONE");
+    else if (result == X509_V_OK && failure != NULL)
+        *out = str_printf(e->arena, "FAILED:%s", failure);
     else if (result == X509_V_OK)
         *out = STR("SUCCESS");
     else
