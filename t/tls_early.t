@@ -226,7 +226,8 @@ like early(text('GET', '/', host => 'off.test')), qr/off \[\]\./, 'a server that
     is scalar $origin->lines(qr{replayed}), 0, 'and no origin has seen it';
     $c = Proxyd::Http::connect_to($main);
     $c->send($post);
-    $c->half_close; # what it has said is read first
+    ok $c->wait_input(5), 'the handshake waits for its client';
+    $c->half_close;
     ok $p->wait_for(sub { logged(qr{POST .* 400}) == 1 }), 'a client that goes away meanwhile';
     $c->close;
     $c = Proxyd::Http::connect_to($main);

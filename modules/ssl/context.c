@@ -269,9 +269,22 @@ static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *
     return spec->dhparam.path.len > 0 ? use_dhparam(cf, ctx, &spec->dhparam) : 0;
 }
 
+/* What is in a file, of which the path may be empty. */
+static int digest_file(EVP_MD_CTX *md, struct str path)
+{
+    BIO *bio = path.len > 0 ? BIO_new_file(path.ptr, "rb") : NULL;
+    char buf[4096];
+    int n, ok = path.len == 0 || bio != NULL;
+
+    while (ok && bio != NULL && (n = BIO_read(bio, buf, sizeof(buf))) > 0)
+        ok = EVP_DigestUpdate(md, buf, (size_t) n);
+    BIO_free(bio);
+    return ok && EVP_DigestUpdate(md, "", 1);
+}
+
 /*
  * A session is good for those contexts only that ask the same of a client and show it the same certificate: a client that has been let
- * in by one server is a stranger to the next.
+ * in by one server is a stranger to the next. So it is, after a reload, to one with another list of revoked certificates.
  */
 static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
 {
@@ -285,7 +298,7 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
     ok = ok && EVP_DigestUpdate(md, &spec->verify, sizeof(spec->verify)) &&
          EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
-        ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
+        ok = digest_file(md, files[i]);
     for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
          more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
