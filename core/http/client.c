@@ -316,8 +316,8 @@ static void client_timeout(struct timer *timer)
 
     if (c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK)
         log_info(&conn->log, ETIMEDOUT, "client timed out");
-    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK || c->state == CLIENT_IDLE
-        || c->state == CLIENT_LINGER) {
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK
+        || c->state == CLIENT_IDLE || c->state == CLIENT_LINGER) {
         client_close(c);
         return;
     }

@@ -55,18 +55,19 @@ struct conn_tls {
     struct tls_first first; /* to be read before anything of raw */
     struct block *out;      /* encrypted and not sent: bytes out_start..out_end */
     size_t out_start, out_end;
-    struct block *early;    /* came before the handshake's end and has not been read: bytes early_start..early_end */
+    struct block *
+        early; /* came before the handshake's end and has not been read: bytes early_start..early_end */
     size_t early_start, early_end;
     size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
-    char *failure; /* the client's end: why the handshake failed, for whoever asked for it */
+    char *failure;     /* the client's end: why the handshake failed, for whoever asked for it */
     int failure_errno;
     uint8_t state;
-    bool eof;      /* of raw */
-    bool rejected; /* a callback of ours wanted the handshake to fail */
-    bool shut;     /* close_notify is out, or on its way */
-    bool shut_raw; /* raw is to be shut as soon as `out` has gone */
+    bool eof;        /* of raw */
+    bool rejected;   /* a callback of ours wanted the handshake to fail */
+    bool shut;       /* close_notify is out, or on its way */
+    bool shut_raw;   /* raw is to be shut as soon as `out` has gone */
     bool early_due;  /* early data may come, or more of it */
     bool held;       /* early data is not to be told of before the handshake has ended */
     bool shut_later; /* shutdown was asked for before the handshake's end */
@@ -304,7 +305,8 @@ static int flush(struct conn_tls *t)
 /* More can be read without waiting: of what has come already, or of raw. */
 static bool more_in(const struct conn_tls *t)
 {
-    return t->early != NULL || SSL_has_pending(t->ssl) || t->first.block != NULL || (t->raw->ready & CONN_READ);
+    return t->early != NULL || SSL_has_pending(t->ssl) || t->first.block != NULL ||
+           (t->raw->ready & CONN_READ);
 }
 
 /* close_notify, once. 0, or -1: raw is broken. */
@@ -353,8 +355,8 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
     err = sslerr == SSL_ERROR_SYSCALL ? err : 0;
     if (!SSL_is_server(t->ssl)) {
         bool closed = sslerr == SSL_ERROR_ZERO_RETURN || (ERR_peek_error() == 0 && err == 0);
-        const char *what = closed ? "peer closed connection in SSL handshake"
-                                  : "SSL_do_handshake() failed";
+        const char *what =
+            closed ? "peer closed connection in SSL handshake" : "SSL_do_handshake() failed";
         const char *errors = ssl_errors();
         size_t size = strlen(what) + strlen(errors) + 1;
 
@@ -493,7 +495,9 @@ static void shake(struct conn_tls *t)
     case SSL_ERROR_WANT_ASYNC:
     case SSL_ERROR_WANT_ASYNC_JOB:
     case SSL_ERROR_WANT_X509_LOOKUP:
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB: tell_early(t, t->early != NULL && t->early_end > before); return;
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+        tell_early(t, t->early != NULL && t->early_end > before);
+        return;
     default: shake_failed(t, sslerr, err);
     }
 }

@@ -247,11 +247,11 @@ static const struct directive directives[] = {
     SSL_ROW("ssl_session_ticket_key", ARGS1 | ARG_REPEAT, ssl_set_ticket_key, spec.ticket_keys,
             INHERIT_WHOLE, NULL, "file",
             "48 or 80 random bytes to encrypt tickets with; all further files decrypt only."),
-    SSL_ROW("ssl_early_data", ARG_FLAG, conf_set_flag, early_data, INHERIT_SCALAR, "off",
-            "on | off",
-            "Accepts requests before the end of a handshake of TLS 1.3, which can be replayed: those "
-            "with other methods than GET, HEAD, OPTIONS and TRACE wait for its end. Not with "
-            "ssl_verify_client."),
+    SSL_ROW(
+        "ssl_early_data", ARG_FLAG, conf_set_flag, early_data, INHERIT_SCALAR, "off", "on | off",
+        "Accepts requests before the end of a handshake of TLS 1.3, which can be replayed: those "
+        "with other methods than GET, HEAD, OPTIONS and TRACE wait for its end. Not with "
+        "ssl_verify_client."),
     SSL_ROW("ssl_reject_handshake", ARG_FLAG, conf_set_flag, reject_handshake, INHERIT_SCALAR,
             "off", "on | off", "Refuses the handshake: for names that no other server has."),
     SSL_ROW(
@@ -261,11 +261,12 @@ static const struct directive directives[] = {
             "file", "Authorities that are trusted, but not named to the client."),
     SSL_ROW("ssl_crl", ARGS1, ssl_set_file, spec.crl, INHERIT_SCALAR, NULL, "file",
             "Certificates that have been revoked, in PEM."),
-    SSL_ROW("ssl_ocsp", ARGS1, conf_set_enum, ocsp.mode, INHERIT_SCALAR, "off", "on | off | leaf",
-            "Asks OCSP responders about the client's certificate and those up to the trusted one, or "
-            "about the client's only, before the first request, of resumed sessions too. Without an "
-            "answer the certificate counts as bad.",
-            .extra = ocsp_mode_names),
+    SSL_ROW(
+        "ssl_ocsp", ARGS1, conf_set_enum, ocsp.mode, INHERIT_SCALAR, "off", "on | off | leaf",
+        "Asks OCSP responders about the client's certificate and those up to the trusted one, or "
+        "about the client's only, before the first request, of resumed sessions too. Without an "
+        "answer the certificate counts as bad.",
+        .extra = ocsp_mode_names),
     SSL_ROW("ssl_ocsp_responder", ARGS1, ssl_set_text, ocsp.url, INHERIT_SCALAR, NULL, "url",
             "Whom to ask, in place of the one that the certificate names (http:// only)."),
     SSL_ROW("ssl_ocsp_cache", ARGS1, ocsp_set_cache, ocsp.cache, INHERIT_SCALAR, NULL,

@@ -16,10 +16,11 @@ struct check {
     struct client_tie tie;
     struct client *client;
     const struct ocsp_spec *spec;
-    STACK_OF(X509) *chain;
-    STACK_OF(X509) *signers; /* the chain without the client's own, which is not to speak for itself */
-    int at, count;           /* which one of the chain; how many are asked about */
-    struct arena *arena;     /* of the responder */
+    STACK_OF(X509) * chain;
+    STACK_OF(X509) *
+        signers;         /* the chain without the client's own, which is not to speak for itself */
+    int at, count;       /* which one of the chain; how many are asked about */
+    struct arena *arena; /* of the responder */
     struct ocsp_responder responder;
     struct ocsp_subject subject;
     struct ocsp_key key;
@@ -78,8 +79,7 @@ static void finish(struct check *k, const char *failure)
 
 static bool same_question(const struct ocsp_spec *a, const struct ocsp_spec *b)
 {
-    return a != NULL &&
-           (a == b || (a->mode == b->mode && str_eq(a->url.text, b->url.text)));
+    return a != NULL && (a == b || (a->mode == b->mode && str_eq(a->url.text, b->url.text)));
 }
 
 const char *ocsp_check_failure(const SSL *ssl, const struct ocsp_spec *spec, bool *asked)
@@ -214,7 +214,7 @@ static bool go_on(struct check *k)
 
 /* The chain -------------------------------------------------------------------------------------- */
 
-STACK_OF(X509) *ocsp_chain(SSL *ssl, X509 *cert, STACK_OF(X509) *others)
+STACK_OF(X509) * ocsp_chain(SSL *ssl, X509 *cert, STACK_OF(X509) * others)
 {
     SSL_CTX *ctx = SSL_get_SSL_CTX(ssl);
     X509_STORE_CTX *store = X509_STORE_CTX_new();
@@ -231,7 +231,7 @@ STACK_OF(X509) *ocsp_chain(SSL *ssl, X509 *cert, STACK_OF(X509) *others)
     return chain;
 }
 
-static STACK_OF(X509) *chain_of(SSL *ssl, X509 *cert)
+static STACK_OF(X509) * chain_of(SSL *ssl, X509 *cert)
 {
     STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
 
@@ -255,7 +255,8 @@ bool ocsp_check_client(struct client *c, const struct ocsp_spec *spec)
     k->chain = chain_of(ssl, cert);
     k->signers = k->chain != NULL ? sk_X509_dup(k->chain) : NULL;
     if (k->signers == NULL) {
-        log_error(&c->conn->log, 0, "the chain of the client's certificate cannot be verified again");
+        log_error(&c->conn->log, 0,
+                  "the chain of the client's certificate cannot be verified again");
         finish(k, NO_ANSWER);
         return true;
     }
@@ -311,6 +312,7 @@ int ocsp_check_prepare(struct conf *cf, struct ssl_spec *ssl, struct ocsp_spec *
     }
     if (spec->url.text.len == 0)
         return 0;
-    spec->responder = parse_responder(cf, &spec->url, !cf->config->offline && core->resolver == NULL);
+    spec->responder =
+        parse_responder(cf, &spec->url, !cf->config->offline && core->resolver == NULL);
     return spec->responder != NULL ? 0 : -1;
 }

@@ -45,7 +45,7 @@ const char *ocsp_check_failure(const SSL *ssl, const struct ocsp_spec *spec, boo
  * The certificates from a client's to the trusted one, verified now, as the connection's context wants it; NULL: there is no such
  * way. others: what else is known of it, may be NULL. To be freed with its items.
  */
-STACK_OF(X509) *ocsp_chain(SSL *ssl, X509 *cert, STACK_OF(X509) *others);
+STACK_OF(X509) * ocsp_chain(SSL *ssl, X509 *cert, STACK_OF(X509) * others);
 
 /* What is the same for all who ask the same responder about the same certificate. */
 struct ocsp_key {
