@@ -6,8 +6,12 @@
  *   - Nothing is ready before the handshake has ended. CONN_WRITE then comes with the outcome, as it does on a
  *     socket that connects: ask `established`. A handshake that failed has been logged; reading and
  *     writing yield EPROTO, and only close makes sense.
+ *   - With early data (TLS 1.3) that outcome is told when the first of it has come: then `early` is true, data can be read and
+ *     answered, and the handshake goes on by itself. What is read may be a replay. If the handshake fails after all,
+ *     everything yields EPROTO from then on.
  *   - An errno of EPROTO from an operation means that the reason has been logged already, in the words of the library.
- *   - shutdown sends close_notify and then shuts the conn below; close sends one where that is due.
+ *   - shutdown sends close_notify and then shuts the conn below (both wait for the end of a handshake with early data);
+ *     close sends one where that is due.
  */
 #ifndef CORE_EVENT_TLS_H
 #define CORE_EVENT_TLS_H
@@ -27,8 +31,12 @@ struct tls_ops {
      * the caller sets owner, handler, log, timer and wishes first. NULL (logged): raw is still the caller's.
      */
     struct conn *(*accept)(void *context, struct conn *raw, struct tls_first first);
-    /* Whether the handshake has ended well. */
+    /* Whether the handshake has ended well, or early data has come. */
     bool (*established)(const struct conn *c);
+    /* Whether it has not ended yet: what has been read is early data. */
+    bool (*early)(const struct conn *c);
+    /* Then nothing is ready any more before it has ended, and CONN_WRITE comes with the outcome, again. */
+    void (*hold)(struct conn *c);
     /* The protocol that was agreed on (ALPN); empty: none was. Lives as long as the connection. */
     struct str (*protocol)(const struct conn *c);
 };

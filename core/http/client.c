@@ -225,12 +225,27 @@ static void before_tls(struct client *c)
     client_close(c);
 }
 
+bool client_is_early(const struct client *c)
+{
+    return c->tls && !req_explained() && c->listen->http->tls->conn.early(c->conn);
+}
+
 static void shaken(struct client *c)
 {
     if (!c->listen->http->tls->conn.established(c->conn)) {
         client_close(c); /* the reason has been logged */
         return;
     }
+    if (unlikely(!c->listen->http->tls->admit(c))) {
+        c->state = CLIENT_CHECK;
+        conn_want(c->conn, 0);
+        return;
+    }
+    client_admitted(c);
+}
+
+void client_admitted(struct client *c)
+{
     c->state = CLIENT_NEW;
     c->conn->log.action = "waiting for request";
     timer_set(&c->conn->timer, c->server->core->client_header_timeout_ms);
@@ -282,9 +297,13 @@ static void client_event(struct conn *conn, unsigned ready)
     case CLIENT_REQUEST:
         h1_server_event(c, ready);
         break;
+    case CLIENT_EARLY:
+        h1_server_shaken(c, c->listen->http->tls->conn.established(conn));
+        break;
     case CLIENT_LINGER:
         linger_readable(c);
         break;
+    case CLIENT_CHECK:
     case CLIENT_CLOSED:
         break;
     }
@@ -295,10 +314,10 @@ static void client_timeout(struct timer *timer)
     struct conn *conn = container_of(timer, struct conn, timer);
     struct client *c = conn->owner;
 
-    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE)
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK)
         log_info(&conn->log, ETIMEDOUT, "client timed out");
-    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_IDLE
-        || c->state == CLIENT_LINGER) {
+    if (c->state == CLIENT_NEW || c->state == CLIENT_SHAKE || c->state == CLIENT_CHECK
+        || c->state == CLIENT_IDLE || c->state == CLIENT_LINGER) {
         client_close(c);
         return;
     }
@@ -371,7 +390,7 @@ void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
-    if (c->state == CLIENT_HEAD)
+    if (c->state == CLIENT_HEAD || c->state == CLIENT_EARLY)
         client_counts->reading--;
     c->state = CLIENT_CLOSED;
     client_counts->active--;

@@ -16,8 +16,10 @@ struct h1_state;
 enum client_state {
     CLIENT_NEW,     /* accepted, nothing received yet (or a PROXY header is due) */
     CLIENT_SHAKE,   /* a TLS handshake is under way */
+    CLIENT_CHECK,   /* it has ended; the client's certificate is looked into */
     CLIENT_IDLE,    /* between requests */
     CLIENT_HEAD,    /* a head has begun */
+    CLIENT_EARLY,   /* a head is complete, which came as early data and waits for the end of the handshake */
     CLIENT_REQUEST, /* a request runs, or its answer is being sent */
     CLIENT_DISCARD, /* the answer is out, the rest of the request's body is read and dropped */
     CLIENT_LINGER,  /* our end is shut, what comes is dropped until the client closes */
@@ -133,6 +135,10 @@ ssize_t client_take_proxy(struct client *c, const char *data, size_t len, bool f
 
 /* Closes the connection; the struct lives until the end of the turn. */
 void client_close(struct client *c);
+/* See struct http_tls's admit. */
+void client_admitted(struct client *c);
+/* What has been read came before the end of TLS's handshake, which has not come yet. */
+bool client_is_early(const struct client *c);
 /* Our end is shut; drops what still comes until the peer closes, for lingering_time. */
 void client_linger(struct client *c, const struct core_loc *core);
 /* A readable connection at rest or in the midst of a head. */
@@ -141,6 +147,8 @@ void h1_server_readable(struct client *c);
 void h1_server_bytes(struct client *c, struct block *block, size_t start, size_t end);
 void h1_server_event(struct client *c, unsigned ready);
 void h1_server_timeout(struct client *c);
+/* The handshake that a request in early data waited for has ended, well or not. */
+void h1_server_shaken(struct client *c, bool well);
 /* Gives up whatever the state holds; for client_close. */
 void h1_server_free(struct client *c);
 

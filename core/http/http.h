@@ -99,6 +99,8 @@ struct filter {
 };
 #define FILTER_END { .head = NULL }
 
+struct client;
+
 /* What `listen … ssl` needs: TLS, and what it has to say about a request. */
 struct http_tls {
     struct tls_ops conn;
@@ -107,6 +109,13 @@ struct http_tls {
      * status that refuses it (421, 495, 496), logged.
      */
     unsigned (*check)(struct req *r);
+    /* A request came as early data: whether it is to wait for the handshake's end. */
+    bool (*waits)(struct req *r);
+    /*
+     * The handshake has ended. False: what the client has shown is looked into; client_admitted is called when that is
+     * over, unless the client is closed before.
+     */
+    bool (*admit)(struct client *c);
 };
 
 struct http_module {

@@ -202,6 +202,7 @@ struct str status_reason(unsigned status)
     case 415: return STR("Unsupported Media Type");
     case 416: return STR("Requested Range Not Satisfiable");
     case 421: return STR("Misdirected Request");
+    case 425: return STR("Too Early");
     case 429: return STR("Too Many Requests");
     case 500: return STR("Internal Server Error");
     case 501: return STR("Not Implemented");

@@ -210,6 +210,18 @@ static void head_failed(struct client *c, enum h1_error error)
     req_start_error(r, h1_error_status(error));
 }
 
+/* True: it came as early data, which anybody may have sent again, and is not to be acted on yet. */
+static bool head_waits(struct client *c, struct req *r)
+{
+    if (likely(!client_is_early(c)) || !c->listen->http->tls->waits(r))
+        return false;
+    c->listen->http->tls->conn.hold(c->conn);
+    c->state = CLIENT_EARLY;
+    r->log.action = "waiting for the end of the SSL handshake";
+    conn_want(c->conn, CONN_WRITE);
+    return true;
+}
+
 static void head_done(struct client *c)
 {
     struct h1_state *st = c->h1;
@@ -227,14 +239,16 @@ static void head_done(struct client *c)
         head_failed(c, H1_BAD_URI);
         return;
     }
+    r->method = st->msg.method;
+    r->method_name = st->msg.method_name;
+    if (unlikely(c->tls) && head_waits(c, r))
+        return;
     client_counts->reading--;
     client_counts->writing++;
     client_counts->requests++;
     c->requests++;
     c->state = CLIENT_REQUEST;
     timer_stop(&c->conn->timer);
-    r->method = st->msg.method;
-    r->method_name = st->msg.method_name;
     r->valid_unparsed_uri = true;
     r->keep_alive = st->msg.keep_alive;
     r->request_number = c->requests;
@@ -253,6 +267,17 @@ static void head_done(struct client *c)
         head_refused(c, refused);
     else
         req_start(r);
+}
+
+void h1_server_shaken(struct client *c, bool well)
+{
+    if (well) {
+        c->state = CLIENT_HEAD;
+        c->h1->req->log.action = "reading client request headers";
+        head_done(c);
+    } else {
+        head_lost(c, 400);
+    }
 }
 
 /* The buffer moves on; what was parsed goes on pointing into the old block. */
@@ -462,7 +487,7 @@ void h1_server_timeout(struct client *c)
     struct req *r = st->req;
 
     c->conn->reset_on_close = r->loc->core->reset_timedout_connection;
-    if (c->state == CLIENT_HEAD) {
+    if (c->state == CLIENT_HEAD || c->state == CLIENT_EARLY) {
         if (st->head_bytes == 0 && st->start == st->end) {
             client_close(c);
             return;
@@ -666,7 +691,7 @@ static bool must_linger(struct client *c, struct h1_state *st, const struct core
     if (core->lingering_close == LINGER_OFF)
         return false;
     return core->lingering_close == LINGER_ALWAYS || r->lingering || !r->body.complete
-           || st->start < st->end || (c->conn->ready & CONN_READ);
+           || st->start < st->end || (c->conn->ready & CONN_READ) || client_is_early(c);
 }
 
 static void h1_finished(struct req *r)

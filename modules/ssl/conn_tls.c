@@ -7,6 +7,9 @@
  * has gone into the socket, so that whoever closes afterwards loses nothing.
  *
  * A connection at rest holds the library's objects and nothing of ours: buffers belong to the call that needs them.
+ *
+ * Early data (RFC 8446, 2.3) is handed up as soon as it has come, and is answered, while the handshake goes on by itself: what
+ * the owner has not read yet is kept here, and is never more than EARLY_MAX, which is what sessions allow and the library counts.
  */
 #include <errno.h>
 #include <limits.h>
@@ -34,10 +37,16 @@
 #define PAUSE_MS 1000
 #define SILENT_MAX \
     32 /* records without data (key updates, alerts) that one read looks at: then others have their turn */
+#define EARLY_MAX CONN_TLS_EARLY_MAX
 
 #define TLS_SLAB 32
 
-enum { TLS_SHAKING, TLS_OPEN, TLS_FAILED };
+enum {
+    TLS_SHAKING,
+    TLS_EARLY, /* shaking, but early data has come: it can be read, and answers be written */
+    TLS_OPEN,
+    TLS_FAILED,
+};
 
 struct conn_tls {
     struct conn conn; /* first */
@@ -47,6 +56,9 @@ struct conn_tls {
     struct tls_first first; /* to be read before anything of raw */
     struct block *out;      /* encrypted and not sent: bytes out_start..out_end */
     size_t out_start, out_end;
+    struct block *
+        early; /* came before the handshake's end and has not been read: bytes early_start..early_end */
+    size_t early_start, early_end;
     size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
@@ -55,10 +67,13 @@ struct conn_tls {
     struct seal seal;  /* active: records are encrypted by us */
     uint8_t seal_type; /* of what the library writes next; 0: data */
     uint8_t state;
-    bool eof;      /* of raw */
-    bool rejected; /* a callback of ours wanted the handshake to fail */
-    bool shut;     /* close_notify is out, or on its way */
-    bool shut_raw; /* raw is to be shut as soon as `out` has gone */
+    bool eof;        /* of raw */
+    bool rejected;   /* a callback of ours wanted the handshake to fail */
+    bool shut;       /* close_notify is out, or on its way */
+    bool shut_raw;   /* raw is to be shut as soon as `out` has gone */
+    bool early_due;  /* early data may come, or more of it */
+    bool held;       /* early data is not to be told of before the handshake has ended */
+    bool shut_later; /* shutdown was asked for before the handshake's end */
 };
 
 struct tls_slab {
@@ -317,7 +332,7 @@ static ssize_t wire_end(struct conn_tls *t)
     }
     n = MAX(n, 0);
     wire_keep(t, (size_t) n);
-    if (unlikely(t->out != NULL) && t->state == TLS_OPEN) {
+    if (unlikely(t->out != NULL) && (t->state == TLS_OPEN || t->state == TLS_EARLY)) {
         t->conn.ready &= (unsigned char) ~CONN_WRITE;
         conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
     }
@@ -348,14 +363,53 @@ static int flush(struct conn_tls *t)
 /* More can be read without waiting: of what has come already, or of raw. */
 static bool more_in(const struct conn_tls *t)
 {
-    return SSL_has_pending(t->ssl) || t->first.block != NULL || (t->raw->ready & CONN_READ);
+    return t->early != NULL || SSL_has_pending(t->ssl) || t->first.block != NULL ||
+           (t->raw->ready & CONN_READ);
+}
+
+/* close_notify, once, between wire_begin and wire_end. */
+static void put_goodbye(struct conn_tls *t)
+{
+    if (t->shut)
+        return;
+    t->shut = true;
+    SSL_shutdown(t->ssl);
+    ERR_clear_error();
+}
+
+/* close_notify, once. 0, or -1: raw is broken. */
+static int say_goodbye(struct conn_tls *t)
+{
+    if (t->shut)
+        return 0;
+    wire_begin(t);
+    put_goodbye(t);
+    return wire_end(t) < 0 ? -1 : 0;
+}
+
+/* close_notify and the end of raw, as soon as what is kept has gone. */
+static int shut(struct conn_tls *t)
+{
+    if (say_goodbye(t) != 0)
+        return -1;
+    if (t->out == NULL)
+        return conn_shutdown(t->raw);
+    t->shut_raw = true;
+    return 0;
 }
 
 /* The handshake ------------------------------------------------------------------------------ */
 
+static void drop_early(struct conn_tls *t)
+{
+    block_unref(t->early);
+    t->early = NULL;
+}
+
 /* Of no further use; whoever waits for anything learns of it. */
 static void fail(struct conn_tls *t)
 {
+    drop_early(t);
     t->state = TLS_FAILED;
     conn_deliver(&t->conn, CONN_READ | CONN_WRITE | CONN_HUP);
 }
@@ -433,7 +487,7 @@ static void shaken(struct conn_tls *t)
               SSL_get_cipher_name(t->ssl));
     if (more_in(t))
         what |= CONN_READ;
-    if ((what & CONN_READ) && tickets) {
+    if ((what & CONN_READ) && tickets && t->wrote_ms == 0) {
         wire_keep(t, 0); /* they leave with what answers the data that is there already */
     } else if (wire_end(t) < 0) {
         tell_failure(t, SSL_ERROR_SYSCALL, errno, "SSL_do_handshake() failed");
@@ -443,15 +497,88 @@ static void shaken(struct conn_tls *t)
     if (likely(t->out == NULL) || tickets)
         what |= CONN_WRITE; /* else the outcome is told when the last flight has gone */
     conn_want(t->raw, CONN_READ | CONN_HUP | (~t->raw->ready & CONN_WRITE));
+    if (unlikely(t->shut_later) && shut(t) != 0) {
+        fail(t);
+        return;
+    }
     conn_deliver(&t->conn, what);
+}
+
+/* Early data as the library yields it. It has counted it: there is room. */
+static bool keep_early(struct conn_tls *t, const char *data, size_t n)
+{
+    if (t->early == NULL) {
+        t->early = block_new(EARLY_MAX);
+        t->early_start = t->early_end = 0;
+    }
+    if (n > t->early->size - t->early_end)
+        return false;
+    memcpy(t->early->data + t->early_end, data, n);
+    t->early_end += n;
+    return true;
+}
+
+/* What has come of it. 1: that was all (or the client has none, or it is not accepted); else as of SSL_do_handshake. */
+static int take_early(struct conn_tls *t)
+{
+    static char buf[EARLY_MAX];
+    unsigned silent = 0;
+    size_t n;
+
+    for (;;) {
+        switch (SSL_read_early_data(t->ssl, buf, sizeof(buf), &n)) {
+        case SSL_READ_EARLY_DATA_SUCCESS:
+            if (!keep_early(t, buf, n))
+                return -1;
+            break;
+        case SSL_READ_EARLY_DATA_FINISH: return 1;
+        default:
+            /* A record without data is told like a want of data. */
+            if (SSL_get_error(t->ssl, 0) != SSL_ERROR_WANT_READ || !SSL_has_pending(t->ssl) ||
+                SSL_get_state(t->ssl) != TLS_ST_EARLY_DATA || ++silent == SILENT_MAX)
+                return 0;
+        }
+    }
+}
+
+static int step(struct conn_tls *t)
+{
+    if (unlikely(t->early_due)) {
+        int n = take_early(t);
+
+        if (n <= 0)
+            return n;
+        t->early_due = false;
+    }
+    return SSL_do_handshake(t->ssl);
+}
+
+/* The handshake waits for the client. Its early data need not. came: there is more of it than before. */
+static void tell_early(struct conn_tls *t, bool came)
+{
+    unsigned what = t->raw->ready & CONN_HUP;
+
+    if (t->held || (t->state == TLS_SHAKING && !came))
+        return;
+    t->state = TLS_EARLY;
+    if (t->out == NULL)
+        what |= CONN_WRITE;
+    else
+        conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
+    what &= ~(unsigned) t->conn.ready;
+    if (came)
+        what |= CONN_READ;
+    if (what != 0)
+        conn_deliver(&t->conn, what);
 }
 
 static void shake(struct conn_tls *t)
 {
+    size_t before = t->early != NULL ? t->early_end : 0;
     int n, err, sslerr;
 
     wire_begin(t);
-    n = SSL_do_handshake(t->ssl);
+    n = step(t);
     err = errno;
     if (n == 1) {
         shaken(t);
@@ -467,7 +594,9 @@ static void shake(struct conn_tls *t)
     case SSL_ERROR_WANT_ASYNC:
     case SSL_ERROR_WANT_ASYNC_JOB:
     case SSL_ERROR_WANT_X509_LOOKUP:
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB: return;
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+        tell_early(t, t->early != NULL && t->early_end > before);
+        return;
     default: shake_failed(t, sslerr, err);
     }
 }
@@ -480,7 +609,7 @@ static void raw_event(struct conn *raw, unsigned ready)
     if (t->conn.closed || t->state == TLS_FAILED)
         return;
     if (flush(t) != 0) {
-        if (t->state == TLS_SHAKING) {
+        if (t->state == TLS_SHAKING || t->state == TLS_EARLY) {
             shake_failed(t, SSL_ERROR_SYSCALL, errno);
         } else {
             tell_failure(t, SSL_ERROR_SYSCALL, errno, "SSL_write() failed");
@@ -488,7 +617,7 @@ static void raw_event(struct conn *raw, unsigned ready)
         }
         return;
     }
-    if (t->state == TLS_SHAKING) {
+    if (t->state == TLS_SHAKING || t->state == TLS_EARLY) {
         shake(t);
         return;
     }
@@ -538,6 +667,21 @@ static ssize_t read_stopped(struct conn_tls *t, int n, size_t got)
     }
 }
 
+/* Of what came before the handshake's end. */
+static ssize_t read_early(struct conn_tls *t, void *buf, size_t len)
+{
+    size_t n = MIN(len, t->early_end - t->early_start);
+
+    memcpy(buf, t->early->data + t->early_start, n);
+    t->early_start += n;
+    if (t->early_start == t->early_end)
+        drop_early(t);
+    if (t->early == NULL && (t->state == TLS_EARLY || !more_in(t)))
+        t->conn.ready &= (unsigned char) ~CONN_READ;
+    t->conn.bytes_in += n;
+    return (ssize_t) n;
+}
+
 static ssize_t tls_read(struct conn *c, void *buf, size_t len)
 {
     struct conn_tls *t = tls_of(c);
@@ -546,8 +690,15 @@ static ssize_t tls_read(struct conn *c, void *buf, size_t len)
     ssize_t result;
     int n, err;
 
-    if (t->state != TLS_OPEN || !(c->ready & CONN_READ)) {
+    if ((t->state != TLS_OPEN && t->state != TLS_EARLY) || !(c->ready & CONN_READ)) {
         errno = t->state == TLS_FAILED ? EPROTO : EAGAIN;
+        return -1;
+    }
+    if (unlikely(t->early != NULL))
+        return read_early(t, buf, len);
+    if (unlikely(t->state == TLS_EARLY)) {
+        c->ready &= (unsigned char) ~CONN_READ;
+        errno = EAGAIN;
         return -1;
     }
     wire_begin(t);
@@ -645,14 +796,14 @@ static size_t record_size(const struct conn_tls *t, size_t left)
     return MIN(size, left);
 }
 
-/* close_notify, once, between wire_begin and wire_end. */
-static void put_goodbye(struct conn_tls *t)
+/* One record. */
+static int encrypt(struct conn_tls *t, const char *data, size_t size)
 {
-    if (t->shut)
-        return;
-    t->shut = true;
-    SSL_shutdown(t->ssl);
-    ERR_clear_error();
+    size_t n;
+
+    if (unlikely(t->state == TLS_EARLY))
+        return SSL_write_early_data(t->ssl, data, size, &n);
+    return SSL_write(t->ssl, data, (int) size);
 }
 
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
@@ -669,9 +820,10 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
     while (at->left > 0 && count < RECORDS && wire_len + 2 * RECORD_EXTRA < WIRE_SIZE) {
         size_t size = MIN(record_size(t, at->left), WIRE_SIZE - RECORD_EXTRA - wire_len);
         /* The library has nothing to say before it: a key update comes out with data. */
-        bool direct = seal_active(&t->seal) && SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE;
+        bool direct = seal_active(&t->seal) && t->state == TLS_OPEN &&
+                      SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE;
         int n = direct ? cursor_seal(t, at, size)
-                       : SSL_write(t->ssl, cursor_take(at, size), (int) size);
+                       : encrypt(t, cursor_take(at, size), size);
 
         if (unlikely(n <= 0)) {
             int err = errno;
@@ -685,8 +837,12 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
         ends[count].plain = plain;
         ends[count++].wire = wire_len;
     }
-    if (unlikely(t->conn.last) && at->left == 0)
-        put_goodbye(t);
+    if (unlikely(t->conn.last) && at->left == 0) {
+        if (t->state == TLS_OPEN)
+            put_goodbye(t);
+        else
+            t->shut_later = true;
+    }
     sent = wire_end(t);
     if (sent < 0)
         return give_up(t, errno);
@@ -703,13 +859,13 @@ static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n)
     uint64_t now_ms = clock_ms();
     size_t total;
 
-    if (t->state != TLS_OPEN || !(c->ready & CONN_WRITE)) {
+    if ((t->state != TLS_OPEN && t->state != TLS_EARLY) || !(c->ready & CONN_WRITE)) {
         errno = t->state == TLS_FAILED ? EPROTO : EAGAIN;
         return -1;
     }
     for (int i = 0; i < n; i++)
         at.left += iov[i].iov_len;
-    if (unlikely(t->shut) && at.left > t->accepted) {
+    if (unlikely((t->shut || t->shut_later) && at.left > t->accepted)) {
         errno = EPIPE;
         return -1;
     }
@@ -737,16 +893,6 @@ static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n)
     return (ssize_t) total;
 }
 
-/* close_notify, once. 0, or -1: raw is broken. */
-static int say_goodbye(struct conn_tls *t)
-{
-    if (t->shut)
-        return 0;
-    wire_begin(t);
-    put_goodbye(t);
-    return wire_end(t) < 0 ? -1 : 0;
-}
-
 static int tls_shutdown(struct conn *c)
 {
     struct conn_tls *t = tls_of(c);
@@ -755,8 +901,12 @@ static int tls_shutdown(struct conn *c)
         errno = EPROTO;
         return -1;
     }
-    if (t->state == TLS_OPEN && say_goodbye(t) != 0)
-        return -1;
+    if (t->state == TLS_OPEN)
+        return shut(t);
+    if (t->state == TLS_EARLY) {
+        t->shut_later = true; /* nothing but data can be said before the handshake has ended */
+        return 0;
+    }
     if (t->out == NULL)
         return conn_shutdown(t->raw);
     t->shut_raw = true;
@@ -781,6 +931,7 @@ static void tls_close(struct conn *c)
     ERR_clear_error();
     block_unref(t->first.block);
     block_unref(t->out);
+    drop_early(t);
     t->raw->reset_on_close = c->reset_on_close;
     conn_close(t->raw);
     c->doomed.destroy = tls_recycle;
@@ -852,6 +1003,7 @@ struct conn *conn_tls_accept(struct conn *raw, SSL_CTX *ctx, const struct conn_t
     if (t == NULL)
         return NULL;
     SSL_set_accept_state(t->ssl);
+    t->early_due = options->early_data;
     return &t->conn;
 }
 
@@ -888,7 +1040,22 @@ void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options
 
 bool conn_tls_established(const struct conn *c)
 {
-    return tls_of(c)->state == TLS_OPEN;
+    return tls_of(c)->state == TLS_OPEN || tls_of(c)->state == TLS_EARLY;
+}
+
+bool conn_tls_early(const struct conn *c)
+{
+    return tls_of(c)->state == TLS_EARLY;
+}
+
+void conn_tls_hold(struct conn *c)
+{
+    struct conn_tls *t = tls_of(c);
+
+    if (t->state != TLS_EARLY)
+        return;
+    t->held = true;
+    c->ready = 0;
 }
 
 const char *conn_tls_failure(const struct conn *c, int *err)
@@ -915,7 +1082,7 @@ void conn_tls_go_on(struct conn *c)
 {
     struct conn_tls *t = tls_of(c);
 
-    if (t->state == TLS_SHAKING)
+    if (t->state == TLS_SHAKING || t->state == TLS_EARLY)
         conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
 }
 

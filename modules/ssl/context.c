@@ -382,6 +382,7 @@ int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec)
     SSL_set_options(ssl, SSL_CTX_get_options(ctx));
     SSL_set_min_proto_version(ssl, (int) SSL_CTX_get_min_proto_version(ctx));
     SSL_set_max_proto_version(ssl, (int) SSL_CTX_get_max_proto_version(ctx));
+    SSL_set_max_early_data(ssl, SSL_CTX_get_max_early_data(ctx));
     if (spec->curves.text.len > 0 && !str_eq(spec->curves.text, STR("auto")))
         SSL_set1_curves_list(ssl, spec->curves.text.ptr);
     return 0;

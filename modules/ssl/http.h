@@ -4,6 +4,7 @@
 #define MODULES_SSL_HTTP_H
 
 #include "core/http/client.h"
+#include "modules/ssl/ocsp_check.h"
 #include "modules/ssl/ssl.h"
 #include "modules/ssl/stapling.h"
 
@@ -13,12 +14,14 @@ struct http_ssl {
     size_t buffer_size;
     bool reject_handshake;
     bool compress_certificates;
-    bool early_data; /* always off */
+    bool early_data;
     struct stapling_spec stapling;
+    struct ocsp_spec ocsp;
     /* Made when the file has been read. */
     struct staples *staples;         /* NULL: nothing is stapled */
     SSL_CTX *ctx;                    /* NULL: there is no certificate (and nothing to reject) */
     struct conn_tls_options options;
+    bool takes_early; /* early_data, as far as it is safe */
 };
 
 /* http_ssl.c: a server's settings. Never NULL. */
@@ -31,6 +34,11 @@ struct str http_ssl_ja3(SSL *ssl);
 struct str http_ssl_ja4(SSL *ssl);
 /* verify.c: struct http_tls's check. */
 unsigned http_ssl_check(struct req *r);
+/* early.c: a context that may accept early data does; and struct http_tls's waits. */
+void http_ssl_early(struct http_ssl *ssl);
+bool http_ssl_waits(struct req *r);
+/* And its admit. */
+bool http_ssl_admit(struct client *c);
 /* Whether a verification's result is but a want of trust in the chain (optional_no_ca). */
 bool http_ssl_is_untrusted(long result);
 /* variables.c */

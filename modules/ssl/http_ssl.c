@@ -62,6 +62,8 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
         conf_error_at(cf, server->pos, "no ssl_client_certificate for ssl_verify_client");
         return -1;
     }
+    if (ocsp_check_prepare(cf, spec, &ssl->ocsp, server->core_loc) != 0)
+        return -1;
     if (spec->certificates.count > spec->keys.count) {
         const struct ssl_file *bare = &spec->certificates.items[spec->keys.count];
 
@@ -77,6 +79,7 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
         return -1;
     http_ssl_prepare(ssl->ctx);
     compress_certificates(cf, ssl);
+    http_ssl_early(ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
         http_ssl_fingerprint(ssl->ctx);
     if (!ssl->stapling.on)
@@ -122,7 +125,11 @@ static int complain(struct conf *cf, const struct server *server)
 /* Whoever comes to the address must be shown something, or be refused on purpose. */
 static int check_listen(struct conf *cf, struct http_listen *l)
 {
-    l->tls_context = http_ssl_of(l->default_server);
+    struct http_ssl *first = http_ssl_of(l->default_server);
+
+    l->tls_context = first;
+    for (unsigned i = 0; i < l->server_count; i++)
+        first->options.early_data |= http_ssl_of(l->servers[i])->takes_early;
     if (has_certificate(l->default_server))
         return 0;
     if (!http_ssl_of(l->default_server)->reject_handshake)
@@ -197,37 +204,9 @@ static void http_ssl_stop(const struct config *config)
 
 /* Directives --------------------------------------------------------------------------------- */
 
-/* ssl_ocsp, ssl_ocsp_cache, ssl_ocsp_responder: but "off" is an error, rather than a check that nobody makes. */
-static const char *set_ocsp(struct conf *cf, void *field UNUSED)
-{
-    struct str name = cf->args[0], value = cf->args[1];
-
-    if (str_eq(value, STR("off")) && !str_eq(name, STR("ssl_ocsp_responder")))
-        return NULL;
-    if (str_eq(name, STR("ssl_ocsp")) && !str_eq(value, STR("on")) && !str_eq(value, STR("leaf")))
-        return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(value));
-    return conf_error(cf, "\"%.*s\": clients' certificates cannot be checked by OCSP yet",
-                      STR_ARG(name));
-}
-
-#define SSL_OCSP_ROW(name_, syntax_)                                                       \
-    ROW_CALL(name_, CTX_HTTP | CTX_SERVER, ARGS1, set_ocsp, STORE_SRV, syntax_,            \
-             "The check of clients' certificates by OCSP, which is not there: an error, unless \"off\".")
-
 #define SSL_ROW(name_, args_, set_, member_, inherit_, def_, syntax_, doc_, ...)                  \
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
-
-static const char *set_early_data(struct conf *cf, void *field)
-{
-    const char *error = conf_set_flag(cf, field);
-
-    if (error == NULL && *(bool *) field)
-        return conf_error_arg(cf, 1,
-                              "\"ssl_early_data on\" is not supported: requests that can be "
-                              "replayed are not accepted");
-    return error;
-}
 
 static const struct directive directives[] = {
     SSL_ROW("ssl_certificate", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.certificates,
@@ -271,8 +250,11 @@ static const struct directive directives[] = {
     SSL_ROW("ssl_session_ticket_key", ARGS1 | ARG_REPEAT, ssl_set_ticket_key, spec.ticket_keys,
             INHERIT_WHOLE, NULL, "file",
             "48 or 80 random bytes to encrypt tickets with; all further files decrypt only."),
-    SSL_ROW("ssl_early_data", ARG_FLAG, set_early_data, early_data, INHERIT_SCALAR, "off",
-            "on | off", "Requests before the end of a handshake of TLS 1.3; only off."),
+    SSL_ROW(
+        "ssl_early_data", ARG_FLAG, conf_set_flag, early_data, INHERIT_SCALAR, "off", "on | off",
+        "Accepts requests before the end of a handshake of TLS 1.3, which can be replayed: those "
+        "with other methods than GET, HEAD, OPTIONS and TRACE wait for its end. Not with "
+        "ssl_verify_client."),
     SSL_ROW("ssl_reject_handshake", ARG_FLAG, conf_set_flag, reject_handshake, INHERIT_SCALAR,
             "off", "on | off", "Refuses the handshake: for names that no other server has."),
     SSL_ROW(
@@ -282,9 +264,17 @@ static const struct directive directives[] = {
             "file", "Authorities that are trusted, but not named to the client."),
     SSL_ROW("ssl_crl", ARGS1, ssl_set_file, spec.crl, INHERIT_SCALAR, NULL, "file",
             "Certificates that have been revoked, in PEM."),
-    SSL_OCSP_ROW("ssl_ocsp", "on | off | leaf"),
-    SSL_OCSP_ROW("ssl_ocsp_responder", "url"),
-    SSL_OCSP_ROW("ssl_ocsp_cache", "off | shared:name:size"),
+    SSL_ROW(
+        "ssl_ocsp", ARGS1, conf_set_enum, ocsp.mode, INHERIT_SCALAR, "off", "on | off | leaf",
+        "Asks OCSP responders about the client's certificate and those up to the trusted one, or "
+        "about the client's only, before the first request, of resumed sessions too. Without an "
+        "answer the certificate counts as bad.",
+        .extra = ocsp_mode_names),
+    SSL_ROW("ssl_ocsp_responder", ARGS1, ssl_set_text, ocsp.url, INHERIT_SCALAR, NULL, "url",
+            "Whom to ask, in place of the one that the certificate names (http:// only)."),
+    SSL_ROW("ssl_ocsp_cache", ARGS1, ocsp_set_cache, ocsp.cache, INHERIT_SCALAR, NULL,
+            "off | shared:name:size",
+            "Where all workers keep what responders have said, as long as it holds."),
     SSL_ROW("ssl_stapling", ARG_FLAG, conf_set_flag, stapling.on, INHERIT_SCALAR, "off", "on | off",
             "Shows clients what the authority's OCSP responder says of the certificate, from the "
             "worker's start on."),
@@ -306,8 +296,12 @@ static const struct directive directives[] = {
 static const struct http_tls http_tls = {
     .conn = { .accept = accept_tls,
               .established = conn_tls_established,
+              .early = conn_tls_early,
+              .hold = conn_tls_hold,
               .protocol = conn_tls_protocol },
     .check = http_ssl_check,
+    .waits = http_ssl_waits,
+    .admit = http_ssl_admit,
 };
 
 static const struct http_module http_ssl = { .variables = http_ssl_variables, .tls = &http_tls };

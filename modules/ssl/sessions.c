@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "modules/ssl/kept.h"
+#include "modules/ssl/ocsp_check.h"
 #include "modules/ssl/sessions.h"
 
 #define BUILTIN_DEFAULT 20480
@@ -136,6 +137,19 @@ static int session_new(SSL *ssl, SSL_SESSION *session)
     return 0;
 }
 
+/* What is stored of a session has its certificate, but not those behind it. */
+static bool has_chain(SSL *ssl, SSL_SESSION *session)
+{
+    X509 *cert = SSL_SESSION_get0_peer(session);
+    STACK_OF(X509) * chain;
+
+    if (cert == NULL)
+        return true;
+    chain = ocsp_chain(ssl, cert, NULL);
+    sk_X509_pop_free(chain, X509_free);
+    return chain != NULL;
+}
+
 static SSL_SESSION *session_get(SSL *ssl, const unsigned char *id, int id_len, int *copy)
 {
     struct zone *zone = zone_of(ssl_spec_of(ssl));
@@ -161,6 +175,10 @@ static SSL_SESSION *session_get(SSL *ssl, const unsigned char *id, int id_len, i
         return NULL;
     session = d2i_SSL_SESSION(NULL, &p, (long) data.len);
     OPENSSL_cleanse(buf, data.len);
+    if (session != NULL && ssl_spec_of(ssl)->keep_chain && !has_chain(ssl, session)) {
+        SSL_SESSION_free(session);
+        return NULL;
+    }
     return session;
 }
 
@@ -187,13 +205,15 @@ static int ticket_made(SSL *ssl, void *arg UNUSED)
 }
 
 /* The library looks at the age of TLS 1.2's tickets only. */
-static SSL_TICKET_RETURN ticket_read(SSL *ssl UNUSED, SSL_SESSION *session,
+static SSL_TICKET_RETURN ticket_read(SSL *ssl, SSL_SESSION *session,
                                      const unsigned char *name UNUSED, size_t name_len UNUSED,
                                      SSL_TICKET_STATUS status, void *arg UNUSED)
 {
     if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     if ((long) time(NULL) - SSL_SESSION_get_time(session) > SSL_SESSION_get_timeout(session))
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    if (ssl_spec_of(ssl)->keep_chain && !has_chain(ssl, session))
         return SSL_TICKET_RETURN_IGNORE_RENEW;
     return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }

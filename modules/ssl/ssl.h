@@ -82,6 +82,7 @@ struct ssl_spec {
     struct ssl_file client_ca;           /* trusted, and named to the client (server's end only) */
     struct ssl_file trusted;
     struct ssl_file crl;
+    bool keep_chain; /* a session is good only if its certificate's chain can be told anew (ocsp_chain) */
     uint64_t session_timeout_s;
     struct ssl_session_cache *session_cache; /* NULL: none; of a server's end, as are the next */
     bool session_tickets;
@@ -134,7 +135,11 @@ struct conn_tls;
 /* What a connection is set up with beside its SSL_CTX. Lives as long as the connection. */
 struct conn_tls_options {
     size_t buffer_size; /* the largest record (ssl_buffer_size) */
+    bool early_data;    /* the server's end: some context of the address may accept it */
 };
+
+/* Bytes of early data that a client may send: what contexts promise, and all that is ever kept of them. */
+#define CONN_TLS_EARLY_MAX 16384
 
 /*
  * The server's end over raw, whose owner it becomes; see core/event/tls.h. NULL: out of memory in the library, logged.
@@ -156,7 +161,13 @@ SSL *conn_tls_ssl(const struct conn *c);
 struct conn *conn_tls_of(const SSL *ssl);
 void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options);
 bool conn_tls_established(const struct conn *c);
-/* The client's end, whose handshake, or an operation with EPROTO, has failed: why, for the caller's log, where nothing stands yet. *err: 0, or errno. */
+/* See core/event/tls.h. */
+bool conn_tls_early(const struct conn *c);
+void conn_tls_hold(struct conn *c);
+/*
+ * The client's end, whose handshake, or an operation with EPROTO, has failed: why, for the caller's log, where nothing stands yet.
+ * *err: 0, or errno.
+ */
 const char *conn_tls_failure(const struct conn *c, int *err);
 struct str conn_tls_protocol(const struct conn *c);
 /* From a callback of the handshake: it fails because we want it to. The log says "handshake rejected" and no more. */

@@ -84,10 +84,9 @@ static struct str ja4(struct eval *e, SSL *ssl)
     return str_dup(e->arena, http_ssl_ja4(ssl));
 }
 
-/* Early data is not accepted, so that no request comes before the handshake's end. */
-static struct str early_data(struct eval *e UNUSED, SSL *ssl UNUSED)
+static struct str early_data(struct eval *e UNUSED, SSL *ssl)
 {
-    return STR("");
+    return SSL_is_init_finished(ssl) ? STR("") : STR("1");
 }
 
 /* The client's offer, by the library's names; what it does not know as a number. */
@@ -320,14 +319,20 @@ static bool get_certificate(struct eval *e, const struct var *v, struct str *out
 
 static bool get_verify(struct eval *e, const struct var *v UNUSED, struct str *out)
 {
+    const struct ocsp_spec *ocsp = &http_ssl_of(req_of(e)->server)->ocsp;
     SSL *ssl = ssl_of(e);
+    const char *failure;
+    bool asked;
     long result;
 
     if (ssl == NULL)
         return false;
     result = SSL_get_verify_result(ssl);
+    failure = ocsp_check_failure(ssl, ocsp, &asked);
     if (SSL_get0_peer_certificate(ssl) == NULL)
         *out = STR("NONE");
+    else if (result == X509_V_OK && failure != NULL)
+        *out = str_printf(e->arena, "FAILED:%s", failure);
     else if (result == X509_V_OK)
         *out = STR("SUCCESS");
     else

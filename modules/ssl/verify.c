@@ -46,12 +46,29 @@ static unsigned misdirected(const struct req *r)
     return 421;
 }
 
+/* What OCSP has to say of a certificate that is good otherwise. */
+static unsigned check_status(struct req *r, const struct http_ssl *conf, const SSL *ssl)
+{
+    bool asked;
+    const char *failure = ocsp_check_failure(ssl, &conf->ocsp, &asked);
+
+    if (failure != NULL) {
+        log_info(&r->log, 0, "client SSL certificate verify error: %s", failure);
+        return 495;
+    }
+    if (asked)
+        return 0;
+    /* Without a name in the handshake another server's word was asked for, or nobody's. */
+    log_info(&r->log, 0, "client's certificate was not checked as this server wants it");
+    return 421;
+}
+
 unsigned http_ssl_check(struct req *r)
 {
     const struct http_ssl *conf = http_ssl_of(r->server);
-    bool certified;
     const SSL *ssl;
     long result;
+    X509 *cert;
 
     if (likely(conf->spec.verify == SSL_VERIFY_OFF))
         return 0;
@@ -65,13 +82,22 @@ unsigned http_ssl_check(struct req *r)
                  X509_verify_cert_error_string(result));
         return 495;
     }
-    certified = SSL_get0_peer_certificate(ssl) != NULL;
-    if (conf->spec.verify == SSL_VERIFY_ON && !certified) {
+    cert = SSL_get0_peer_certificate(ssl);
+    if (conf->spec.verify == SSL_VERIFY_ON && cert == NULL) {
         log_info(&r->log, 0, "client sent no required SSL certificate");
         return 496;
     }
     /* Without a name the address's first server judged: its authorities vouch for nobody at a server with others. */
-    if (certified && !same_trust(&conf->spec, &http_ssl_of(r->client->server)->spec))
+    if (cert != NULL && !same_trust(&conf->spec, &http_ssl_of(r->client->server)->spec))
         return misdirected(r);
-    return 0;
+    return conf->ocsp.mode != OCSP_CHECK_OFF && cert != NULL ? check_status(r, conf, ssl) : 0;
+}
+
+bool http_ssl_admit(struct client *c)
+{
+    const struct http_ssl *conf = http_ssl_of(c->server);
+
+    if (likely(conf->ocsp.mode == OCSP_CHECK_OFF) || conf->spec.verify == SSL_VERIFY_OFF)
+        return true;
+    return ocsp_check_client(c, &conf->ocsp);
 }

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <openssl/ec.h>
+#include <openssl/err.h>
 #include <openssl/x509.h>
 #include <unistd.h>
 
@@ -513,6 +514,258 @@ static void test_sealed_in_turn(void)
     pair_close(&q);
 }
 
+/* Early data ---------------------------------------------------------------------------------- */
+
+static SSL_SESSION *kept_session;
+
+static int keep_session(SSL *ssl UNUSED, SSL_SESSION *session)
+{
+    SSL_SESSION_free(kept_session);
+    kept_session = session;
+    return 1;
+}
+
+/* A client of the library's alone, behind memory. */
+struct early_client {
+    SSL *ssl;
+    BIO *in, *out;
+    struct conn *raw, *server;
+    struct seen t, ignored;
+    size_t piece;
+};
+
+static const struct conn_tls_options early_options = { .buffer_size = 16384, .early_data = true };
+
+/* What the client has written goes to the server, piece bytes at a time; what that has written, to the client. */
+static void pump(struct early_client *e)
+{
+    char *data;
+    long len = BIO_get_mem_data(e->out, &data);
+    char buf[4096];
+    ssize_t n;
+
+    for (long at = 0; at < len;) {
+        struct iovec iov = { data + at, MIN(e->piece, (size_t) (len - at)) };
+
+        n = conn_writev(e->raw, &iov, 1);
+        at += n > 0 ? n : 0;
+        turns(e->piece < 100 ? 1 : 2);
+    }
+    (void) BIO_reset(e->out);
+    turns(3);
+    while ((n = conn_read(e->raw, buf, sizeof(buf))) > 0)
+        BIO_write(e->in, buf, (int) n);
+}
+
+/* A copy: the library uses each but once. */
+static void set_session(SSL *ssl)
+{
+    SSL_SESSION *copy = kept_session != NULL ? SSL_SESSION_dup(kept_session) : NULL;
+
+    if (copy != NULL)
+        SSL_set_session(ssl, copy);
+    SSL_SESSION_free(copy);
+}
+
+static void early_new(struct early_client *e, size_t piece)
+{
+    struct conn *raw[2];
+
+    conn_mem_pair(raw, 100000);
+    *e = (struct early_client){ .raw = raw[0], .piece = piece };
+    e->raw->handler = on_ready;
+    e->raw->owner = &e->ignored;
+    e->server = attach(conn_tls_accept(raw[1], server_ctx, &early_options, (struct tls_first){ .block = NULL }), &e->t);
+    e->ssl = SSL_new(client_ctx);
+    e->in = BIO_new(BIO_s_mem());
+    e->out = BIO_new(BIO_s_mem());
+    BIO_set_mem_eof_return(e->in, -1);
+    SSL_set_bio(e->ssl, e->in, e->out);
+    SSL_set_connect_state(e->ssl);
+    set_session(e->ssl);
+}
+
+static void early_close(struct early_client *e)
+{
+    conn_close(e->server);
+    conn_close(e->raw);
+    SSL_set_shutdown(e->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* else the session is of no more use */
+    SSL_free(e->ssl);
+    turns(2);
+}
+
+static bool send_early(struct early_client *e, const char *data, size_t len)
+{
+    size_t n = 0;
+
+    return SSL_write_early_data(e->ssl, data, len, &n) == 1 && n == len;
+}
+
+static bool shake_client(struct early_client *e)
+{
+    for (int i = 0; i < 10; i++) {
+        if (SSL_do_handshake(e->ssl) == 1) {
+            pump(e);
+            return true;
+        }
+        pump(e);
+    }
+    return false;
+}
+
+static void test_early_data(void)
+{
+    static const size_t pieces[] = { 1, 7, 100, 100000 };
+    static char words[] = { 0, 1, 2 }, large[CONN_TLS_EARLY_MAX + 1];
+    struct early_client e;
+    char buf[100];
+
+    for (size_t i = 0; i < sizeof(large); i++)
+        large[i] = (char) i;
+    SSL_CTX_set1_groups_list(server_ctx, "X25519:P-256:P-384");
+    SSL_CTX_set_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
+    SSL_CTX_set_recv_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
+    SSL_CTX_set_options(server_ctx, SSL_OP_NO_ANTI_REPLAY);
+    SSL_CTX_set_max_proto_version(client_ctx, 0);
+    SSL_CTX_set_session_cache_mode(client_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(client_ctx, keep_session);
+
+    early_new(&e, 100000);
+    ok(shake_client(&e) && SSL_read(e.ssl, buf, sizeof(buf)) <= 0, "a handshake without early data");
+    ok(conn_tls_established(e.server) && !conn_tls_early(e.server), "is over");
+    ok(kept_session != NULL && SSL_SESSION_get_max_early_data(kept_session) == CONN_TLS_EARLY_MAX, "a session for early data");
+    early_close(&e);
+
+    for (unsigned i = 0; i < ARRAY_LEN(pieces); i++) {
+        size_t p = pieces[i];
+
+        early_new(&e, p);
+        ok(send_early(&e, words, 3), "%zu: written", p);
+        pump(&e);
+        ok(conn_tls_established(e.server) && conn_tls_early(e.server), "%zu: early", p);
+        ok((e.t.bits & CONN_WRITE) && (e.server->ready & CONN_READ), "%zu: is told", p);
+        drain(e.server, &e.t);
+        ok(e.t.got == 3 && e.t.error == EAGAIN && !(e.server->ready & CONN_READ), "%zu: read", p);
+        is_int(conn_writev(e.server, &(struct iovec){ words, 3 }, 1), 3, "%zu: answered", p);
+        pump(&e);
+        e.t.drain = true;
+        conn_want(e.server, CONN_READ);
+        ok(shake_client(&e), "%zu: the handshake goes on", p);
+        is_int(SSL_get_early_data_status(e.ssl), SSL_EARLY_DATA_ACCEPTED, "%zu: accepted", p);
+        ok(conn_tls_established(e.server) && !conn_tls_early(e.server), "%zu: and ends", p);
+        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3 && memcmp(buf, words, 3) == 0, "%zu: the answer", p);
+        ok(SSL_write(e.ssl, "\3\4", 2) == 2, "%zu: more data", p);
+        pump(&e);
+        ok(e.t.got == 5 && !e.t.corrupt, "%zu: is read behind it", p);
+        is_int(conn_writev(e.server, &(struct iovec){ words, 3 }, 1), 3, "%zu: and answered", p);
+        pump(&e);
+        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3, "%zu: which comes", p);
+        early_close(&e);
+    }
+
+    /* unread: it waits for its reader, behind the handshake's end too */
+    early_new(&e, 1000);
+    ok(send_early(&e, large, CONN_TLS_EARLY_MAX), "all that is allowed");
+    pump(&e);
+    ok(shake_client(&e) && !conn_tls_early(e.server), "the handshake does not wait for its reader");
+    ok(SSL_write(e.ssl, large, 100) == 100, "more");
+    pump(&e);
+    e.t.drain = true;
+    conn_want(e.server, CONN_READ);
+    turns(3);
+    ok(e.t.got == CONN_TLS_EARLY_MAX + 100 && !e.t.corrupt, "all is there");
+    early_close(&e);
+
+    /* held: nothing is told before the end */
+    early_new(&e, 1000);
+    send_early(&e, words, 3);
+    pump(&e);
+    conn_tls_hold(e.server);
+    e.t.bits = 0;
+    ok(conn_read(e.server, buf, 1) == -1 && errno == EAGAIN && conn_writev(e.server, &(struct iovec){ words, 3 }, 1) == -1
+           && errno == EAGAIN, "held: nothing is ready");
+    conn_want(e.server, CONN_READ | CONN_WRITE);
+    turns(3);
+    is_uint(e.t.bits, 0, "nor told");
+    e.t.drain = true;
+    ok(shake_client(&e), "until the end");
+    ok((e.t.bits & CONN_WRITE) && e.t.got == 3, "then it is");
+    early_close(&e);
+
+    /* shut before the end: announced when it has come */
+    early_new(&e, 1000);
+    send_early(&e, words, 3);
+    pump(&e);
+    is_int(conn_shutdown(e.server), 0, "shutdown");
+    ok(conn_writev(e.server, &(struct iovec){ words, 3 }, 1) == -1 && errno == EPIPE, "then nothing can be written");
+    ok(shake_client(&e), "the handshake goes on");
+    ok(SSL_read(e.ssl, buf, sizeof(buf)) <= 0 && (SSL_get_shutdown(e.ssl) & SSL_RECEIVED_SHUTDOWN), "and the end is announced");
+    early_close(&e);
+
+    /* a client that goes away, one that breaks off, and one that is closed in the midst */
+    early_new(&e, 1000);
+    send_early(&e, words, 3);
+    pump(&e);
+    e.t.bits = 0;
+    conn_want(e.server, CONN_HUP);
+    conn_shutdown(e.raw);
+    turns(3);
+    ok((e.t.bits & CONN_HUP) && !conn_tls_established(e.server), "an end before the handshake's is a failure");
+    drain(e.server, &e.t);
+    ok(e.t.got == 0 && e.t.error == EPROTO, "and what came is void");
+    early_close(&e);
+    early_new(&e, 1000);
+    send_early(&e, words, 3);
+    pump(&e);
+    early_close(&e);
+    early_new(&e, 3);
+    send_early(&e, words, 3);
+    conn_writev(e.raw, &(struct iovec){ "\26\3\1", 3 }, 1);
+    early_close(&e);
+
+    /* more than is allowed, by a client that does not care */
+    early_new(&e, 100000);
+    SSL_SESSION_set_max_early_data(kept_session, CONN_TLS_EARLY_MAX * 2);
+    set_session(e.ssl);
+    ok(send_early(&e, large, CONN_TLS_EARLY_MAX), "as much as is allowed");
+    send_early(&e, large, 600);
+    pump(&e);
+    ok(!conn_tls_established(e.server), "more is refused");
+    early_close(&e);
+
+    /* what cannot be accepted is passed over */
+    SSL_CTX_set_max_early_data(server_ctx, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(pieces); i++) {
+        early_new(&e, pieces[i]);
+        send_early(&e, words, 3);
+        pump(&e);
+        ok(!conn_tls_established(e.server), "%zu: not accepted", pieces[i]);
+        ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "%zu: a handshake without", pieces[i]);
+        e.t.drain = true;
+        conn_want(e.server, CONN_READ);
+        SSL_write(e.ssl, words, 3);
+        pump(&e);
+        ok(e.t.got == 3 && !e.t.corrupt, "%zu: the client says it again", pieces[i]);
+        early_close(&e);
+    }
+    SSL_CTX_set_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
+    SSL_CTX_set1_groups_list(server_ctx, "P-384");
+    early_new(&e, 50);
+    send_early(&e, words, 3);
+    pump(&e);
+    ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "another group is asked for: a handshake without");
+    early_close(&e);
+    SSL_SESSION_free(kept_session);
+    kept_session = NULL;
+
+    SSL_CTX_set_max_proto_version(client_ctx, TLS1_2_VERSION);
+    early_new(&e, 5);
+    ok(shake_client(&e) && conn_tls_established(e.server), "TLS 1.2");
+    early_close(&e);
+    SSL_SESSION_free(kept_session);
+    kept_session = NULL;
+}
+
 int main(void)
 {
     clock_update();
@@ -530,6 +783,10 @@ int main(void)
     test_sealing();
     test_sealed_key_update();
     test_sealed_in_turn();
+    for (int sealing = 0; sealing < 2; sealing++) {
+        set_sealing(sealing);
+        test_early_data();
+    }
     SSL_CTX_free(server_ctx);
     SSL_CTX_free(client_ctx);
     loop_free();
