@@ -329,4 +329,5 @@ const struct upstream_family proxy_family = {
     .module = &module_http_proxy,
     .conf = offsetof(struct proxy_loc, up),
     .fields = proxy_literal_fields,
+    .known = proxy_known_value,
 };

@@ -183,6 +183,8 @@ struct upstream_family {
      * Host is among them. NULL: there are none.
      */
     struct str (*fields)(struct arena *arena, const struct level *level, bool *host);
+    /* What an expression comes to for all requests of this level. False: that depends on the request. NULL: it always may. */
+    bool (*known)(const struct level *level, const struct expr *value, struct str *text);
 };
 /* Said by the setter of a *_pass directive: the location being read passes its requests to g; NULL: known at run time only. */
 void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family);

@@ -1,0 +1,1 @@
+#include "modules/upstream/health.h"
