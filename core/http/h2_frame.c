@@ -27,7 +27,7 @@ enum h2_error h2_head_check(struct h2_frame f, uint32_t max)
     } rules[] = {
         [H2_DATA] = { OF_STREAM, 0 },
         [H2_HEADERS] = { OF_STREAM, 0 },
-        [H2_PRIORITY] = { OF_STREAM, 5 },
+        [H2_PRIORITY] = { OF_STREAM, 0 }, /* of another length than 5: the stream's error */
         [H2_RST_STREAM] = { OF_STREAM, 4 },
         [H2_SETTINGS] = { OF_CONNECTION, 0 },
         [H2_PUSH_PROMISE] = { OF_STREAM, 0 },

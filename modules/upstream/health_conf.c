@@ -52,6 +52,11 @@ static bool take_match(struct str text, struct str *name)
     return text.len > 0;
 }
 
+const char *health_grpc_status(unsigned status)
+{
+    return status < ARRAY_LEN(grpc_names) ? grpc_names[status] : NULL;
+}
+
 /* A number from 1 to 16, or its name. */
 static bool take_grpc_status(struct str text, unsigned *status)
 {
@@ -204,6 +209,8 @@ static struct str request(struct arena *arena, const struct health_check *hc,
 
     if (family->fields != NULL)
         fields = family->fields(arena, hc->level, &host);
+    if (hc->grpc)
+        return health_grpc_request(arena, hc, fields);
     if (!host)
         fields = str_printf(arena, "Host: %.*s\r\n%.*s", STR_ARG(hc->group->name), STR_ARG(fields));
     return str_printf(arena, "GET %.*s HTTP/1.%d\r\n%s%.*s\r\n", STR_ARG(hc->uri), keep,
@@ -253,6 +260,10 @@ static int configure(struct conf *cf, struct health_check *hc)
     hc->conf = (const struct upstream_conf *) (settings + loc->family->conf);
     name_for_tls(hc, loc->family);
     hc->request = request(cf->arena, hc, loc->family);
+    if (hc->request.ptr == NULL) {
+        conf_error_at(cf, hc->pos, "the fields of requests here are too many for \"type=grpc\"");
+        return -1;
+    }
     add_check(cf->arena, hc->group, hc);
     return 0;
 }

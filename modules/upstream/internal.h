@@ -107,6 +107,11 @@ struct health {
 };
 
 conf_setter health_set_check;
+/* The name of a status of gRPC; NULL: it has none. */
+const char *health_grpc_status(unsigned status);
+/* health_grpc.c: all that is sent to a server that speaks gRPC; fields: "NAME: VALUE" CRLF each. ptr NULL: they are too many. */
+struct str health_grpc_request(struct arena *arena, const struct health_check *hc,
+                               struct str fields);
 /* Once all groups are known. 0, or -1: reported. */
 int health_configure(struct conf *cf);
 
