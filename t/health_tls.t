@@ -60,6 +60,7 @@ sub tls_origin {
     });
 }
 sub asked { return $p->read_file("$_[0]-asked") // '' }
+sub logged { my ($re, @file) = @_; return $p->wait_log($re, $file[0], 20) }
 sub lines { my ($re) = @_; return scalar(() = ($p->error_log || '') =~ /$re/g) }
 sub body { my $r = $p->get($_[0]); return $r->status == 200 ? $r->body : $r->status }
 
@@ -73,8 +74,8 @@ my $verify = 'proxy_ssl_verify on; proxy_ssl_trusted_certificate certs/ca.crt;';
 $p->write_conf(<<"EOT");
 error_log error.log info;
 http {
-    proxy_connect_timeout 1s;
-    proxy_read_timeout 1s;
+    proxy_connect_timeout 2s;
+    proxy_read_timeout 2s;
     $groups
     upstream group { zone z; server 127.0.0.1:{{port:b}}; }
     upstream wrong { zone z; server 127.0.0.1:{{port:a}}; }
@@ -112,19 +113,19 @@ $p->origin('plain', sub { my ($c) = @_; $c->write("HTTP/1.0 400 Bad\r\n\r\n") })
 $p->expect_log(qr/SSL|upstream/);
 $p->start;
 
-ok Proxyd::wait_for(sub { asked('a') =~ tr/\n// > 2 }), 'a check over TLS';
+ok Proxyd::wait_for(sub { asked('a') =~ tr/\n// > 2 }, 20), 'a check over TLS';
 like asked('a'), qr{^GET /check HTTP/1.0\|-\|-\|1\n}, 'asks as one without; no name, no certificate';
-ok $p->wait_log(qr/^r \/check TLS/m, 'self.log'), 'sessions are resumed';
-ok $p->wait_log(qr/peer is healthy .*upstream "self"/), 'a PROXY header goes in front of TLS';
+ok logged(qr/^r \/check TLS/m, 'self.log'), 'sessions are resumed';
+ok logged(qr/peer is healthy .*upstream "self"/), 'a PROXY header goes in front of TLS';
 is body('/a'), 'a', 'requests go there';
-ok Proxyd::wait_for(sub { asked('b') =~ /^GET .*\|group\|/ }), 'proxy_ssl_name is the group unless it is set';
+ok Proxyd::wait_for(sub { asked('b') =~ /^GET .*\|group\|/ }, 20), 'proxy_ssl_name is the group unless it is set';
 is body('/b'), 'b', 'which the certificate is for';
-ok Proxyd::wait_for(sub { asked('v') =~ /^GET .*\|good\.test\|/ }), 'proxy_ssl_name, without its port';
+ok Proxyd::wait_for(sub { asked('v') =~ /^GET .*\|good\.test\|/ }, 20), 'proxy_ssl_name, without its port';
 is body('/v'), 'v', 'verified';
-ok Proxyd::wait_for(sub { asked('c') =~ /\|client\|/ }), 'our certificate is shown';
+ok Proxyd::wait_for(sub { asked('c') =~ /\|client\|/ }, 20), 'our certificate is shown';
 is body('/c'), 'c', 'and taken';
-ok Proxyd::wait_for(sub { asked('n') =~ /^GET .*\|good\.test\|/ }), 'a name by variables';
-ok Proxyd::wait_for(sub { asked('k') =~ /\|5\n/ }), 'keepalive_time: many checks over one connection';
+ok Proxyd::wait_for(sub { asked('n') =~ /^GET .*\|good\.test\|/ }, 20), 'a name by variables';
+ok Proxyd::wait_for(sub { asked('k') =~ /\|5\n/ }, 20), 'keepalive_time: many checks over one connection';
 is scalar(() = asked('k') =~ /\|1\n/g), 1, 'which stays, though there are session tickets';
 ok Proxyd::wait_for(sub { ($p->read_file('self.log') // '') =~ /(?:\/s TLS\s+.*?){3}/s });
 unlike $p->read_file('self.log'), qr/^r \/s /m, 'proxy_ssl_session_reuse off';
@@ -136,8 +137,8 @@ for (['wrong', 'upstream SSL certificate does not match "wrong.test"'],
      ['nocert', '(?:SSL_do_handshake\(\) failed \(SSL: error:[^)]*\)|peer closed connection in SSL handshake[^,]*)'],
      ['plain', 'SSL_do_handshake\(\) failed \(SSL: error:[^)]*\)']) {
     my ($group, $why) = @$_;
-    ok $p->wait_log(qr/\[info\] \S+ $why while SSL handshaking to upstream, health check "" of peer \S+ in upstream "$group"/), "$group: why";
-    ok $p->wait_log(qr/\[warn\] \S+ peer is unhealthy while SSL handshaking to upstream, health check "" of peer \S+ in upstream "$group"/),
+    ok logged(qr/\[info\] \S+ $why while SSL handshaking to upstream, health check "" of peer \S+ in upstream "$group"/), "$group: why";
+    ok logged(qr/\[warn\] \S+ peer is unhealthy while SSL handshaking to upstream, health check "" of peer \S+ in upstream "$group"/),
         "$group: unhealthy";
     is body("/$group"), 502, "$group: nobody is sent there";
 }
@@ -148,10 +149,10 @@ sub falls_sick {
     my ($what, $group, $why, %files) = @_;
     my ($bad, $well) = (lines(qr/peer is unhealthy .*upstream "$group"/), lines(qr/peer is healthy .*upstream "$group"/));
     put($_, $files{$_}) for keys %files;
-    ok Proxyd::wait_for(sub { lines(qr/peer is unhealthy .*upstream "$group"/) > $bad }, 10), "$what: sick";
+    ok Proxyd::wait_for(sub { lines(qr/peer is unhealthy .*upstream "$group"/) > $bad }, 20), "$what: sick";
     like $p->error_log, qr/\[info\] \S+ $why, health check "\w*" of peer \S+ in upstream "$group"/, "$what: why";
     unlink map { $p->dir . "/$_" } keys %files;
-    ok Proxyd::wait_for(sub { lines(qr/peer is healthy .*upstream "$group"/) > $well }, 10), "$what: well again";
+    ok Proxyd::wait_for(sub { lines(qr/peer is healthy .*upstream "$group"/) > $well }, 20), "$what: well again";
 }
 falls_sick('expired', 'up_n', 'upstream SSL certificate verify error: \(10:certificate has expired\) while SSL handshaking to upstream',
     'n-cert' => 'old');
@@ -167,7 +168,7 @@ falls_sick('another body', 'up_a', 'the body of 4 bytes does not match "ok" whil
     put('a-answer', "HTTP/1.0 200 OK\r\n\r\nok");
     my $n = asked('a') =~ tr/\n//;
     my $bad = lines(qr/peer is unhealthy .*upstream "up_a"/);
-    ok Proxyd::wait_for(sub { asked('a') =~ tr/\n// > $n + 3 }), 'a body up to close_notify';
+    ok Proxyd::wait_for(sub { asked('a') =~ tr/\n// > $n + 3 }, 20), 'a body up to close_notify';
     is lines(qr/peer is unhealthy .*upstream "up_a"/), $bad, 'is whole';
 }
 is body('/a'), 'a', 'served in the end';
