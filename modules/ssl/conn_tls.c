@@ -50,7 +50,7 @@ struct conn_tls {
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
     char *failure; /* the client's end: why the handshake failed, for whoever asked for it */
-    int failure_errno;
+    int failure_errno, failure_reason;
     uint8_t state;
     bool eof;      /* of raw */
     bool rejected; /* a callback of ours wanted the handshake to fail */
@@ -311,12 +311,14 @@ static void shake_failed(struct conn_tls *t, int sslerr, int err)
         bool closed = sslerr == SSL_ERROR_ZERO_RETURN || (ERR_peek_error() == 0 && err == 0);
         const char *what = closed ? "peer closed connection in SSL handshake"
                                   : "SSL_do_handshake() failed";
+        int reason = ERR_GET_REASON(ERR_peek_last_error());
         const char *errors = ssl_errors();
         size_t size = strlen(what) + strlen(errors) + 1;
 
         t->failure = mem_alloc(size);
         snprintf(t->failure, size, "%s%s", what, errors);
         t->failure_errno = err;
+        t->failure_reason = reason;
         fail(t);
         return;
     }
@@ -770,6 +772,11 @@ const char *conn_tls_failure(const struct conn *c, int *err)
 {
     *err = tls_of(c)->failure_errno;
     return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL_do_handshake() failed";
+}
+
+int conn_tls_reason(const struct conn *c)
+{
+    return tls_of(c)->failure_reason;
 }
 
 struct str conn_tls_protocol(const struct conn *c)

@@ -154,6 +154,8 @@ void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options
 bool conn_tls_established(const struct conn *c);
 /* The client's end, whose handshake has failed: why, for the caller's log, where nothing stands yet. *err: 0, or errno. */
 const char *conn_tls_failure(const struct conn *c, int *err);
+/* The library's reason (SSL_R_…) for that; 0: it has none. */
+int conn_tls_reason(const struct conn *c);
 struct str conn_tls_protocol(const struct conn *c);
 /* From a callback of the handshake: it fails because we want it to. The log says "handshake rejected" and no more. */
 void conn_tls_rejected(struct conn *c);

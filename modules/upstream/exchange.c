@@ -611,6 +611,7 @@ static int begin_tls(struct exchange *x)
     struct secure_want want = { .tls = x->tls,
                                 .name = x->tls_name,
                                 .addr = &u->peer->addr,
+                                .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
                                 .level = LOG_ERROR_LEVEL };
 
     if (u->announced)
@@ -701,6 +702,8 @@ static void up_timeout(struct timer *timer)
         return;
     }
     log_error(&x->req->log, ETIMEDOUT, "upstream timed out");
+    if (x->state == X_CONNECT && unlikely(u->tls.client != NULL))
+        secure_late(&u->tls);
     if (x->state == X_BODY)
         cut(x);
     else

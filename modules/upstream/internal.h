@@ -224,6 +224,7 @@ struct secure {
     char *name;
     bool sni;                  /* the name was sent */
     const struct addr *addr;   /* of the server */
+    uint64_t *counts;          /* enum peer_tls; NULL: nobody counts */
 };
 
 /* pool.c: connections to servers. */
@@ -288,6 +289,7 @@ struct secure_want {
     struct str name;
     const struct addr *addr;
     const char *alpn;
+    uint64_t *counts;
     enum log_level level; /* of what goes wrong */
 };
 int secure_begin(struct secure *s, struct conn **conn, const struct secure_want *want,
@@ -295,6 +297,8 @@ int secure_begin(struct secure *s, struct conn **conn, const struct secure_want 
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
 int secure_end(struct secure *s, struct conn *conn, const struct logger *log,
                enum log_level level);
+/* It has taken too long. */
+void secure_late(const struct secure *s);
 /* The connection goes. */
 void secure_forget(struct secure *s);
 /* An answer that ends with the connection may have been cut. */

@@ -278,6 +278,7 @@ int secure_begin(struct secure *s, struct conn **conn, const struct secure_want 
     s->client = want->tls->client;
     s->sni = want->tls->server_name;
     s->addr = want->addr;
+    s->counts = want->counts;
     s->name = mem_alloc(want->name.len + 1);
     if (want->name.len > 0)
         memcpy(s->name, want->name.ptr, want->name.len);
@@ -299,6 +300,61 @@ static bool is_for(SSL *ssl, const char *name)
     return ok;
 }
 
+static void count(const struct secure *s, enum peer_tls what)
+{
+    if (s->counts != NULL)
+        __atomic_add_fetch(&s->counts[what], 1, __ATOMIC_RELAXED);
+}
+
+/* A handshake has come to nothing; PEER_TLS_FAILED: for a reason that is not counted by itself. */
+static void count_failure(const struct secure *s, enum peer_tls why)
+{
+    count(s, PEER_TLS_FAILED);
+    if (why != PEER_TLS_FAILED)
+        count(s, why);
+}
+
+void secure_late(const struct secure *s)
+{
+    count_failure(s, PEER_TLS_TIMEOUT);
+}
+
+/* By what the library said. */
+static enum peer_tls failure_of(int reason)
+{
+    switch (reason) {
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_WRONG_SSL_VERSION:
+    case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION: return PEER_TLS_NO_PROTOCOL;
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return PEER_TLS_REJECTED;
+    default: return PEER_TLS_FAILED;
+    }
+}
+
+static enum peer_tls verify_failure(long result)
+{
+    switch (result) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID: return PEER_TLS_EXPIRED;
+    case X509_V_ERR_CERT_REVOKED: return PEER_TLS_REVOKED;
+    default: return PEER_TLS_OTHER;
+    }
+}
+
+/* The handshake went well, and the server is who it should be. */
+static int well(const struct secure *s, SSL *ssl)
+{
+    count(s, PEER_TLS_HANDSHAKES);
+    if (SSL_session_reused(ssl))
+        count(s, PEER_TLS_REUSES);
+    return 0;
+}
+
 int secure_end(struct secure *s, struct conn *conn, const struct logger *log, enum log_level level)
 {
     SSL *ssl = conn_tls_ssl(conn);
@@ -309,19 +365,22 @@ int secure_end(struct secure *s, struct conn *conn, const struct logger *log, en
         const char *why = conn_tls_failure(conn, &error);
 
         LOG(log, level, error, "%s", why);
+        count_failure(s, failure_of(conn_tls_reason(conn)));
         drop_session(s);
         return -1;
     }
     if (!s->client->verify)
-        return 0;
+        return well(s, ssl);
     result = SSL_get_verify_result(ssl);
     if (result != X509_V_OK) {
         LOG(log, level, 0, "upstream SSL certificate verify error: (%ld:%s)", result,
                   X509_verify_cert_error_string(result));
+        count_failure(s, verify_failure(result));
     } else if (!is_for(ssl, s->name)) {
         LOG(log, level, 0, "upstream SSL certificate does not match \"%s\"", s->name);
+        count_failure(s, PEER_TLS_HOSTNAME);
     } else {
-        return 0;
+        return well(s, ssl);
     }
     drop_session(s);
     return -1;
