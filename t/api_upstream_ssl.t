@@ -72,7 +72,7 @@ if (!$asks) {
     exec 'openssl', 's_server', '-accept', '127.0.0.1:' . $p->port('asks'), '-cert', $certs->path('good.crt'), '-key', $certs->path('good.key'),
         '-Verify', 1, '-verify_return_error', '-CAfile', $certs->path('ca.crt'), '-tls1_2', '-www' or POSIX::_exit(127);
 }
-END { if ($asks) { kill 'KILL', $asks; waitpid $asks, 0 } }
+END { local $?; if ($asks) { kill 'KILL', $asks; waitpid $asks, 0 } }
 ok Proxyd::wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $p->port('asks')) }, 10), 'a server that asks for certificates';
 $p->start;
 

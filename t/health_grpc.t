@@ -38,7 +38,7 @@ sub serve {
     }
     push @pids, $pid;
 }
-END { kill 'KILL', $_ for @pids; waitpid $_, 0 for @pids }
+END { local $?; kill 'KILL', $_ for @pids; waitpid $_, 0 for @pids }
 
 my $certs = Proxyd::Certs->new($p->dir . '/certs');
 $certs->make('good', names => ['grpc.test']);

@@ -75,7 +75,7 @@ static void make_room(struct hpack_table *t, size_t len, char **old)
     size_t used = t->end - t->begin;
 
     *old = NULL;
-    if (t->room - t->end >= len)
+    if (t->bytes != NULL && t->room - t->end >= len)
         return;
     *old = t->bytes;
     t->room = MAX(BYTES_LEAST, 2 * (used + len));
