@@ -25,15 +25,11 @@ enum h2_error h2_head_check(struct h2_frame f, uint32_t max)
         enum { OF_ANY, OF_STREAM, OF_CONNECTION } of;
         uint32_t exactly; /* 0: any length */
     } rules[] = {
-        [H2_DATA] = { OF_STREAM, 0 },
-        [H2_HEADERS] = { OF_STREAM, 0 },
+        [H2_DATA] = { OF_STREAM, 0 },         [H2_HEADERS] = { OF_STREAM, 0 },
         [H2_PRIORITY] = { OF_STREAM, 0 }, /* of another length than 5: the stream's error */
-        [H2_RST_STREAM] = { OF_STREAM, 4 },
-        [H2_SETTINGS] = { OF_CONNECTION, 0 },
-        [H2_PUSH_PROMISE] = { OF_STREAM, 0 },
-        [H2_PING] = { OF_CONNECTION, 8 },
-        [H2_GOAWAY] = { OF_CONNECTION, 0 },
-        [H2_WINDOW_UPDATE] = { OF_ANY, 4 },
+        [H2_RST_STREAM] = { OF_STREAM, 4 },   [H2_SETTINGS] = { OF_CONNECTION, 0 },
+        [H2_PUSH_PROMISE] = { OF_STREAM, 0 }, [H2_PING] = { OF_CONNECTION, 8 },
+        [H2_GOAWAY] = { OF_CONNECTION, 0 },   [H2_WINDOW_UPDATE] = { OF_ANY, 4 },
         [H2_CONTINUATION] = { OF_STREAM, 0 },
     };
 

@@ -9,34 +9,61 @@
 #include "core/base/str.h"
 
 #define H2_PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-#define H2_HEAD 9                /* bytes in front of each payload */
-#define H2_FRAME_MAX 16384       /* of a payload, unless a larger SETTINGS_MAX_FRAME_SIZE was announced */
-#define H2_WINDOW 65535          /* that connection and streams begin with */
+#define H2_HEAD 9          /* bytes in front of each payload */
+#define H2_FRAME_MAX 16384 /* of a payload, unless a larger SETTINGS_MAX_FRAME_SIZE was announced */
+#define H2_WINDOW 65535    /* that connection and streams begin with */
 #define H2_WINDOW_MAX 0x7fffffff
 
 enum h2_type {
-    H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY,
-    H2_WINDOW_UPDATE, H2_CONTINUATION,
+    H2_DATA,
+    H2_HEADERS,
+    H2_PRIORITY,
+    H2_RST_STREAM,
+    H2_SETTINGS,
+    H2_PUSH_PROMISE,
+    H2_PING,
+    H2_GOAWAY,
+    H2_WINDOW_UPDATE,
+    H2_CONTINUATION,
 };
 
 enum {
-    H2_END_STREAM = 0x1, H2_ACK = 0x1, H2_END_HEADERS = 0x4, H2_PADDED = 0x8, H2_PRIORITISED = 0x20,
+    H2_END_STREAM = 0x1,
+    H2_ACK = 0x1,
+    H2_END_HEADERS = 0x4,
+    H2_PADDED = 0x8,
+    H2_PRIORITISED = 0x20,
 };
 
 enum h2_setting {
-    H2_HEADER_TABLE_SIZE = 1, H2_ENABLE_PUSH, H2_MAX_CONCURRENT_STREAMS, H2_INITIAL_WINDOW_SIZE,
-    H2_MAX_FRAME_SIZE, H2_MAX_HEADER_LIST_SIZE,
+    H2_HEADER_TABLE_SIZE = 1,
+    H2_ENABLE_PUSH,
+    H2_MAX_CONCURRENT_STREAMS,
+    H2_INITIAL_WINDOW_SIZE,
+    H2_MAX_FRAME_SIZE,
+    H2_MAX_HEADER_LIST_SIZE,
 };
 
 enum h2_error {
-    H2_NO_ERROR, H2_PROTOCOL_ERROR, H2_INTERNAL_ERROR, H2_FLOW_CONTROL_ERROR, H2_SETTINGS_TIMEOUT,
-    H2_STREAM_CLOSED, H2_FRAME_SIZE_ERROR, H2_REFUSED_STREAM, H2_CANCEL, H2_COMPRESSION_ERROR,
-    H2_CONNECT_ERROR, H2_ENHANCE_YOUR_CALM, H2_INADEQUATE_SECURITY, H2_HTTP_1_1_REQUIRED,
+    H2_NO_ERROR,
+    H2_PROTOCOL_ERROR,
+    H2_INTERNAL_ERROR,
+    H2_FLOW_CONTROL_ERROR,
+    H2_SETTINGS_TIMEOUT,
+    H2_STREAM_CLOSED,
+    H2_FRAME_SIZE_ERROR,
+    H2_REFUSED_STREAM,
+    H2_CANCEL,
+    H2_COMPRESSION_ERROR,
+    H2_CONNECT_ERROR,
+    H2_ENHANCE_YOUR_CALM,
+    H2_INADEQUATE_SECURITY,
+    H2_HTTP_1_1_REQUIRED,
 };
 
 struct h2_frame {
-    uint32_t len;    /* of the payload */
-    uint8_t type;    /* enum h2_type, or one that is to be ignored */
+    uint32_t len; /* of the payload */
+    uint8_t type; /* enum h2_type, or one that is to be ignored */
     uint8_t flags;
     uint32_t stream; /* without the reserved bit */
 };

@@ -12,11 +12,17 @@
 
 /* The first bits of what a block consists of, and how many bits of a number are left behind them. */
 enum {
-    INDEXED = 0x80, INDEXED_BITS = 7,
-    LITERAL_INDEX = 0x40, LITERAL_INDEX_BITS = 6,
-    SIZE_UPDATE = 0x20, SIZE_UPDATE_BITS = 5,
-    LITERAL_NEVER = 0x10, LITERAL_PLAIN = 0, LITERAL_BITS = 4,
-    HUFFMAN = 0x80, STRING_BITS = 7,
+    INDEXED = 0x80,
+    INDEXED_BITS = 7,
+    LITERAL_INDEX = 0x40,
+    LITERAL_INDEX_BITS = 6,
+    SIZE_UPDATE = 0x20,
+    SIZE_UPDATE_BITS = 5,
+    LITERAL_NEVER = 0x10,
+    LITERAL_PLAIN = 0,
+    LITERAL_BITS = 4,
+    HUFFMAN = 0x80,
+    STRING_BITS = 7,
 };
 
 /* Integers (5.1) ------------------------------------------------------------------------------ */
@@ -202,8 +208,13 @@ enum hpack_result hpack_decode(struct hpack_decoder *d, struct arena *arena, str
                                size_t list_max,
                                void (*field)(void *data, const struct hpack_field *f), void *data)
 {
-    struct reading r = { .d = d, .arena = arena, .p = block.ptr, .end = block.ptr + block.len,
-                         .left = list_max, .field = field, .data = data };
+    struct reading r = { .d = d,
+                         .arena = arena,
+                         .p = block.ptr,
+                         .end = block.ptr + block.len,
+                         .left = list_max,
+                         .field = field,
+                         .data = data };
 
     d->why = NULL;
     while (is_size_update(&r)) {
@@ -301,8 +312,7 @@ static char *write_string(char *p, struct str s)
     size_t coded = hpack_huffman_len(s);
 
     if (coded < s.len)
-        return hpack_huffman_encode(
-            hpack_write_int(p, HUFFMAN, STRING_BITS, (uint32_t) coded), s);
+        return hpack_huffman_encode(hpack_write_int(p, HUFFMAN, STRING_BITS, (uint32_t) coded), s);
     p = hpack_write_int(p, 0, STRING_BITS, (uint32_t) s.len);
     if (s.len > 0)
         memcpy(p, s.ptr, s.len);
@@ -320,7 +330,8 @@ char *hpack_encode(struct hpack_encoder *e, char *p, struct str name, struct str
     if (index)
         p = hpack_write_int(p, LITERAL_INDEX, LITERAL_INDEX_BITS, at);
     else
-        p = hpack_write_int(p, how == HPACK_NEVER ? LITERAL_NEVER : LITERAL_PLAIN, LITERAL_BITS, at);
+        p = hpack_write_int(p, how == HPACK_NEVER ? LITERAL_NEVER : LITERAL_PLAIN, LITERAL_BITS,
+                            at);
     if (at == 0)
         p = write_string(p, name);
     p = write_string(p, value);

@@ -10,7 +10,7 @@
 #include "core/base/str.h"
 
 #define HPACK_TABLE_DEFAULT 4096 /* SETTINGS_HEADER_TABLE_SIZE, before anybody says anything */
-#define HPACK_ENTRY 32           /* what an entry of a table, or of a list, counts beside its strings */
+#define HPACK_ENTRY 32 /* what an entry of a table, or of a list, counts beside its strings */
 
 struct hpack_field {
     struct str name, value;
@@ -23,11 +23,11 @@ struct hpack_entry {
     uint32_t hash; /* of the name */
 };
 struct hpack_table {
-    size_t max;    /* as the encoder has it now */
-    size_t size;   /* of what is in it, HPACK_ENTRY included */
+    size_t max;                  /* as the encoder has it now */
+    size_t size;                 /* of what is in it, HPACK_ENTRY included */
     struct hpack_entry *entries; /* a ring: the newest at first */
     unsigned first, count, capacity;
-    char *bytes;   /* of the strings, without gaps from the oldest to the newest */
+    char *bytes; /* of the strings, without gaps from the oldest to the newest */
     size_t begin, end, room;
 };
 
@@ -35,7 +35,7 @@ struct hpack_table {
 
 enum hpack_result {
     HPACK_OK,
-    HPACK_ERROR,     /* the peer's fault, after which nothing more can be decoded: COMPRESSION_ERROR */
+    HPACK_ERROR, /* the peer's fault, after which nothing more can be decoded: COMPRESSION_ERROR */
     HPACK_TOO_LARGE, /* the list exceeds its limit: the request is refused, but the connection may go on */
 };
 
@@ -69,9 +69,9 @@ enum hpack_how {
 
 struct hpack_encoder {
     struct hpack_table table;
-    size_t own_max;  /* more is not used, whatever the peer allows */
-    size_t least;    /* of table.max since the last block */
-    bool update;     /* table.max has changed since then */
+    size_t own_max; /* more is not used, whatever the peer allows */
+    size_t least;   /* of table.max since the last block */
+    bool update;    /* table.max has changed since then */
 };
 
 /* own_max: at most this much memory for the table, though the peer may allow more. */

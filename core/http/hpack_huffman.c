@@ -45,8 +45,7 @@ static unsigned long_code(uint32_t word, unsigned *bits)
     while (i + 1 < ARRAY_LEN(huffman_long) && word >= huffman_long[i + 1].first)
         i++;
     *bits = huffman_long[i].bits;
-    return huffman_bytes[huffman_long[i].index +
-                         ((word - huffman_long[i].first) >> (32 - *bits))];
+    return huffman_bytes[huffman_long[i].index + ((word - huffman_long[i].first) >> (32 - *bits))];
 }
 
 char *hpack_huffman_decode(char *p, struct str s)
@@ -64,8 +63,9 @@ char *hpack_huffman_decode(char *p, struct str s)
             have += 8;
         }
         /* Behind the end there are ones, as the padding has: they begin no code that is whole. */
-        next = have >= 32 ? (uint32_t) (word >> (have - 32))
-                          : (uint32_t) (word << (32 - have)) | (uint32_t) (UINT64_C(0xffffffff) >> have);
+        next = have >= 32
+                   ? (uint32_t) (word >> (have - 32))
+                   : (uint32_t) (word << (32 - have)) | (uint32_t) (UINT64_C(0xffffffff) >> have);
         symbol = huffman_fast[next >> (32 - FAST_BITS)];
         bits = symbol >> 8;
         symbol &= 0xff;

@@ -127,8 +127,8 @@ struct hpack_field hpack_table_get(const struct hpack_table *t, unsigned age)
     const struct hpack_entry *e = entry(t, age);
 
     return (struct hpack_field){ .name = str_from(t->bytes + e->start, e->name_len),
-                                 .value = str_from(t->bytes + e->start + e->name_len,
-                                                   e->value_len) };
+                                 .value =
+                                     str_from(t->bytes + e->start + e->name_len, e->value_len) };
 }
 
 int hpack_table_find(const struct hpack_table *t, struct str name, struct str value, bool *exact)

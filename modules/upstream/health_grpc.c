@@ -8,11 +8,11 @@
 #include "core/http/hpack.h"
 #include "modules/upstream/health.h"
 
-#define FRAMES_MAX 256       /* of an answer; a good one has fewer than 20 */
-#define FIELDS_MAX 16384     /* of a block of fields, as it is sent and decoded */
-#define DATA_MAX H2_WINDOW   /* with padding: the window, which is never opened again */
-#define MESSAGE_MAX 1024     /* an answer of the service has two bytes, but may learn more */
-#define PREFIX 5             /* of a message: whether it is compressed, and its length */
+#define FRAMES_MAX 256     /* of an answer; a good one has fewer than 20 */
+#define FIELDS_MAX 16384   /* of a block of fields, as it is sent and decoded */
+#define DATA_MAX H2_WINDOW /* with padding: the window, which is never opened again */
+#define MESSAGE_MAX 1024   /* an answer of the service has two bytes, but may learn more */
+#define PREFIX 5           /* of a message: whether it is compressed, and its length */
 #define STREAM 1
 #define PATH "/grpc.health.v1.Health/Check"
 
@@ -23,20 +23,20 @@ static const char *const serving_names[] = { "UNKNOWN", "SERVING", "NOT_SERVING"
 /* An answer under way. */
 struct grpc_check {
     struct hpack_decoder decoder;
-    struct block *block;   /* what has come and is not taken yet: less than a frame */
+    struct block *block; /* what has come and is not taken yet: less than a frame */
     size_t len;
     unsigned frames;
-    char *fields;          /* of a block that is not complete */
+    char *fields; /* of a block that is not complete */
     size_t fields_len;
-    bool in_fields, ends;  /* one has begun; it ends the stream */
-    bool has_head;         /* and it was not an informational one */
+    bool in_fields, ends; /* one has begun; it ends the stream */
+    bool has_head;        /* and it was not an informational one */
     size_t data;
     char message[PREFIX + MESSAGE_MAX];
     size_t message_len;
     /* of the fields */
-    unsigned status;       /* :status, of this block; 0: there was none */
-    int grpc_status;       /* -1: none */
-    const char *fault;     /* found by a callback */
+    unsigned status;   /* :status, of this block; 0: there was none */
+    int grpc_status;   /* -1: none */
+    const char *fault; /* found by a callback */
 };
 
 /* The request --------------------------------------------------------------------------------- */
@@ -45,9 +45,15 @@ struct grpc_check {
 static bool is_left_out(struct str name)
 {
     static const struct str names[] = {
-        STR_INIT("host"), STR_INIT("connection"), STR_INIT("keep-alive"),
-        STR_INIT("proxy-connection"), STR_INIT("te"), STR_INIT("transfer-encoding"),
-        STR_INIT("upgrade"), STR_INIT("content-type"), STR_INIT("content-length"),
+        STR_INIT("host"),
+        STR_INIT("connection"),
+        STR_INIT("keep-alive"),
+        STR_INIT("proxy-connection"),
+        STR_INIT("te"),
+        STR_INIT("transfer-encoding"),
+        STR_INIT("upgrade"),
+        STR_INIT("content-type"),
+        STR_INIT("content-length"),
     };
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
@@ -357,9 +363,8 @@ static void answer_frame(struct probe *p, enum h2_type type, struct str payload)
 {
     char head[H2_HEAD];
 
-    h2_put_head(head, (struct h2_frame){ .len = (uint32_t) payload.len,
-                                         .type = (uint8_t) type,
-                                         .flags = H2_ACK });
+    h2_put_head(head, (struct h2_frame){
+                          .len = (uint32_t) payload.len, .type = (uint8_t) type, .flags = H2_ACK });
     chain_write(&p->out, head, sizeof(head));
     if (payload.len > 0)
         chain_write(&p->out, payload.ptr, payload.len);

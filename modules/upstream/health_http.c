@@ -325,7 +325,8 @@ static bool http_closed(struct probe *p, bool cut)
 
     if (a->in_body && a->decoder.kind == H1_BODY_CLOSE) {
         if (cut)
-            probe_failed(p, 0, "upstream closed connection without close_notify: its answer may be cut");
+            probe_failed(p, 0,
+                         "upstream closed connection without close_notify: its answer may be cut");
         else
             judge(p, false);
         return true;

@@ -4,7 +4,6 @@
 #include "core/http/hpack.h"
 #include "t/unit/tap.h"
 
-
 static struct arena *arena;
 static char got[200000];
 static size_t got_len;
@@ -65,7 +64,8 @@ static const char *shown(const struct hpack_table *t)
 
 struct example {
     const char *name, *hex, *list, *table;
-    const char *ours; /* where that is another block: we leave a string plain that would not be shorter */
+    const char
+        *ours; /* where that is another block: we leave a string plain that would not be shorter */
 };
 
 static const char first[] = ":method: GET\n:scheme: http\n:path: /\n:authority: www.example.com\n";
@@ -76,10 +76,10 @@ static const char third[] = ":method: GET\n:scheme: https\n:path: /index.html\n"
 #define DATE "Mon, 21 Oct 2013 20:13:21 GMT"
 #define DATE2 "Mon, 21 Oct 2013 20:13:22 GMT"
 #define COOKIE "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1"
-static const char answer1[] = ":status: 302\ncache-control: private\ndate: " DATE
-                              "\nlocation: https://www.example.com\n";
-static const char answer2[] = ":status: 307\ncache-control: private\ndate: " DATE
-                              "\nlocation: https://www.example.com\n";
+static const char answer1[] =
+    ":status: 302\ncache-control: private\ndate: " DATE "\nlocation: https://www.example.com\n";
+static const char answer2[] =
+    ":status: 307\ncache-control: private\ndate: " DATE "\nlocation: https://www.example.com\n";
 static const char answer3[] = ":status: 200\ncache-control: private\ndate: " DATE2
                               "\nlocation: https://www.example.com\ncontent-encoding: gzip\n"
                               "set-cookie: " COOKIE "\n";
@@ -87,12 +87,11 @@ static const char table1[] = ":authority: www.example.com\n57";
 static const char table2[] = "cache-control: no-cache\n:authority: www.example.com\n110";
 static const char table3[] =
     "custom-key: custom-value\ncache-control: no-cache\n:authority: www.example.com\n164";
-static const char table4[] = "location: https://www.example.com\ndate: " DATE
-                             "\ncache-control: private\n:status: 302\n222";
-static const char table5[] = ":status: 307\nlocation: https://www.example.com\ndate: " DATE
-                             "\ncache-control: private\n222";
-static const char table6[] =
-    "set-cookie: " COOKIE "\ncontent-encoding: gzip\ndate: " DATE2 "\n215";
+static const char table4[] =
+    "location: https://www.example.com\ndate: " DATE "\ncache-control: private\n:status: 302\n222";
+static const char table5[] =
+    ":status: 307\nlocation: https://www.example.com\ndate: " DATE "\ncache-control: private\n222";
+static const char table6[] = "set-cookie: " COOKIE "\ncontent-encoding: gzip\ndate: " DATE2 "\n215";
 
 static const struct example alone[] = {
     { "C.2.1", "400a637573746f6d2d6b65790d637573746f6d2d686561646572",
@@ -197,12 +196,15 @@ static void test_integers(void)
         uint32_t value;
         const char *hex;
     } good[] = {
-        { 5, 10, "0a" }, { 5, 1337, "1f9a0a" }, { 8, 42, "2a" }, { 5, 30, "1e" }, { 5, 31, "1f00" },
-        { 7, 126, "7e" }, { 7, 127, "7f00" }, { 7, 254, "7f7f" }, { 7, 255, "7f8001" },
-        { 8, HPACK_INT_MAX, "ff80feff7f" },
+        { 5, 10, "0a" },      { 5, 1337, "1f9a0a" },
+        { 8, 42, "2a" },      { 5, 30, "1e" },
+        { 5, 31, "1f00" },    { 7, 126, "7e" },
+        { 7, 127, "7f00" },   { 7, 254, "7f7f" },
+        { 7, 255, "7f8001" }, { 8, HPACK_INT_MAX, "ff80feff7f" },
     };
-    static const char *const bad[] = { "", "1f", "1f80", "1f8080808000", "1fffffffff7f",
-                                       "1fffffff7f", "1fffffffffffffffffff7f" };
+    static const char *const bad[] = {
+        "", "1f", "1f80", "1f8080808000", "1fffffffff7f", "1fffffff7f", "1fffffffffffffffffff7f"
+    };
 
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         struct str in = from_hex(good[i].hex);
@@ -324,7 +326,8 @@ static void test_how(void)
     p = hpack_encode(&e, p, STR(":method"), STR("GET"), HPACK_NEVER);
     p = hpack_encode(&e, p, STR(":method"), STR("GET"), HPACK_PLAIN);
     is_int(decode(&d, str_from(buf, (size_t) (p - buf)), 1000), HPACK_OK, "ways of encoding");
-    is_str(got, "x: !\nauthorization: ! (never)\n:method: GET (never)\n:method: GET\n", "as wanted");
+    is_str(got, "x: !\nauthorization: ! (never)\n:method: GET (never)\n:method: GET\n",
+           "as wanted");
     is_str(shown(&e.table), "0", "none of which enters the table");
     is_str(shown(&d.table), "0", "on either side");
     hpack_encoder_free(&e);
