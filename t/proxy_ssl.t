@@ -189,7 +189,6 @@ ok($p->wait_log(qr{^/basic 0\.\d+ 200}m, 'up.log'), 'connect time') or diag $p->
 for (['proxy_ssl_verify on;', qr/no proxy_ssl_trusted_certificate for proxy_ssl_verify/],
      ['proxy_ssl_certificate certs/client.crt;', qr/no "proxy_ssl_certificate_key" is defined for certificate/],
      ['proxy_ssl_certificate_cache max=10;', qr/not supported yet/],
-     ['} location /h { proxy_pass https://u; health_check;', qr/"health_check" over TLS is not supported yet/],
      ['proxy_ssl_certificate $host.crt;', qr/variables in "proxy_ssl_certificate" are not supported yet/],
      ['proxy_ssl_trusted_certificate none.crt; proxy_ssl_verify on;', qr/none\.crt/]) {
     my ($text, $error) = @$_;

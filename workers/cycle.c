@@ -82,11 +82,11 @@ int cycle_open(struct config *config, const struct config *old)
     if (check_connections(config, events))
         return -1;
     if (config->offline)
-        return 0;
+        return zones_try(config);
     if (paths_open(config) || logs_open(config))
         goto failed;
-    /* -t makes no zone: their memory would only be thrown away. */
-    if (!config->testing && zones_open(config, old))
+    /* -t makes hardly any zone: their memory would only be thrown away. */
+    if (config->testing ? zones_try(config) : zones_open(config, old))
         goto failed;
     if (listen_open(config, core->master_process ? core->workers : 1, config->testing)) {
         if (!config->testing)

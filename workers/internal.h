@@ -10,6 +10,8 @@ int logs_open(struct config *config);
 
 /* zones.c: makes, keeps or attaches each zone. 0, or -1 (logged) with what was made gone again. */
 int zones_open(struct config *config, const struct config *old);
+/* For -t: of the kinds that say so each zone is made, and goes again. 0, or -1: logged. */
+int zones_try(const struct config *config);
 /* Lets go of config's zones. restore: the configuration for which they go on after all, as it adopted
  * them; or NULL. */
 void zones_close(struct config *config, const struct config *restore);

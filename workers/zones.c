@@ -113,6 +113,23 @@ int zones_open(struct config *config, const struct config *old)
     return 0;
 }
 
+int zones_try(const struct config *config)
+{
+    const struct res_zone *z;
+
+    EACH_ZONE(config, z) {
+        struct zone *zone;
+
+        if (z->spec.size == 0 || !z->spec.kind->tried)
+            continue;
+        zone = zone_create(&z->spec, log_main);
+        if (zone == NULL)
+            return -1;
+        zone_destroy(zone);
+    }
+    return 0;
+}
+
 void zones_close(struct config *config, const struct config *restore)
 {
     struct res_zone *z;

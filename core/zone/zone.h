@@ -25,6 +25,7 @@ struct zone_kind {
     const char *name; /* "limit_req", "upstream": part of the identity */
     uint32_t version; /* layout version of what the user keeps in it */
     bool scattered;   /* is read and written all over, a line here and there: huge pages are worth what they waste */
+    bool tried;       /* -t makes one: what the configuration says may not fit into it */
     size_t slot_size; /* bytes of the per-worker slot, zeroed for a new worker; 0: none */
     /*
      * First use of fresh memory, the lock held. Called in the master; after a wipe in whatever

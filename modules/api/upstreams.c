@@ -16,7 +16,40 @@ struct upstream *api_group(struct api *a, enum verdict *v)
     return NULL;
 }
 
-static void show_responses(struct json *j, const struct upstream_server *s)
+static void show_codes(struct json *j, const struct upstream_server *s)
+{
+    char name[8];
+
+    json_key(j, "codes");
+    json_object(j);
+    for (unsigned i = 0; i < s->code_count; i++) {
+        snprintf(name, sizeof(name), "%u", s->codes[i]);
+        json_put_u64(j, name, s->code_counts[i]);
+    }
+    json_end(j);
+}
+
+static void show_tls(struct json *j, const struct upstream_server *s)
+{
+    json_key(j, "ssl");
+    json_object(j);
+    json_put_u64(j, "handshakes", s->tls[PEER_TLS_HANDSHAKES]);
+    json_put_u64(j, "handshakes_failed", s->tls[PEER_TLS_FAILED]);
+    json_put_u64(j, "session_reuses", s->tls[PEER_TLS_REUSES]);
+    json_put_u64(j, "no_common_protocol", s->tls[PEER_TLS_NO_PROTOCOL]);
+    json_put_u64(j, "handshake_timeout", s->tls[PEER_TLS_TIMEOUT]);
+    json_put_u64(j, "peer_rejected_cert", s->tls[PEER_TLS_REJECTED]);
+    json_key(j, "verify_failures");
+    json_object(j);
+    json_put_u64(j, "expired_cert", s->tls[PEER_TLS_EXPIRED]);
+    json_put_u64(j, "revoked_cert", s->tls[PEER_TLS_REVOKED]);
+    json_put_u64(j, "hostname_mismatch", s->tls[PEER_TLS_HOSTNAME]);
+    json_put_u64(j, "other", s->tls[PEER_TLS_OTHER]);
+    json_end(j);
+    json_end(j);
+}
+
+static void show_responses(struct json *j, const struct upstream_server *s, unsigned version)
 {
     static const char *const names[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
     uint64_t total = 0;
@@ -27,6 +60,8 @@ static void show_responses(struct json *j, const struct upstream_server *s)
         json_put_u64(j, names[i], s->responses[i]);
         total += s->responses[i];
     }
+    if (version >= 7)
+        show_codes(j, s);
     json_put_u64(j, "total", total);
     json_end(j);
 }
@@ -43,7 +78,7 @@ static void show_checks(struct json *j, const struct upstream_server *s)
     json_end(j);
 }
 
-static void show_peer(struct json *j, const struct upstream_server *s)
+static void show_peer(struct json *j, const struct upstream_server *s, unsigned version)
 {
     json_object(j);
     json_put_u64(j, "id", s->id);
@@ -62,11 +97,13 @@ static void show_peer(struct json *j, const struct upstream_server *s)
         json_put_u64(j, "header_time", (uint64_t) s->header_time_ms);
     if (s->response_time_ms >= 0)
         json_put_u64(j, "response_time", (uint64_t) s->response_time_ms);
-    show_responses(j, s);
+    show_responses(j, s, version);
     json_put_u64(j, "sent", s->sent);
     json_put_u64(j, "received", s->received);
     json_put_u64(j, "fails", s->fails);
     json_put_u64(j, "unavail", s->unavail);
+    if (s->has_tls && version >= 8)
+        show_tls(j, s);
     show_checks(j, s);
     json_put_u64(j, "downtime", s->downtime_ms);
     if (s->downstart_ms > 0)
@@ -76,13 +113,13 @@ static void show_peer(struct json *j, const struct upstream_server *s)
     json_end(j);
 }
 
-static void show_peers(struct json *j, const struct upstream_status *s)
+static void show_peers(struct json *j, const struct upstream_status *s, unsigned version)
 {
     json_key(j, "peers");
     json_array(j);
     for (unsigned i = 0; i < s->count; i++) {
         if (!s->servers[i].resolves)
-            show_peer(j, &s->servers[i]);
+            show_peer(j, &s->servers[i], version);
     }
     json_end(j);
 }
@@ -95,7 +132,7 @@ static void show_group(struct api *a, struct upstream *g)
     json_object(j);
     if (upstream_snapshot(g, a->r->arena, &status)) {
         if (api_wants(a, "peers"))
-            show_peers(j, &status);
+            show_peers(j, &status, a->version);
         if (api_wants(a, "keepalive"))
             json_put_u64(j, "keepalive", status.keepalive);
         if (api_wants(a, "zombies"))

@@ -255,6 +255,8 @@ static int proxy_finish(struct conf *cf, struct level *level, struct level *pare
     if (upstream_conf_finish(cf, level, &p->up, above ? &above->up : NULL, "proxy", hidden) != 0
         || proxy_make_template(cf, level, p) != 0)
         return -1;
+    if (p->pass != NULL && p->pass->tls && p->pass->group != NULL)
+        p->pass->group->tls = true;
     if (p->pass != NULL && (p->pass->tls || p->pass->url != NULL)
         && upstream_tls_finish(cf, level, &p->up.tls, "proxy") != 0)
         return -1;
@@ -329,4 +331,5 @@ const struct upstream_family proxy_family = {
     .module = &module_http_proxy,
     .conf = offsetof(struct proxy_loc, up),
     .fields = proxy_literal_fields,
+    .known = proxy_known_value,
 };

@@ -163,6 +163,7 @@ struct str proxy_upgrade_value(struct req *r);
 
 /* Fields of the configuration that depend on no request, for struct upstream_family. */
 struct str proxy_literal_fields(struct arena *arena, const struct level *level, bool *host);
+bool proxy_known_value(const struct level *level, const struct expr *value, struct str *text);
 
 /* rewrite.c */
 conf_setter proxy_set_redirect, proxy_set_cookie_domain, proxy_set_cookie_path;

@@ -500,3 +500,8 @@ struct str proxy_literal_fields(struct arena *arena, const struct level *level, 
     }
     return all;
 }
+
+bool proxy_known_value(const struct level *level, const struct expr *value, struct str *text)
+{
+    return is_known(level_conf(level, STORE_LOC, proxy_slot), value, text);
+}

@@ -63,7 +63,7 @@ struct conn_tls {
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
     char *failure; /* the client's end: what failed, for whoever uses it, who knows what it was about */
-    int failure_errno;
+    int failure_errno, failure_reason;
     struct seal seal;  /* active: records are encrypted by us */
     uint8_t seal_type; /* of what the library writes next; 0: data */
     uint8_t state;
@@ -424,6 +424,7 @@ static void tell_failure(struct conn_tls *t, int sslerr, int err, const char *wh
         ssl_log_failure(&t->conn.log, sslerr, err, what);
         return;
     }
+    t->failure_reason = ERR_GET_REASON(ERR_peek_last_error());
     errors = ssl_errors();
     size = strlen(what) + strlen(errors) + 1;
     free(t->failure);
@@ -1062,6 +1063,11 @@ const char *conn_tls_failure(const struct conn *c, int *err)
 {
     *err = tls_of(c)->failure_errno;
     return tls_of(c)->failure != NULL ? tls_of(c)->failure : "SSL connection failed";
+}
+
+int conn_tls_reason(const struct conn *c)
+{
+    return tls_of(c)->failure_reason;
 }
 
 struct str conn_tls_protocol(const struct conn *c)

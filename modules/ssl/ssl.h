@@ -169,6 +169,8 @@ void conn_tls_hold(struct conn *c);
  * *err: 0, or errno.
  */
 const char *conn_tls_failure(const struct conn *c, int *err);
+/* The library's reason (SSL_R_…) for that; 0: it has none. */
+int conn_tls_reason(const struct conn *c);
 struct str conn_tls_protocol(const struct conn *c);
 /* From a callback of the handshake: it fails because we want it to. The log says "handshake rejected" and no more. */
 void conn_tls_rejected(struct conn *c);

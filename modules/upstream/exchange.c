@@ -358,7 +358,7 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
     bool head = x->state == X_HEAD;
     const char *why = secure_failure(x->up, &error, "recv() failed");
 
-    if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(x->up)) {
+    if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(&x->up->tls, x->up->conn)) {
         /* RFC 9112, 9.8: anybody on the way could have ended it. */
         log_error(&x->req->log, 0,
                   "upstream closed connection without close_notify: its answer may be cut");
@@ -606,6 +606,24 @@ static void ask(struct exchange *x)
 static void up_event(struct conn *conn, unsigned ready);
 static void up_timeout(struct timer *timer);
 
+static int begin_tls(struct exchange *x)
+{
+    struct upconn *u = x->up;
+    struct chain header = CHAIN_INIT;
+    struct secure_want want = { .tls = x->tls,
+                                .name = x->tls_name,
+                                .addr = &u->peer->addr,
+                                .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
+                                .level = LOG_ERROR_LEVEL };
+
+    if (u->announced)
+        pool_announce(x->req->arena, x->conf, x->req, &header);
+    if (secure_announce(u->conn, &header, &x->req->log, LOG_ERROR_LEVEL) != 0)
+        return -1;
+    u->nodelay = true;
+    return secure_begin(&u->tls, &u->conn, &want, &x->req->log);
+}
+
 /* The socket has connected, and TLS begins: within what is left of the time for connecting. */
 static void shake_hands(struct exchange *x)
 {
@@ -615,7 +633,7 @@ static void shake_hands(struct exchange *x)
 
     x->state = X_CONNECT;
     x->req->log.action = "SSL handshaking to upstream";
-    if (secure_begin(x) != 0) {
+    if (begin_tls(x) != 0) {
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
@@ -629,7 +647,7 @@ static void shake_hands(struct exchange *x)
 static void connected(struct exchange *x)
 {
     struct conn *conn = x->up->conn;
-    bool shaken = x->up->tls != NULL;
+    bool shaken = x->up->tls.client != NULL;
     int error = !shaken && (conn->ready & CONN_HUP) ? socket_error(conn->watch.fd) : 0;
 
     if (error != 0) {
@@ -641,7 +659,7 @@ static void connected(struct exchange *x)
         shake_hands(x);
         return;
     }
-    if (unlikely(shaken) && secure_end(x) != 0) {
+    if (unlikely(shaken) && secure_end(&x->up->tls, conn, &x->req->log, LOG_ERROR_LEVEL) != 0) {
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
@@ -686,6 +704,8 @@ static void up_timeout(struct timer *timer)
         return;
     }
     log_error(&x->req->log, ETIMEDOUT, "upstream timed out");
+    if (x->state == X_CONNECT && unlikely(u->tls.client != NULL))
+        secure_late(&u->tls);
     if (x->state == X_BODY)
         cut(x);
     else
@@ -806,7 +826,7 @@ void exchange_next(struct exchange *x)
         shake_hands(x);
         return;
     }
-    if ((u->conn->ready & CONN_WRITE) || u->tls != NULL) {
+    if ((u->conn->ready & CONN_WRITE) || u->tls.client != NULL) {
         exchange_record(x)->connect_us = 0;
         ask(x);
         return;

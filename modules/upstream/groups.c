@@ -5,6 +5,7 @@
  * pool.c's.
  */
 #include "core/http/http_config.h"
+#include "core/os/process.h"
 #include "modules/upstream/servers.h"
 
 /* configure: switch=http_upstream_keepalive_module default=always libs=openssl needs=http_ssl also=http_upstream_module,http_upstream_zone_module,http_upstream_sticky_module,http_upstream_hash_module,http_upstream_ip_hash_module,http_upstream_least_conn_module,http_upstream_random_module,http_upstream_hc_module */
@@ -135,11 +136,13 @@ struct upstream *upstream_temporary(struct arena *arena, struct str name, const 
     struct upstream *g = ARENA_NEW(arena, struct upstream);
     struct server_settings settings = server_defaults;
     struct found_servers found = { NULL, 0, 0 };
+    /* Each request begins with another one: there is nobody who would remember whose turn it is. */
+    unsigned first = count > 1 ? (unsigned) (random_u64() % count) : 0;
 
     settings.server = name;
     init_group(g, name);
     for (unsigned i = 0; i < count; i++)
-        found_address(arena, &found, &settings, &addrs[i], PEERS_NONE);
+        found_address(arena, &found, &settings, &addrs[(first + i) % count], PEERS_NONE);
     servers_complete(arena, g, &found);
     return g;
 }

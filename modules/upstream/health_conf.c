@@ -8,6 +8,14 @@
 #include "modules/upstream/internal.h"
 
 #define COUNT_MAX 1000000
+#define GRPC_SERVICE_MAX 1024
+
+/* By number. */
+static const char *const grpc_names[] = {
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+};
 
 /* Parameters ----------------------------------------------------------------------------------- */
 
@@ -44,16 +52,45 @@ static bool take_match(struct str text, struct str *name)
     return text.len > 0;
 }
 
-/* type=…; grpc's own parameters come behind it. */
+const char *health_grpc_status(unsigned status)
+{
+    return status < ARRAY_LEN(grpc_names) ? grpc_names[status] : NULL;
+}
+
+/* A number from 1 to 16, or its name. */
+static bool take_grpc_status(struct str text, unsigned *status)
+{
+    uint64_t n;
+
+    if (str_to_u64(text, &n) != 0) {
+        for (n = 1; n < ARRAY_LEN(grpc_names) && !str_eq(text, str_cstr(grpc_names[n])); n++)
+            ;
+    }
+    *status = (unsigned) n;
+    return n > 0 && n < ARRAY_LEN(grpc_names);
+}
+
+/* type=…; grpc's own parameters come behind it, and no others. */
 static const char *take_type(struct conf *cf, unsigned arg, struct str text,
                              struct health_check *hc)
 {
     hc->tcp = str_eq(text, STR("tcp"));
-    if (hc->tcp || str_eq(text, STR("http")))
-        return NULL;
-    if (str_eq(text, STR("grpc")))
-        return conf_error_arg(cf, arg, "parameter \"%s\" is not supported yet", cf->args[arg].ptr);
-    return invalid(cf, arg);
+    hc->grpc = str_eq(text, STR("grpc"));
+    return hc->tcp || hc->grpc || str_eq(text, STR("http")) ? NULL : invalid(cf, arg);
+}
+
+static const char *grpc_parameter(struct conf *cf, unsigned arg, struct str name, struct str value,
+                                  struct health_check *hc)
+{
+    bool fine = false;
+
+    if (str_eq(name, STR("grpc_service="))) {
+        hc->grpc_service = value;
+        fine = value.len > 0 && value.len <= GRPC_SERVICE_MAX;
+    } else if (str_eq(name, STR("grpc_status="))) {
+        fine = take_grpc_status(value, &hc->grpc_status);
+    }
+    return fine ? NULL : invalid(cf, arg);
 }
 
 static const char *parameter(struct conf *cf, unsigned arg, struct health_check *hc, bool *http)
@@ -65,6 +102,8 @@ static const char *parameter(struct conf *cf, unsigned arg, struct health_check 
 
     if (equals >= 0)
         value = str_skip(text, (size_t) equals + 1);
+    if (hc->grpc)
+        return grpc_parameter(cf, arg, name, value, hc);
     if (str_eq(name, STR("type=")))
         return take_type(cf, arg, value, hc);
     if (str_eq(name, STR("interval=")))
@@ -119,6 +158,9 @@ const char *health_set_check(struct conf *cf, void *field)
     if (hc->tcp && http)
         return conf_error(
             cf, "\"type=tcp\" does not go with \"uri\", \"match\" and \"keepalive_time\"");
+    if (hc->grpc && http)
+        return conf_error(
+            cf, "\"type=grpc\" does not go with \"uri\", \"match\" and \"keepalive_time\"");
     list_push_back(&upstream_main_of(cf)->checks, &hc->link);
     return NULL;
 }
@@ -131,7 +173,10 @@ static uint64_t identity(const struct health *h, const struct health_check *hc)
     uint64_t id = shared_mix(shared_mix(SHARED_MIX_START, hc->uri), hc->match_name);
     unsigned same;
 
-    id = shared_mix(id, hc->tcp ? STR("tcp") : STR("http"));
+    id = shared_mix(id, hc->tcp ? STR("tcp") : hc->grpc ? STR("grpc") : STR("http"));
+    id = shared_mix(id, hc->grpc_service);
+    if (hc->grpc_status > 0)
+        id = shared_mix(id, str_from((const char *) &hc->grpc_status, sizeof(hc->grpc_status)));
     id = shared_mix(id, str_from((const char *) &hc->port, sizeof(hc->port)));
     do {
         same = 0;
@@ -164,10 +209,22 @@ static struct str request(struct arena *arena, const struct health_check *hc,
 
     if (family->fields != NULL)
         fields = family->fields(arena, hc->level, &host);
+    if (hc->grpc)
+        return health_grpc_request(arena, hc, fields);
     if (!host)
         fields = str_printf(arena, "Host: %.*s\r\n%.*s", STR_ARG(hc->group->name), STR_ARG(fields));
     return str_printf(arena, "GET %.*s HTTP/1.%d\r\n%s%.*s\r\n", STR_ARG(hc->uri), keep,
                       keep ? "" : "Connection: close\r\n", STR_ARG(fields));
+}
+
+static void name_for_tls(struct health_check *hc, const struct upstream_family *family)
+{
+    const struct upstream_tls *tls = &hc->conf->tls;
+
+    hc->tls_name = STR_NULL;
+    if (tls->client != NULL && tls->name != NULL && family->known != NULL &&
+        !family->known(hc->level, tls->name, &hc->tls_name))
+        hc->tls_name = STR_NULL;
 }
 
 static int configure(struct conf *cf, struct health_check *hc)
@@ -201,12 +258,12 @@ static int configure(struct conf *cf, struct health_check *hc)
     }
     settings = level_conf(hc->level, STORE_LOC, *loc->family->module->slot);
     hc->conf = (const struct upstream_conf *) (settings + loc->family->conf);
-    if (hc->conf->tls.client != NULL && !hc->tcp) {
-        conf_error_at(cf, hc->pos, "\"health_check\" over TLS is not supported yet, but for "
-                                   "\"type=tcp\"");
+    name_for_tls(hc, loc->family);
+    hc->request = request(cf->arena, hc, loc->family);
+    if (hc->request.ptr == NULL) {
+        conf_error_at(cf, hc->pos, "the fields of requests here are too many for \"type=grpc\"");
         return -1;
     }
-    hc->request = request(cf->arena, hc, loc->family);
     add_check(cf->arena, hc->group, hc);
     return 0;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One probe: asks a server, judges its answer and says what came of it (shared_check_end), then waits
- * for its next turn. A small HTTP client of its own: no request stands behind it. It never waits but for its
- * socket and its timers, and holds memory only while it runs. Driven by health.c.
+ * One probe: asks a server, over TLS where the location's requests are, and says what came of it (shared_check_end), then
+ * waits for its next turn. A small client of its own: no request stands behind it. It never waits but for its socket and
+ * its timers, and holds memory only while it runs. What is asked and how answers are judged is a protocol's
+ * (health_http.c, health_grpc.c). Driven by health.c.
  */
 #include <errno.h>
 #include <unistd.h>
 
 #include "core/base/clock.h"
-#include "core/http/client.h"
+#include "core/http/req.h"
 #include "core/os/process.h"
 #include "modules/upstream/health.h"
 
@@ -17,7 +18,6 @@
 #define RUNNING_MAX 64
 #define DEFER_MS 20
 #define DEFER_MAX_MS 1000
-#define FIELDS_MAX 60000 /* the size of the head is what limits */
 
 static unsigned running;
 
@@ -42,24 +42,17 @@ static void close_conn(struct probe *p)
     if (p->conn != NULL)
         conn_close(p->conn);
     p->conn = NULL;
+    secure_forget(&p->tls);
 }
 
 /* Gives back what only a running probe needs. */
 static void release(struct probe *p)
 {
     running--;
-    if (p->answer != NULL)
-        h1_body_free(&p->answer->decoder);
-    p->answer = NULL;
+    if (p->data != NULL)
+        p->protocol->free(p);
+    p->data = NULL;
     chain_drop(&p->out);
-    if (p->head_block != NULL)
-        block_unref(p->head_block);
-    if (p->block != NULL)
-        block_unref(p->block);
-    p->head_block = p->block = NULL;
-    free(p->body);
-    p->body = NULL;
-    p->body_len = p->body_size = 0;
     arena_destroy(p->arena);
     p->arena = NULL;
 }
@@ -75,8 +68,7 @@ static void schedule(struct probe *p)
     timer_set(&p->timer, due_ms > now_ms ? due_ms - now_ms : 1);
 }
 
-/* keep: the connection may be used again. */
-static void probe_end(struct probe *p, bool passed, bool keep)
+void probe_end(struct probe *p, bool passed, bool keep)
 {
     enum health_change change =
         shared_check_end(p->prober->group, p->check_index, p->peer, passed);
@@ -99,251 +91,13 @@ static void probe_end(struct probe *p, bool passed, bool keep)
         queue_wake(p->prober->group->queue);
 }
 
-static void probe_failed(struct probe *p, int error, const char *why)
+void probe_failed(struct probe *p, int error, const char *why)
 {
     log_info(&p->log, error, "%s", why);
     probe_end(p, false, false);
 }
 
-/* Judging -------------------------------------------------------------------------------------- */
-
-/* The address that the location's server listens on. */
-static struct http_listen *listen_of(const struct server *server)
-{
-    struct list *all = &server->http->listens;
-
-    for (struct list *n = all->next; n != all; n = n->next) {
-        struct http_listen *l = container_of(n, struct http_listen, link);
-
-        for (unsigned i = 0; i < l->server_count; i++) {
-            if (l->servers[i] == server)
-                return l;
-        }
-    }
-    return list_empty(all) ? NULL : container_of(all->next, struct http_listen, link);
-}
-
-/*
- * Variables are a request's: one is made up that has got this answer, so that $upstream_status and
- * what is made of it have their values. Nobody asked, so that most others have none.
- */
-static const char *judge_variables(struct probe *p)
-{
-    const struct location *loc = p->check->location;
-    struct http_listen *listen = listen_of(loc->server);
-    struct client *client = ARENA_NEW(p->arena, struct client);
-    struct upstream_record *record = ARENA_NEW(p->arena, struct upstream_record);
-    struct msg *in = ARENA_NEW(p->arena, struct msg);
-    struct req *r;
-
-    if (listen == NULL)
-        return "there is no server that listens";
-    *client = (struct client){
-        .conn = p->conn, .listen = listen, .server = loc->server, .start_ms = clock_ms()
-    };
-    *record = (struct upstream_record){ .peer = p->peer->name,
-                                        .server = p->peer->server,
-                                        .status = p->answer->head.status,
-                                        .connect_us = (int64_t) p->connect_us,
-                                        .header_us = (int64_t) p->header_us,
-                                        .response_us = (int64_t) (clock_us() - p->started_us),
-                                        .queue_us = -1,
-                                        .bytes_received = p->received,
-                                        .bytes_sent = p->check->request.len,
-                                        .response_length = p->answer->decoder.received };
-    r = req_new(client, p->arena);
-    msg_init(in, p->arena, 1);
-    in->method = r->method = METHOD_GET;
-    in->method_name = r->method_name = STR("GET");
-    in->version = HTTP_10;
-    in->content_length = -1;
-    r->in = in;
-    r->server = loc->server;
-    r->loc = loc;
-    r->log = p->log;
-    r->eval.space = &loc->server->http->vars;
-    r->uri = r->unparsed_uri = p->check->uri;
-    r->host = p->prober->group->name;
-    r->body.complete = true;
-    r->upstream =
-        (struct upstream_records){ .items = record, .count = 1, .head = &p->answer->head };
-    r->out.status = record->status;
-    return health_match_require(p->check->match, &r->eval);
-}
-
-/* The answer is complete, or as much of it as is looked at. */
-static void judge(struct probe *p, bool keep)
-{
-    const struct health_match *m = p->check->match;
-    const char *fault = NULL;
-
-    if (health_match_body(m)) {
-        p->log.action = "checking body";
-        fault =
-            health_match_text(m, str_from(p->body != NULL ? p->body : "", p->body_len), p->arena);
-    }
-    if (fault == NULL && health_match_variables(m)) {
-        p->log.action = "checking variables";
-        fault = judge_variables(p);
-    }
-    if (fault != NULL)
-        log_info(&p->log, 0, "%s", fault);
-    probe_end(p, fault == NULL, keep);
-}
-
-/* False: the probe is over. */
-static bool judge_head(struct probe *p)
-{
-    const struct health_match *m = p->check->match;
-    const char *fault;
-
-    p->log.action = "checking status code";
-    fault = health_match_status(m, &p->answer->head, p->arena);
-    if (fault == NULL) {
-        const char *before = p->log.action;
-
-        p->log.action = "checking header";
-        fault = health_match_fields(m, &p->answer->head, p->arena);
-        if (fault == NULL)
-            p->log.action = before;
-    }
-    if (fault == NULL)
-        return true;
-    probe_failed(p, 0, fault);
-    return false;
-}
-
 /* Reading -------------------------------------------------------------------------------------- */
-
-static const char *head_fault(const struct probe *p)
-{
-    switch (p->answer->parser.error) {
-    case H1_BAD_STATUS_LINE:
-    case H1_BAD_VERSION:
-    case H1_VERSION_UNSUPPORTED: return "upstream sent no valid HTTP/1.0 header";
-    case H1_LINE_TOO_LONG:
-    case H1_FIELD_TOO_LONG:
-    case H1_HEAD_TOO_LARGE:
-    case H1_TOO_MANY_FIELDS: return "upstream sent too big header";
-    default: return "upstream sent invalid header";
-    }
-}
-
-static void expect_head(struct probe *p)
-{
-    struct probe_answer *a = p->answer;
-
-    if (a == NULL) {
-        a = p->answer = arena_alloc(p->arena, sizeof(*a));
-        a->decoder.carry = NULL;
-    }
-    msg_init(&a->head, p->arena, 16);
-    h1_parser_init(&a->parser, &a->head, true);
-    a->parser.line_max = a->parser.field_max = p->check->conf->buffer_size;
-    a->parser.fields_max = FIELDS_MAX;
-    a->parser.underscores = true;
-}
-
-/* Keeps of the body what the match may look at. */
-static void keep_body(struct probe *p, struct chain *in)
-{
-    struct iovec iov[16];
-    size_t bytes;
-    int n;
-
-    while ((n = chain_iov(in, iov, ARRAY_LEN(iov), &bytes)) > 0) {
-        for (int i = 0; i < n; i++) {
-            size_t len = MIN(iov[i].iov_len, HEALTH_BODY_MAX - p->body_len);
-
-            if (p->body_len + len > p->body_size) {
-                p->body_size =
-                    MIN(MAX(2 * p->body_size, MAX(4096, p->body_len + len)), HEALTH_BODY_MAX);
-                p->body = mem_realloc(p->body, p->body_size);
-            }
-            if (len > 0)
-                memcpy(p->body + p->body_len, iov[i].iov_base, len);
-            p->body_len += len;
-        }
-        chain_consume(in, bytes);
-    }
-}
-
-/* Bytes of the body. False: the probe is over. */
-static bool take_body(struct probe *p, struct block *block, const char *ptr, size_t len)
-{
-    struct h1_body *decoder = &p->answer->decoder;
-    struct chain content = CHAIN_INIT;
-    bool wanted = health_match_body(p->check->match);
-    size_t used = 0;
-    enum h1_result result =
-        h1_body_decode(decoder, block, ptr, len, UINT64_MAX, wanted ? &content : NULL, &used);
-
-    keep_body(p, &content);
-    chain_clear(&content);
-    if (result == H1_ERROR) {
-        p->log.action = "reading response body from upstream";
-        probe_failed(p, 0,
-                     decoder->error == H1_BAD_TRAILER ? "upstream sent invalid trailer"
-                                                      : "upstream sent invalid chunked response");
-        return false;
-    }
-    if (result == H1_DONE) {
-        judge(p, used == len && p->answer->head.keep_alive && p->check->keepalive_time_ms > 0);
-        return false;
-    }
-    if (decoder->received < HEALTH_BODY_MAX)
-        return true;
-    judge(p, false);
-    return false;
-}
-
-/* Bytes of the head lie in the block. False: the probe is over. */
-static bool take_head(struct probe *p)
-{
-    struct probe_answer *a = p->answer;
-
-    for (;;) {
-        size_t used = 0;
-        enum h1_result result =
-            h1_parse(&a->parser, p->head_block->data + p->start, p->end - p->start, &used);
-
-        p->start += used;
-        if (result == H1_ERROR) {
-            probe_failed(p, 0, head_fault(p));
-            return false;
-        }
-        if ((result == H1_MORE ? p->end : p->start) > p->check->conf->buffer_size) {
-            probe_failed(p, 0, "upstream sent too big header");
-            return false;
-        }
-        if (result == H1_MORE)
-            return true;
-        if (a->head.status >= 200 || a->head.status == 101)
-            break;
-        expect_head(p);
-    }
-    p->header_us = clock_us() - p->started_us;
-    h1_body_init(&a->decoder, &a->head, true, false);
-    if (!judge_head(p))
-        return false;
-    p->state = PROBE_BODY;
-    return take_body(p, p->head_block, p->head_block->data + p->start, p->end - p->start);
-}
-
-/* Where the next bytes go. */
-static char *room(struct probe *p, size_t *size)
-{
-    if (p->state == PROBE_HEAD) {
-        if (p->head_block == NULL)
-            p->head_block = block_new(MAX(BLOCK_LARGE, p->check->conf->buffer_size + 1));
-        *size = p->head_block->size - p->end;
-        return p->head_block->data + p->end;
-    }
-    if (p->block == NULL)
-        p->block = block_new(BLOCK_LARGE);
-    *size = p->block->size;
-    return p->block->data;
-}
 
 /* A connection that was kept had been closed meanwhile: that says nothing of the server. */
 static bool try_again(struct probe *p)
@@ -352,24 +106,24 @@ static bool try_again(struct probe *p)
         return false;
     close_conn(p);
     chain_drop(&p->out);
-    chain_push_str(&p->out, p->check->request);
     probe_connect(p);
     return true;
+}
+
+/* Of a connection over TLS the reason may have been said already. */
+static int told(int error)
+{
+    return error == EPROTO ? 0 : error;
 }
 
 /* Reading has failed, or come to the end of the data (n is 0). */
 static void read_failed(struct probe *p, ssize_t n, int error)
 {
-    if (n == 0 && p->state == PROBE_BODY && p->answer->decoder.kind == H1_BODY_CLOSE) {
-        judge(p, false);
+    if (n == 0 && p->protocol->closed(p, secure_is_cut(&p->tls, p->conn)))
         return;
-    }
-    if (try_again(p))
-        return;
-    if (p->state == PROBE_BODY)
-        p->log.action = "reading response body from upstream";
-    probe_failed(p, n == 0 ? 0 : error,
-                 n == 0 ? "upstream prematurely closed connection" : "recv() failed");
+    if (!try_again(p))
+        probe_failed(p, n == 0 ? 0 : told(error),
+                     n == 0 ? "upstream prematurely closed connection" : "recv() failed");
 }
 
 /* The time that the answer may still take. */
@@ -380,15 +134,26 @@ static void arm(struct probe *p)
     timer_set(&p->conn->timer, MIN(p->check->conf->read_timeout_ms, left_ms));
 }
 
+/* What the protocol has to say in the midst of an answer. False: the probe is over. */
+static bool reply(struct probe *p)
+{
+    int error;
+
+    if (chain_empty(&p->out) || conn_send(p->conn, &p->out, 0, false) >= 0)
+        return true;
+    error = errno;
+    probe_failed(p, told(error), "writev() failed");
+    return false;
+}
+
 static void read_answer(struct probe *p)
 {
     struct conn *conn = p->conn;
 
     for (unsigned i = 0; i < READS_PER_EVENT && (conn->ready & CONN_READ); i++) {
         size_t size;
-        char *to = room(p, &size);
+        char *to = p->protocol->room(p, &size);
         ssize_t n = conn_read(conn, to, size);
-        bool more;
 
         if (n < 0 && errno == EAGAIN)
             break;
@@ -397,21 +162,13 @@ static void read_answer(struct probe *p)
             return;
         }
         p->received += (uint64_t) n;
-        if (p->state == PROBE_HEAD) {
-            p->end += (size_t) n;
-            more = take_head(p);
-        } else {
-            more = take_body(p, p->block, to, (size_t) n);
-        }
-        if (!more)
+        if (!p->protocol->take(p, (size_t) n) || !reply(p))
             return;
         arm(p);
     }
-    /* While the server is silent the block is not held: what was in it has been looked at. */
-    if (p->block != NULL)
-        block_unref(p->block);
-    p->block = NULL;
-    conn_want(conn, CONN_READ);
+    if (p->protocol->pause != NULL)
+        p->protocol->pause(p);
+    conn_want(conn, chain_empty(&p->out) ? CONN_READ : CONN_READ | CONN_WRITE);
 }
 
 /* Connecting and sending ----------------------------------------------------------------------- */
@@ -424,7 +181,7 @@ static void send_request(struct probe *p)
         int error = errno;
 
         if (!try_again(p))
-            probe_failed(p, error, "writev() failed");
+            probe_failed(p, told(error), "writev() failed");
         return;
     }
     if (!chain_empty(&p->out)) {
@@ -433,13 +190,70 @@ static void send_request(struct probe *p)
         return;
     }
     p->log.action = "reading response header from upstream";
-    p->state = PROBE_HEAD;
-    p->start = p->end = 0;
-    expect_head(p);
+    p->state = PROBE_ANSWER;
     /* As long as it brings something an answer may take a while, but not forever. */
     p->deadline_ms = clock_ms() + 2 * p->check->conf->read_timeout_ms;
     arm(p);
     conn_want(p->conn, CONN_READ);
+}
+
+static void ask(struct probe *p)
+{
+    p->protocol->start(p);
+    send_request(p);
+}
+
+static void probe_event(struct conn *conn, unsigned ready);
+static void probe_timeout(struct timer *timer);
+
+/* The name that the server is asked for and must be, of what *_ssl_name says. */
+static struct str tls_name(struct probe *p, const struct upstream_tls *tls)
+{
+    struct str name = p->check->tls_name;
+
+    if (tls->name == NULL || !(tls->server_name || tls->verify))
+        return STR("");
+    if (name.ptr == NULL) {
+        struct req *r = probe_request(p, p->conn);
+
+        name = r != NULL ? expr_eval(&r->eval, tls->name) : STR("");
+    }
+    return secure_host(name);
+}
+
+/* TLS begins: within what is left of the time for connecting. */
+static void shake_hands(struct probe *p)
+{
+    const struct health_check *hc = p->check;
+    uint64_t spent_ms = (clock_us() - p->started_us) / 1000;
+    uint64_t limit_ms = hc->conf->connect_timeout_ms;
+    struct secure_want want = { .tls = &hc->conf->tls,
+                                .name = tls_name(p, &hc->conf->tls),
+                                .addr = &p->addr,
+                                .alpn = hc->grpc ? "\x02h2" : NULL,
+                                .level = LOG_INFO_LEVEL };
+
+    p->log.action = "SSL handshaking to upstream";
+    if (secure_announce(p->conn, &p->out, &p->log, LOG_INFO_LEVEL) != 0 ||
+        secure_begin(&p->tls, &p->conn, &want, &p->log) != 0) {
+        probe_end(p, false, false);
+        return;
+    }
+    p->state = PROBE_SHAKE;
+    p->conn->handler = probe_event;
+    p->conn->timer.fire = probe_timeout;
+    timer_set(&p->conn->timer, limit_ms > spent_ms ? limit_ms - spent_ms : 1);
+    conn_want(p->conn, CONN_WRITE);
+}
+
+static void shaken(struct probe *p)
+{
+    if (secure_end(&p->tls, p->conn, &p->log, LOG_INFO_LEVEL) != 0) {
+        probe_end(p, false, false);
+        return;
+    }
+    p->connect_us = clock_us() - p->started_us;
+    ask(p);
 }
 
 static void connected(struct probe *p)
@@ -451,10 +265,12 @@ static void connected(struct probe *p)
         return;
     }
     p->connect_us = clock_us() - p->started_us;
-    if (p->check->tcp)
+    if (p->protocol == NULL)
         probe_end(p, true, false);
+    else if (p->check->conf->tls.client != NULL)
+        shake_hands(p);
     else
-        send_request(p);
+        ask(p);
 }
 
 static void probe_timeout(struct timer *timer)
@@ -471,12 +287,17 @@ static void probe_event(struct conn *conn, unsigned ready)
     (void) ready;
     switch (p->state) {
     case PROBE_IDLE:
-        /* Closed by the server, or it speaks unasked. */
-        close_conn(p);
+        if (p->tls.client != NULL && pool_is_quiet(conn))
+            conn_want(conn, CONN_READ); /* a session ticket */
+        else
+            close_conn(p); /* by the server, or it speaks unasked */
         break;
     case PROBE_CONNECT: connected(p); break;
+    case PROBE_SHAKE: shaken(p); break;
     case PROBE_SEND: send_request(p); break;
-    default: read_answer(p);
+    case PROBE_ANSWER:
+        if (reply(p))
+            read_answer(p);
     }
 }
 
@@ -529,13 +350,12 @@ static void probe_begin(struct probe *p)
     p->received = p->connect_us = p->header_us = 0;
     if (p->conn != NULL && clock_ms() - p->opened_ms >= p->check->keepalive_time_ms)
         close_conn(p);
-    chain_push_str(&p->out, p->check->request);
     if (p->conn == NULL) {
         probe_connect(p);
         return;
     }
     p->reused = true;
-    send_request(p);
+    ask(p);
 }
 
 static void probe_due(struct timer *timer)
@@ -562,6 +382,7 @@ void probe_init(struct probe *p, struct prober *prober, unsigned check,
 
     p->prober = prober;
     p->check = hc;
+    p->protocol = hc->tcp ? NULL : hc->grpc ? &probe_grpc : &probe_http;
     p->check_index = check;
     p->peer = peer;
     p->addr = peer->addr;

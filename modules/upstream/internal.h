@@ -91,6 +91,10 @@ struct health_check {
     const struct health_match *match;
     struct str request;       /* as it is sent */
     bool tcp;                 /* the connection is all that is asked for */
+    bool grpc;
+    struct str grpc_service;  /* empty: the server as a whole */
+    unsigned grpc_status;     /* 0, or one that is a healthy server's too */
+    struct str tls_name;      /* what *_ssl_name says; ptr NULL: that depends on variables */
     bool mandatory, persistent;
 };
 
@@ -103,6 +107,11 @@ struct health {
 };
 
 conf_setter health_set_check;
+/* The name of a status of gRPC; NULL: it has none. */
+const char *health_grpc_status(unsigned status);
+/* health_grpc.c: all that is sent to a server that speaks gRPC; fields: "NAME: VALUE" CRLF each. ptr NULL: they are too many. */
+struct str health_grpc_request(struct arena *arena, const struct health_check *hc,
+                               struct str fields);
 /* Once all groups are known. 0, or -1: reported. */
 int health_configure(struct conf *cf);
 
@@ -209,6 +218,15 @@ enum health_change { HEALTH_SAME, HEALTH_SICK, HEALTH_WELL };
 enum health_change shared_check_end(struct upstream *g, unsigned check, const struct peer *peer,
                                     bool passed);
 
+/* A connection over TLS: set up by these settings for this name, and of use to nobody else. */
+struct secure {
+    struct tls_client *client; /* NULL: it is none */
+    char *name;
+    bool sni;                  /* the name was sent */
+    const struct addr *addr;   /* of the server */
+    uint64_t *counts;          /* enum peer_tls; NULL: nobody counts */
+};
+
 /* pool.c: connections to servers. */
 struct upconn {
     struct conn *conn;
@@ -225,10 +243,7 @@ struct upconn {
     bool bound;            /* to a client (tie), by ntlm */
     struct client_tie tie;
     bool announced;        /* by a PROXY header: of one client */
-    /* It is over TLS: set up by these settings for this name, and of use to nobody else. */
-    struct tls_client *tls;
-    char *tls_name;
-    bool tls_sni;          /* the name was sent */
+    struct secure tls;
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(const struct exchange *x, struct peer *peer);
@@ -255,18 +270,44 @@ void pool_trim(void);
 /* secure.c: TLS with servers. */
 /* The name that x asks for, before a connection is looked for. 0, or -1: it cannot be told to a server (logged). */
 int secure_name(struct exchange *x);
+/* The name as it is used, of what *_ssl_name came to: without a port, and without brackets. */
+struct str secure_host(struct str name);
 /* What u's connection was set up for is what x wants. */
 bool secure_fits(const struct upconn *u, const struct exchange *x);
-/* The socket of x->up has connected: TLS begins. 0, or -1: logged. */
-int secure_begin(struct exchange *x);
+/*
+ * A connection that has just been made takes what goes in front of TLS: the PROXY header, if there is one to be sent.
+ * 0, or -1: logged at that level.
+ */
+int secure_announce(struct conn *conn, struct chain *header, const struct logger *log,
+                    enum log_level level);
+/*
+ * The socket of *conn, to the server at that address, has connected: TLS begins, over a conn that takes the place of
+ * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged.
+ */
+struct secure_want {
+    const struct upstream_tls *tls;
+    struct str name;
+    const struct addr *addr;
+    const char *alpn;
+    uint64_t *counts;
+    enum log_level level; /* of what goes wrong */
+};
+int secure_begin(struct secure *s, struct conn **conn, const struct secure_want *want,
+                 const struct logger *log);
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
-int secure_end(struct exchange *x);
+int secure_end(struct secure *s, struct conn *conn, const struct logger *log,
+               enum log_level level);
 /* What to log of an operation on a connection that has failed with *error: in the library's words where TLS failed, else call's. */
 const char *secure_failure(const struct upconn *u, int *error, const char *call);
+/* It has taken too long. */
+void secure_late(const struct secure *s);
 /* The connection goes. */
-void secure_forget(struct upconn *u);
+void secure_forget(struct secure *s);
 /* An answer that ends with the connection may have been cut. */
-bool secure_is_cut(const struct upconn *u);
+static inline bool secure_is_cut(const struct secure *s, const struct conn *conn)
+{
+    return unlikely(s->client != NULL) && !conn_tls_ended(conn);
+}
 
 /* ntlm.c: connections that belong to a client. */
 conf_setter ntlm_set;

@@ -49,8 +49,8 @@ void pool_close(struct upconn *u)
     else if (u->x == NULL)
         unlink_idle(u);
     conn_close(u->conn);
-    if (unlikely(u->tls != NULL))
-        secure_forget(u);
+    if (unlikely(u->tls.client != NULL))
+        secure_forget(&u->tls);
     list_push_front(&free_upconns, &u->link);
 }
 
@@ -59,7 +59,7 @@ static void idle_event(struct conn *conn, unsigned ready)
     const struct upconn *u = conn->owner;
 
     (void) ready;
-    if (unlikely(u->tls != NULL) && pool_is_quiet(conn)) {
+    if (unlikely(u->tls.client != NULL) && pool_is_quiet(conn)) {
         conn_want(conn, CONN_READ); /* a session ticket */
         return;
     }
@@ -75,7 +75,7 @@ bool pool_fits(const struct upconn *u, const struct exchange *x)
 {
     if (x->group->keepalive.local && u->tag != x->tag)
         return false;
-    return likely(u->tls == NULL && x->tls == NULL) || secure_fits(u, x);
+    return likely(u->tls.client == NULL && x->tls == NULL) || secure_fits(u, x);
 }
 
 struct upconn *pool_take(const struct exchange *x, struct peer *peer)
@@ -87,7 +87,7 @@ struct upconn *pool_take(const struct exchange *x, struct peer *peer)
         if (!pool_fits(u, x))
             continue;
         if (unlikely(u->conn->ready & (CONN_READ | CONN_HUP))
-            && (u->tls == NULL || !pool_is_quiet(u->conn))) {
+            && (u->tls.client == NULL || !pool_is_quiet(u->conn))) {
             /* Closed by the server in this very turn: its event has not been delivered yet. */
             pool_close(u);
             continue;

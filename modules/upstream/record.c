@@ -23,6 +23,31 @@ static void average(int64_t *to, int64_t us)
         __atomic_store_n(to, old > 0 ? old + (us - old) / 8 : MAX(us, 1), __ATOMIC_RELAXED);
 }
 
+/* The place of a status, which is taken for it if it is new; NULL: there is none left. */
+static uint64_t *code_of(struct peer_stats *stats, unsigned status)
+{
+    for (unsigned i = 0; i < PEER_CODES; i++) {
+        uint16_t code = __atomic_load_n(&stats->codes[i], __ATOMIC_RELAXED);
+
+        if (unlikely(code == 0) &&
+            __atomic_compare_exchange_n(&stats->codes[i], &code, (uint16_t) status, false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            code = (uint16_t) status;
+        if (code == status)
+            return &stats->code_counts[i];
+    }
+    return NULL;
+}
+
+static void count_status(struct peer_stats *stats, unsigned status)
+{
+    uint64_t *count = code_of(stats, status);
+
+    if (unlikely(count == NULL))
+        count = &stats->responses[status / 100 - 1];
+    __atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+}
+
 void exchange_count(struct exchange *x, unsigned status)
 {
     struct peer_stats *stats = x->choice.peer != NULL ? x->choice.peer->stats : NULL;
@@ -35,7 +60,7 @@ void exchange_count(struct exchange *x, unsigned status)
     __atomic_add_fetch(&stats->received, rec->bytes_received, __ATOMIC_RELAXED);
     if (status < 100 || status > 599)
         return;
-    __atomic_add_fetch(&stats->responses[status / 100 - 1], 1, __ATOMIC_RELAXED);
+    count_status(stats, status);
     average(&stats->header_us, rec->header_us);
     average(&stats->response_us, (int64_t) (clock_us() - x->started_us));
 }

@@ -2,7 +2,7 @@
 /*
  * TLS with servers: contexts of locations, which those with the same settings share; the handshake on a new connection; whether
  * the server is who it should be; and sessions, so that the next handshake is short. A session, as a kept connection, is used
- * again only for the same settings, server and name. Called by the exchange and the pool.
+ * again only for the same settings, server and name. Called by the exchange, the pool and health checks.
  */
 #include <errno.h>
 #include <openssl/err.h>
@@ -29,7 +29,7 @@ struct tls_client {
 };
 
 static const struct conn_tls_options options = { .buffer_size = 16384 };
-static int upconn_index = -1;
+static int secure_index = -1;
 
 /* Configuration ------------------------------------------------------------------------------- */
 
@@ -66,8 +66,8 @@ static struct tls_client *client_new(struct conf *cf, const struct ssl_spec *spe
     c->ctx = ssl_context_new(cf, spec, false);
     if (c->ctx == NULL)
         return NULL;
-    if (upconn_index < 0)
-        upconn_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    if (secure_index < 0)
+        secure_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
     arena_defer(cf->arena, client_free, c);
     return c;
 }
@@ -134,43 +134,48 @@ int upstream_tls_finish(struct conf *cf, struct level *level, struct upstream_tl
 
 /* Sessions ------------------------------------------------------------------------------------ */
 
-static struct session_slot *slot_of(const struct upconn *u)
+static struct session_slot *slot_of(const struct secure *c)
 {
-    uint64_t h = shared_mix(SHARED_MIX_START, str_cstr(u->tls_name));
+    uint64_t h = shared_mix(SHARED_MIX_START, str_cstr(c->name));
 
-    h = shared_mix(h, str_from((const char *) &u->peer->addr.sa, u->peer->addr.len));
-    return &u->tls->slots[(h ^ h >> 32) % SESSIONS];
+    h = shared_mix(h, str_from((const char *) &c->addr->sa, c->addr->len));
+    return &c->client->slots[(h ^ h >> 32) % SESSIONS];
 }
 
-static bool slot_is(const struct session_slot *s, const struct upconn *u)
+static bool slot_is(const struct session_slot *s, const struct secure *c)
 {
-    return s->session != NULL && s->sni == u->tls_sni && s->addr.len == u->peer->addr.len
-           && memcmp(&s->addr.sa, &u->peer->addr.sa, s->addr.len) == 0
-           && strcmp(s->name, u->tls_name) == 0;
+    return s->session != NULL && s->sni == c->sni && s->addr.len == c->addr->len
+           && memcmp(&s->addr.sa, &c->addr->sa, s->addr.len) == 0 && strcmp(s->name, c->name) == 0;
 }
 
 /* Takes the reference. */
 static int keep_session(SSL *ssl, SSL_SESSION *session)
 {
-    const struct upconn *u = SSL_get_ex_data(ssl, upconn_index);
+    const struct secure *c = SSL_get_ex_data(ssl, secure_index);
     struct session_slot *s;
 
-    if (u == NULL || u->tls == NULL)
+    if (c == NULL || c->client == NULL)
         return 0;
-    s = slot_of(u);
+    s = slot_of(c);
     slot_clear(s);
     s->session = session;
-    s->addr = u->peer->addr;
-    s->name = mem_alloc(strlen(u->tls_name) + 1);
-    memcpy(s->name, u->tls_name, strlen(u->tls_name) + 1);
-    s->sni = u->tls_sni;
+    s->addr = *c->addr;
+    s->name = mem_alloc(strlen(c->name) + 1);
+    memcpy(s->name, c->name, strlen(c->name) + 1);
+    s->sni = c->sni;
     return 1;
+}
+
+/* It may be the session's fault. */
+static void drop_session(const struct secure *c)
+{
+    if (slot_is(slot_of(c), c))
+        slot_clear(slot_of(c));
 }
 
 /* Connections --------------------------------------------------------------------------------- */
 
-/* The host of "name:port", "[::1]:port"; what names the root of the domain names with a dot means the same as without. */
-static struct str host_of(struct str name)
+struct str secure_host(struct str name)
 {
     ssize_t end = name.len > 0 && name.ptr[0] == '[' ? str_chr(name, ']') : -1;
 
@@ -179,9 +184,10 @@ static struct str host_of(struct str name)
     end = str_chr(name, ':');
     if (end >= 0)
         name.len = (size_t) end;
+    /* What names the root of the domain names with a dot means the same as without. */
     if (name.len > 1 && name.ptr[name.len - 1] == '.')
         name.len--;
-    return name;
+    return str_chr(name, '\0') >= 0 ? STR("") : name; /* no certificate is for that */
 }
 
 int secure_name(struct exchange *x)
@@ -190,9 +196,7 @@ int secure_name(struct exchange *x)
     struct str name = STR("");
 
     if (tls->name != NULL && (tls->server_name || tls->verify))
-        name = host_of(expr_eval(&x->req->eval, tls->name));
-    if (str_chr(name, '\0') >= 0)
-        name = STR(""); /* no certificate is for that */
+        name = secure_host(expr_eval(&x->req->eval, tls->name));
     x->tls_name = name;
     if (likely(!tls->server_name || name.len <= TLSEXT_MAXLEN_host_name))
         return 0;
@@ -203,10 +207,10 @@ int secure_name(struct exchange *x)
 
 bool secure_fits(const struct upconn *u, const struct exchange *x)
 {
-    if (u->tls == NULL || x->tls == NULL)
+    if (u->tls.client == NULL || x->tls == NULL)
         return false;
-    return u->tls == x->tls->client && u->tls_sni == x->tls->server_name
-           && str_eq(str_cstr(u->tls_name), x->tls_name);
+    return u->tls.client == x->tls->client && u->tls.sni == x->tls->server_name
+           && str_eq(str_cstr(u->tls.name), x->tls_name);
 }
 
 static bool is_address(const char *name)
@@ -218,65 +222,69 @@ static bool is_address(const char *name)
     return ip != NULL;
 }
 
-/* A PROXY header goes in front of TLS. It fits into any socket that has just connected. */
-static int announce(struct exchange *x)
+/* It fits into any socket that has just connected. */
+int secure_announce(struct conn *conn, struct chain *header, const struct logger *log,
+                    enum log_level level)
 {
-    struct chain header = CHAIN_INIT;
-    ssize_t n;
+    ssize_t n = chain_empty(header) ? 0 : conn_send(conn, header, 0, false);
 
-    pool_announce(x->req->arena, x->conf, x->req, &header);
-    n = conn_send(x->up->conn, &header, 0, false);
-    if (n < 0 || !chain_empty(&header)) {
-        log_error(&x->req->log, n < 0 ? errno : 0, "could not send PROXY protocol header");
-        chain_clear(&header);
+    if (n < 0 || !chain_empty(header)) {
+        LOG(log, level, n < 0 ? errno : 0, "could not send PROXY protocol header");
+        chain_clear(header);
         return -1;
     }
     return 0;
 }
 
 /* 0, or -1: logged. */
-static int prepare(struct exchange *x, SSL *ssl)
+static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
+                   const struct logger *log)
 {
-    struct upconn *u = x->up;
-    const struct session_slot *s = slot_of(u);
+    const struct session_slot *s = slot_of(c);
 
-    SSL_set_ex_data(ssl, upconn_index, u);
-    if (u->tls_sni && u->tls_name[0] != '\0' && u->tls_name[0] != '[' && !is_address(u->tls_name)
-        && SSL_set_tlsext_host_name(ssl, u->tls_name) == 0) {
-        log_error(&x->req->log, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", u->tls_name,
+    SSL_set_ex_data(ssl, secure_index, c);
+    if (c->sni && c->name[0] != '\0' && c->name[0] != '[' && !is_address(c->name)
+        && SSL_set_tlsext_host_name(ssl, c->name) == 0) {
+        LOG(log, want->level, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", c->name,
                   ssl_errors());
         return -1;
     }
-    if (u->tls->session_reuse && slot_is(s, u) && SSL_set_session(ssl, s->session) == 0)
+    if (want->alpn != NULL
+        && SSL_set_alpn_protos(ssl, (const unsigned char *) want->alpn,
+                               (unsigned) strlen(want->alpn)) != 0) {
+        LOG(log, want->level, 0, "SSL_set_alpn_protos() failed%s", ssl_errors());
+        return -1;
+    }
+    if (c->client->session_reuse && slot_is(s, c) && SSL_set_session(ssl, s->session) == 0)
         ERR_clear_error(); /* then without it */
     return 0;
 }
 
-int secure_begin(struct exchange *x)
+int secure_begin(struct secure *s, struct conn **conn, const struct secure_want *want,
+                 const struct logger *log)
 {
-    struct upconn *u = x->up;
-    struct conn *raw = u->conn, *conn;
+    struct conn *raw = *conn, *conn_tls;
+    void *owner = raw->owner;
 
-    if (u->announced && announce(x) != 0)
-        return -1;
     if (!raw->unix_peer)
         socket_nodelay(raw->watch.fd, true);
-    u->nodelay = true;
     timer_stop(&raw->timer);
-    conn = conn_tls_connect(raw, x->tls->client->ctx, &options);
-    if (conn == NULL) {
-        log_error(&x->req->log, 0, "could not set up TLS");
+    conn_tls = conn_tls_connect(raw, want->tls->client->ctx, &options);
+    if (conn_tls == NULL) {
+        LOG(log, want->level, 0, "could not set up TLS");
         return -1;
     }
-    conn->owner = u;
-    u->conn = conn;
-    u->tls = x->tls->client;
-    u->tls_sni = x->tls->server_name;
-    u->tls_name = mem_alloc(x->tls_name.len + 1);
-    if (x->tls_name.len > 0)
-        memcpy(u->tls_name, x->tls_name.ptr, x->tls_name.len);
-    u->tls_name[x->tls_name.len] = '\0';
-    return prepare(x, conn_tls_ssl(conn));
+    conn_tls->owner = owner;
+    *conn = conn_tls;
+    s->client = want->tls->client;
+    s->sni = want->tls->server_name;
+    s->addr = want->addr;
+    s->counts = want->counts;
+    s->name = mem_alloc(want->name.len + 1);
+    if (want->name.len > 0)
+        memcpy(s->name, want->name.ptr, want->name.len);
+    s->name[want->name.len] = '\0';
+    return prepare(s, conn_tls_ssl(conn_tls), want, log);
 }
 
 /* By its names, or by its addresses where it was asked for by one. */
@@ -293,50 +301,100 @@ static bool is_for(SSL *ssl, const char *name)
     return ok;
 }
 
-int secure_end(struct exchange *x)
+static void count(const struct secure *s, enum peer_tls what)
 {
-    struct upconn *u = x->up;
-    SSL *ssl = conn_tls_ssl(u->conn);
+    if (s->counts != NULL)
+        __atomic_add_fetch(&s->counts[what], 1, __ATOMIC_RELAXED);
+}
+
+/* A handshake has come to nothing; PEER_TLS_FAILED: for a reason that is not counted by itself. */
+static void count_failure(const struct secure *s, enum peer_tls why)
+{
+    count(s, PEER_TLS_FAILED);
+    if (why != PEER_TLS_FAILED)
+        count(s, why);
+}
+
+void secure_late(const struct secure *s)
+{
+    count_failure(s, PEER_TLS_TIMEOUT);
+}
+
+/* By what the library said. */
+static enum peer_tls failure_of(int reason)
+{
+    switch (reason) {
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_WRONG_SSL_VERSION:
+    case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION: return PEER_TLS_NO_PROTOCOL;
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return PEER_TLS_REJECTED;
+    default: return PEER_TLS_FAILED;
+    }
+}
+
+static enum peer_tls verify_failure(long result)
+{
+    switch (result) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID: return PEER_TLS_EXPIRED;
+    case X509_V_ERR_CERT_REVOKED: return PEER_TLS_REVOKED;
+    default: return PEER_TLS_OTHER;
+    }
+}
+
+/* The handshake went well, and the server is who it should be. */
+static int well(const struct secure *s, SSL *ssl)
+{
+    count(s, PEER_TLS_HANDSHAKES);
+    if (SSL_session_reused(ssl))
+        count(s, PEER_TLS_REUSES);
+    return 0;
+}
+
+int secure_end(struct secure *s, struct conn *conn, const struct logger *log, enum log_level level)
+{
+    SSL *ssl = conn_tls_ssl(conn);
     long result;
     int error;
 
-    if (!conn_tls_established(u->conn)) {
-        const char *why = conn_tls_failure(u->conn, &error);
+    if (!conn_tls_established(conn)) {
+        const char *why = conn_tls_failure(conn, &error);
 
-        log_error(&x->req->log, error, "%s", why);
-        if (slot_is(slot_of(u), u))
-            slot_clear(slot_of(u)); /* it may be the session's fault */
+        LOG(log, level, error, "%s", why);
+        count_failure(s, failure_of(conn_tls_reason(conn)));
+        drop_session(s);
         return -1;
     }
-    if (!u->tls->verify)
-        return 0;
+    if (!s->client->verify)
+        return well(s, ssl);
     result = SSL_get_verify_result(ssl);
     if (result != X509_V_OK) {
-        log_error(&x->req->log, 0, "upstream SSL certificate verify error: (%ld:%s)", result,
+        LOG(log, level, 0, "upstream SSL certificate verify error: (%ld:%s)", result,
                   X509_verify_cert_error_string(result));
-    } else if (!is_for(ssl, u->tls_name)) {
-        log_error(&x->req->log, 0, "upstream SSL certificate does not match \"%s\"", u->tls_name);
+        count_failure(s, verify_failure(result));
+    } else if (!is_for(ssl, s->name)) {
+        LOG(log, level, 0, "upstream SSL certificate does not match \"%s\"", s->name);
+        count_failure(s, PEER_TLS_HOSTNAME);
     } else {
-        return 0;
+        return well(s, ssl);
     }
-    if (slot_is(slot_of(u), u))
-        slot_clear(slot_of(u));
+    drop_session(s);
     return -1;
 }
 
 const char *secure_failure(const struct upconn *u, int *error, const char *call)
 {
-    return unlikely(u->tls != NULL) && *error == EPROTO ? conn_tls_failure(u->conn, error) : call;
+    return unlikely(u->tls.client != NULL) && *error == EPROTO ? conn_tls_failure(u->conn, error)
+                                                               : call;
 }
 
-void secure_forget(struct upconn *u)
+void secure_forget(struct secure *s)
 {
-    u->tls = NULL;
-    free(u->tls_name);
-    u->tls_name = NULL;
-}
-
-bool secure_is_cut(const struct upconn *u)
-{
-    return unlikely(u->tls != NULL) && !conn_tls_ended(u->conn);
+    free(s->name);
+    *s = (struct secure){ .client = NULL };
 }

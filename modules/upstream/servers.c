@@ -31,18 +31,6 @@ static const char *server_number(struct conf *cf, unsigned arg, struct str text,
     return NULL;
 }
 
-/* Parameters of `server` that are not there yet: an error that says so beats a silent loss. */
-static bool not_yet(struct str p)
-{
-    static const char *const names[] = { "sid=" };
-
-    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        if (str_starts(p, str_cstr(names[i])))
-            return true;
-    }
-    return false;
-}
-
 /* Methods that go by a number know neither backups nor weights that change. */
 static const char *unsupported(struct conf *cf, unsigned arg)
 {
@@ -98,14 +86,14 @@ static const char *server_parameter(struct conf *cf, unsigned arg, struct server
         p->state |= PEER_DRAIN;
     else if (str_starts(text, STR("route=")) && text.len > 6 && text.len <= 6 + ROUTE_MAX)
         p->route = str_skip(text, 6);
+    else if (str_starts(text, STR("sid=")) && text.len > 4 && text.len <= 4 + ROUTE_MAX)
+        p->route = str_skip(text, 4); /* what others call it */
     else if (str_eq(text, STR("resolve")))
         p->resolve = true;
     else if (str_starts(text, STR("service=")) && text.len == 8)
         return conf_error_arg(cf, arg, "service name is empty");
     else if (str_starts(text, STR("service=")))
         p->service = str_skip(text, 8);
-    else if (not_yet(text))
-        return conf_error_arg(cf, arg, "parameter \"%s\" is not supported yet", text.ptr);
     else
         return invalid_parameter(cf, arg);
     return NULL;

@@ -489,7 +489,8 @@ static void worker_gone(struct zone *zone, void *data)
 
 static const struct zone_kind upstream_zone = {
     .name = "upstream",
-    .version = 4,
+    .version = 5,
+    .tried = true,
     .slot_size = sizeof(struct slot),
     .init = zone_init,
     .adopt = zone_adopt_groups,

@@ -50,6 +50,28 @@ static int64_t average_ms(int64_t us)
     return us > 0 ? us / 1000 : -1;
 }
 
+/* Each status once, in order, and the classes of all. */
+static void fill_responses(struct upstream_server *out, const struct peer_stats *stats)
+{
+    memcpy(out->responses, stats->responses, sizeof(out->responses));
+    for (unsigned i = 0; i < PEER_CODES; i++) {
+        uint64_t count = __atomic_load_n(&stats->code_counts[i], __ATOMIC_RELAXED);
+        uint16_t code = __atomic_load_n(&stats->codes[i], __ATOMIC_RELAXED);
+        unsigned at = out->code_count;
+
+        if (count == 0 || code < 100 || code > 599)
+            continue;
+        out->responses[code / 100 - 1] += count;
+        for (; at > 0 && out->codes[at - 1] > code; at--) {
+            out->codes[at] = out->codes[at - 1];
+            out->code_counts[at] = out->code_counts[at - 1];
+        }
+        out->codes[at] = code;
+        out->code_counts[at] = count;
+        out->code_count++;
+    }
+}
+
 static void fill_numbers(struct upstream_server *out, const struct peer_view *v, unsigned i,
                          struct peer_stats *stats)
 {
@@ -60,7 +82,9 @@ static void fill_numbers(struct upstream_server *out, const struct peer_view *v,
     out->state = state_name(state);
     out->active = v->conns[i];
     out->requests = stats->requests;
-    memcpy(out->responses, stats->responses, sizeof(out->responses));
+    fill_responses(out, stats);
+    memcpy(out->tls, stats->tls, sizeof(out->tls));
+    out->has_tls |= out->tls[PEER_TLS_HANDSHAKES] + out->tls[PEER_TLS_FAILED] > 0;
     out->sent = stats->sent;
     out->received = stats->received;
     out->fails = stats->fails;
@@ -102,6 +126,7 @@ static void fill(struct arena *arena, struct upstream *g, const struct zone_grou
         .max_fails = p.record.max_fails,
         .fail_timeout_s = p.record.fail_timeout_s,
         .slow_start_s = p.record.slow_start_s,
+        .has_tls = g->tls,
         .state = "up",
         .header_time_ms = -1,
         .response_time_ms = -1,
@@ -177,7 +202,7 @@ static void reset_server(struct upstream *g, const struct zone_group *zg, unsign
     struct peer_record *rec = &g->view.records[i];
     int64_t out = stats->downstart_ms != 0 ? shared_wall_ms() : 0;
 
-    memset(stats, 0, sizeof(*stats));
+    memset(stats, 0, offsetof(struct peer_stats, codes));
     stats->downstart_ms = out;
     rec->checks = rec->failed_checks = 0;
     rec->unhealthy = 0;

@@ -23,15 +23,27 @@ struct upconn;
 
 /* Groups ------------------------------------------------------------------------------------- */
 
+/* Handshakes with a server: those that went well, and why others did not. */
+enum peer_tls {
+    PEER_TLS_HANDSHAKES, PEER_TLS_FAILED, PEER_TLS_REUSES, PEER_TLS_NO_PROTOCOL, PEER_TLS_TIMEOUT, PEER_TLS_REJECTED,
+    PEER_TLS_EXPIRED, PEER_TLS_REVOKED, PEER_TLS_HOSTNAME, PEER_TLS_OTHER,
+    PEER_TLS_COUNTS,
+};
+#define PEER_CODES 16 /* statuses that are counted one by one: the first ones that come */
+
 /* What a server has done since it came, in the zone: added to without the lock. */
 struct peer_stats {
-    uint64_t requests, responses[5];
+    uint64_t requests;
+    uint64_t responses[5]; /* those whose status is not among `codes` */
     uint64_t sent, received; /* bytes */
     uint64_t fails, unavail;
     uint64_t downtime_ms;    /* of the times in which it could not be asked that are over */
     int64_t downstart_ms;    /* since when it cannot be asked, on the wall clock; 0: it can */
     int64_t selected_ms;     /* last chosen, on the wall clock; 0: never */
     int64_t header_us, response_us; /* moving averages; 0: none yet */
+    uint64_t tls[PEER_TLS_COUNTS];
+    uint64_t code_counts[PEER_CODES];
+    uint16_t codes[PEER_CODES]; /* 0: nobody has taken this place; once taken it stays so, also when counts begin anew */
 };
 
 /*
@@ -125,6 +137,7 @@ struct upstream {
     const struct balancer *balancer;
     struct balancer_conf method; /* what its directive said */
     void *table;              /* what the balancer built */
+    bool tls;                 /* some location speaks TLS with its servers */
     bool ntlm;                /* connections belong to the client that authenticated over them */
     struct sticky *sticky;    /* NULL: clients are not bound to servers */
     struct upstream_queue *queue; /* NULL: nobody waits for a server */
@@ -183,6 +196,8 @@ struct upstream_family {
      * Host is among them. NULL: there are none.
      */
     struct str (*fields)(struct arena *arena, const struct level *level, bool *host);
+    /* What an expression comes to for all requests of this level. False: that depends on the request. NULL: it always may. */
+    bool (*known)(const struct level *level, const struct expr *value, struct str *text);
 };
 /* Said by the setter of a *_pass directive: the location being read passes its requests to g; NULL: known at run time only. */
 void upstream_passes(struct conf *cf, struct upstream *g, const struct upstream_family *family);
@@ -220,6 +235,11 @@ struct upstream_server {
     uint32_t active;           /* connections, of all workers */
     uint64_t requests;
     uint64_t responses[5];     /* 1xx .. 5xx */
+    uint64_t code_counts[PEER_CODES]; /* of them, by status: ascending, up to code_count */
+    uint16_t codes[PEER_CODES];
+    unsigned code_count;
+    bool has_tls;              /* requests go to it over TLS, or did */
+    uint64_t tls[PEER_TLS_COUNTS];
     uint64_t sent, received;   /* bytes */
     uint64_t fails;            /* attempts that failed */
     uint64_t unavail;          /* how often it was taken out for failures */

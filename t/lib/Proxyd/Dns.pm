@@ -14,7 +14,8 @@ use Socket qw(AF_INET6 inet_aton inet_pton);
 my %types = (A => 1, AAAA => 28, SRV => 33);
 my %rcodes = (servfail => 2, nxdomain => 3, refused => 5);
 
-# file: where the records are; log: to which the questions are appended.
+# file: where the records are; log: to which the questions are appended; tcp => 1: TCP is spoken too, and by UDP an answer of
+# more than 512 bytes is cut, without any record.
 sub start {
     my ($class, %o) = @_;
     my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $o{port}, Proto => 'udp')
@@ -33,7 +34,31 @@ sub start {
         }
     }
     $self->{pid} = $pid;
+    $self->start_tcp if $o{tcp};
     return $self;
+}
+
+sub start_tcp {
+    my ($self) = @_;
+    my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Listen => 16, ReuseAddr => 1)
+        or die "dns, tcp: $!";
+    my $pid = fork;
+    die "fork: $!" unless defined $pid;
+    if ($pid) { $self->{tcp_pid} = $pid; return }
+    $SIG{TERM} = $SIG{INT} = 'DEFAULT';
+    $SIG{CHLD} = 'IGNORE';
+    while (1) {
+        my $c = $listen->accept or next;
+        next if fork;
+        while (read($c, my $head, 2) == 2) {
+            my $q = '';
+            read($c, $q, unpack 'n', $head) or last;
+            my $answer = $self->answer($q, 'tcp');
+            print $c pack('n', length $answer) . $answer if defined $answer;
+            $c->flush;
+        }
+        POSIX::_exit(0);
+    }
 }
 
 sub port { $_[0]{port} }
@@ -74,15 +99,15 @@ sub data_of {
 }
 
 sub answer {
-    my ($self, $q) = @_;
+    my ($self, $q, $by) = @_;
     my ($name, $at) = name_of($q, 12);
     my $type = unpack 'n', substr $q, $at, 2;
     my ($rcode, $known, @answers) = (3, 0);
     open my $log, '>>', $self->{log} or return undef;
-    syswrite $log, "$name $type\n";
+    syswrite $log, "$name $type" . ($by ? " $by" : '') . "\n";
     open my $fh, '<', $self->{file} or return undef;
-    while (<$fh>) {
-        my ($owner, $what, $kind, @rest) = split;
+    while (defined(my $line = <$fh>)) {
+        my ($owner, $what, $kind, @rest) = split " ", $line;
         next unless defined $owner && $owner eq $name;
         return undef if $what eq 'silent';
         if (defined $rcodes{$what}) { $rcode = $rcodes{$what}; next }
@@ -91,16 +116,19 @@ sub answer {
         my $data = data_of($kind, @rest);
         push @answers, pack('nnnNn', 0xc00c, $type, 1, $what, length $data) . $data;
     }
-    return pack('n6', unpack('n', $q), 0x8580 | $rcode, 1, scalar @answers, 0, 0)
+    my $cut = $self->{tcp} && !$by && length(join '', @answers) > 400;
+    @answers = () if $cut;
+    return pack('n6', unpack('n', $q), 0x8580 | ($cut ? 0x200 : 0) | $rcode, 1, scalar @answers, 0, 0)
         . substr($q, 12, $at + 4 - 12) . join '', @answers;
 }
 
 sub stop {
     my ($self) = @_;
     return unless $self->{pid} && $self->{owner} == $$;
-    kill 'KILL', $self->{pid};
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
+    for my $pid (grep { defined } delete @$self{qw(pid tcp_pid)}) {
+        kill 'KILL', $pid;
+        waitpid $pid, 0;
+    }
 }
 
 sub DESTROY { local $?; $_[0]->stop }
