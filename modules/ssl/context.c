@@ -68,6 +68,8 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
                           STR_ARG(certificate->path));
             return -1;
         }
+        if (ssl_pair_is_dynamic(spec, i))
+            continue;
         if (use_certificate(cf, ctx, certificate) != 0 ||
             use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
             return -1;
@@ -82,7 +84,7 @@ static void judge_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *sp
         const struct ssl_file *file = &spec->certificates.items[i];
         STACK_OF(X509) *chain = NULL;
         const char *error;
-        X509 *leaf = ssl_object_unjudged(file->path)
+        X509 *leaf = !ssl_pair_is_dynamic(spec, i) && ssl_object_unjudged(file->path)
                          ? ssl_object_certificate(cf, file->path, &chain, &error)
                          : NULL;
 
@@ -290,6 +292,11 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
          more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);
+    /* What only a handshake will tell goes by its names, as they are written. */
+    for (unsigned i = 0; ok && i < spec->certificates.count; i++)
+        ok = !ssl_pair_is_dynamic(spec, i) ||
+             EVP_DigestUpdate(md, spec->certificates.items[i].path.ptr,
+                              spec->certificates.items[i].path.len + 1);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
         ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);

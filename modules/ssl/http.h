@@ -25,6 +25,8 @@ struct http_ssl {
 struct http_ssl *http_ssl_of(const struct server *server);
 /* sni.c: what a context of a listening address needs to choose the server by the name the client asks for, and ALPN. */
 void http_ssl_prepare(SSL_CTX *ctx);
+/* provide.c: the library's callback for certificates; arg: struct http_ssl. */
+int http_ssl_provide(SSL *ssl, void *arg);
 /* fingerprint.c: hellos that come to this context leave their fingerprints, which are empty otherwise. */
 void http_ssl_fingerprint(SSL_CTX *ctx);
 struct str http_ssl_ja3(SSL *ssl);

@@ -76,6 +76,8 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     if (ssl->ctx == NULL)
         return -1;
     http_ssl_prepare(ssl->ctx);
+    if (ssl_has_dynamic(spec))
+        SSL_CTX_set_cert_cb(ssl->ctx, http_ssl_provide, ssl);
     compress_certificates(cf, ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
         http_ssl_fingerprint(ssl->ctx);
@@ -233,9 +235,12 @@ static const struct directive directives[] = {
     SSL_ROW("ssl_certificate", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.certificates,
             INHERIT_WHOLE, NULL, "file | data:value",
             "The certificate in PEM, followed by intermediate ones; one directive for each type of "
-            "key."),
+            "key. With variables it is loaded at each handshake."),
     SSL_ROW("ssl_certificate_key", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.keys, INHERIT_WHOLE,
             NULL, "file | data:value | store:uri", "The secret key of each certificate, in PEM."),
+    SSL_ROW("ssl_certificate_cache", ARGS123, ssl_set_certificate_cache, spec.cache, INHERIT_SCALAR,
+            "off", "off | max=N [inactive=time] [valid=time]",
+            "Keeps certificates and keys whose names hold variables, in each worker."),
     SSL_ROW("ssl_certificate_compression", ARG_FLAG, conf_set_flag, compress_certificates,
             INHERIT_SCALAR, "off", "on | off",
             "Compresses certificates for clients that can take it (OpenSSL 3.2 and later)."),

@@ -610,10 +610,16 @@ static void shake_hands(struct exchange *x)
     uint64_t spent_ms = (clock_us() - x->started_us) / 1000;
     uint64_t limit_ms = x->conf->connect_timeout_ms;
     struct conn *conn;
+    int rc;
 
     x->state = X_CONNECT;
     x->req->log.action = "SSL handshaking to upstream";
-    if (secure_begin(x) != 0) {
+    rc = secure_begin(x);
+    if (rc == -2) {
+        exchange_finish(x, req_status(x->req, 500));
+        return;
+    }
+    if (rc != 0) {
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }

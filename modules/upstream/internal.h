@@ -229,6 +229,7 @@ struct upconn {
     struct tls_client *tls;
     char *tls_name;
     bool tls_sni;          /* the name was sent */
+    unsigned char tls_pair[32]; /* whose certificate was shown: a digest of its names, where they hold variables */
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(const struct exchange *x, struct peer *peer);
@@ -257,7 +258,7 @@ void pool_trim(void);
 void secure_name(struct exchange *x);
 /* What u's connection was set up for is what x wants. */
 bool secure_fits(const struct upconn *u, const struct exchange *x);
-/* The socket of x->up has connected: TLS begins. 0, or -1: logged. */
+/* The socket of x->up has connected: TLS begins. 0, or -1: logged; or -2: so too, and it is not the server's fault. */
 int secure_begin(struct exchange *x);
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
 int secure_end(struct exchange *x);

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
 #include "modules/upstream/internal.h"
@@ -17,6 +18,7 @@ struct session_slot {
     struct addr addr;
     char *name;
     bool sni;
+    unsigned char pair[32];
 };
 
 /* The settings of a location, or of several. In a worker: the sessions had with them. */
@@ -32,14 +34,6 @@ static const struct conn_tls_options options = { .buffer_size = 16384 };
 static int upconn_index = -1;
 
 /* Configuration ------------------------------------------------------------------------------- */
-
-const char *upstream_set_tls_cache(struct conf *cf, void *field)
-{
-    *(bool *) field = true;
-    if (cf->nargs == 2 && str_eq(cf->args[1], STR("off")))
-        return NULL;
-    return conf_error(cf, "\"%.*s\" other than \"off\" is not supported yet", STR_ARG(cf->args[0]));
-}
 
 const char *upstream_set_tls_log(struct conf *cf, void *field)
 {
@@ -145,6 +139,7 @@ static struct session_slot *slot_of(const struct upconn *u)
     uint64_t h = shared_mix(SHARED_MIX_START, str_cstr(u->tls_name));
 
     h = shared_mix(h, str_from((const char *) &u->peer->addr.sa, u->peer->addr.len));
+    h = shared_mix(h, str_from((const char *) u->tls_pair, sizeof(u->tls_pair)));
     return &u->tls->slots[(h ^ h >> 32) % SESSIONS];
 }
 
@@ -152,6 +147,7 @@ static bool slot_is(const struct session_slot *s, const struct upconn *u)
 {
     return s->session != NULL && s->sni == u->tls_sni && s->addr.len == u->peer->addr.len
            && memcmp(&s->addr.sa, &u->peer->addr.sa, s->addr.len) == 0
+           && memcmp(s->pair, u->tls_pair, sizeof(s->pair)) == 0
            && strcmp(s->name, u->tls_name) == 0;
 }
 
@@ -170,10 +166,17 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     s->name = mem_alloc(strlen(u->tls_name) + 1);
     memcpy(s->name, u->tls_name, strlen(u->tls_name) + 1);
     s->sni = u->tls_sni;
+    memcpy(s->pair, u->tls_pair, sizeof(s->pair));
     return 1;
 }
 
 /* Connections --------------------------------------------------------------------------------- */
+
+/* The certificate to be shown goes by variables. */
+static bool has_pair(const struct tls_client *c)
+{
+    return c->spec.certificates.count > 0 && ssl_pair_is_dynamic(&c->spec, 0);
+}
 
 void secure_name(struct exchange *x)
 {
@@ -193,14 +196,43 @@ void secure_name(struct exchange *x)
     if (str_chr(name, '\0') >= 0)
         name = STR(""); /* no certificate is for that */
     x->tls_name = name;
+    x->tls_pair = (struct ssl_pair_names){ .certificate = STR_NULL };
+    if (has_pair(tls->client))
+        x->tls_pair = ssl_pair_eval(&x->req->eval, &tls->client->spec, 0);
+}
+
+/* Whose certificate is shown, where that is told by variables; zeroes where it is not. */
+static void digest_pair(const struct exchange *x, unsigned char out[32])
+{
+    const struct ssl_pair_names *names = &x->tls_pair;
+    EVP_MD_CTX *md;
+
+    memset(out, 0, 32);
+    if (likely(!has_pair(x->tls->client)))
+        return;
+    md = EVP_MD_CTX_new();
+    if (md == NULL || !EVP_DigestInit_ex(md, EVP_sha256(), NULL)
+        || !EVP_DigestUpdate(md, &names->certificate.len, sizeof(names->certificate.len))
+        || !EVP_DigestUpdate(md, names->certificate.ptr, names->certificate.len)
+        || !EVP_DigestUpdate(md, names->key.ptr, names->key.len)
+        || !EVP_DigestFinal_ex(md, out, NULL))
+        RAND_bytes(out, 32); /* nobody else's */
+    EVP_MD_CTX_free(md);
 }
 
 bool secure_fits(const struct upconn *u, const struct exchange *x)
 {
+    unsigned char pair[32];
+
     if (u->tls == NULL || x->tls == NULL)
         return false;
-    return u->tls == x->tls->client && u->tls_sni == x->tls->server_name
-           && str_eq(str_cstr(u->tls_name), x->tls_name);
+    if (u->tls != x->tls->client || u->tls_sni != x->tls->server_name
+        || !str_eq(str_cstr(u->tls_name), x->tls_name))
+        return false;
+    if (likely(!has_pair(u->tls)))
+        return true;
+    digest_pair(x, pair);
+    return memcmp(pair, u->tls_pair, sizeof(pair)) == 0;
 }
 
 static bool is_address(const char *name)
@@ -228,13 +260,17 @@ static int announce(struct exchange *x)
     return 0;
 }
 
-/* 0, or -1: logged. */
+/* 0, -1 or -2, as secure_begin. */
 static int prepare(struct exchange *x, SSL *ssl)
 {
     struct upconn *u = x->up;
     const struct session_slot *s = slot_of(u);
 
     SSL_set_ex_data(ssl, upconn_index, u);
+    /* An empty name: none is shown. */
+    if (unlikely(has_pair(u->tls)) && x->tls_pair.certificate.len > 0
+        && ssl_pair_use(ssl, &u->tls->spec, 0, &x->tls_pair, &x->req->log) != 0)
+        return -2;
     if (u->tls_sni && u->tls_name[0] != '\0' && !is_address(u->tls_name)
         && SSL_set_tlsext_host_name(ssl, u->tls_name) == 0) {
         log_error(&x->req->log, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", u->tls_name,
@@ -270,6 +306,7 @@ int secure_begin(struct exchange *x)
     if (x->tls_name.len > 0)
         memcpy(u->tls_name, x->tls_name.ptr, x->tls_name.len);
     u->tls_name[x->tls_name.len] = '\0';
+    digest_pair(x, u->tls_pair);
     return prepare(x, conn_tls_ssl(conn));
 }
 

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Certificates whose names hold variables, for clients of HTTP. No request is there yet: the variables are asked of one that lives for this
+ * moment alone, and knows the connection, the server chosen by name, and what the client's hello has said.
+ */
+#include "core/http/h1.h"
+#include "core/http/msg.h"
+#include "modules/ssl/http.h"
+
+static struct req *request_for(struct client *c, const struct logger *log, struct arena *arena)
+{
+    struct req *r = req_new(c, arena);
+    struct msg *in = ARENA_NEW(arena, struct msg);
+
+    msg_init(in, arena, 1);
+    in->content_length = -1;
+    r->in = in;
+    r->server = c->server;
+    r->loc = c->server->root;
+    r->log = *log;
+    r->eval.space = &c->listen->http->vars;
+    r->body.complete = true;
+    return r;
+}
+
+/* Whoever asks for a name that no host can have is up to something, where the name may be part of a path. */
+static bool is_host(SSL *ssl, struct arena *arena)
+{
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    struct str host;
+    unsigned port;
+
+    return name == NULL ||
+           (h1_host_normalize(arena, str_cstr(name), &host, &port) == 0 && port == 0);
+}
+
+int http_ssl_provide(SSL *ssl, void *arg)
+{
+    const struct ssl_spec *spec = &((const struct http_ssl *) arg)->spec;
+    const struct conn *conn = conn_tls_of(ssl);
+    struct arena *arena = arena_new();
+    struct req *r = request_for(conn->owner, &conn->log, arena);
+    int rc = 0;
+
+    if (!is_host(ssl, arena)) {
+        log_info(&conn->log, 0, "client asked for an invalid server name");
+        rc = -1;
+    }
+    for (unsigned i = 0; i < spec->certificates.count && rc == 0; i++) {
+        struct ssl_pair_names names;
+
+        if (!ssl_pair_is_dynamic(spec, i))
+            continue;
+        names = ssl_pair_eval(&r->eval, spec, i);
+        rc = ssl_pair_use(ssl, spec, i, &names, &conn->log);
+    }
+    arena_destroy(arena);
+    return rc == 0;
+}
