@@ -73,6 +73,8 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
         if (use_certificate(cf, ctx, certificate) != 0 ||
             use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
             return -1;
+        if (spec->watch != NULL)
+            ssl_watch_keep(spec->watch, i, ctx);
     }
     return 0;
 }
@@ -288,13 +290,14 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
          EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
         ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
-    for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
+    for (int more = spec->watch == NULL && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST);
+         ok && more;
          more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);
-    /* What only a handshake will tell goes by its names, as they are written. */
+    /* What only a handshake will tell, or what may be replaced, goes by its names, as they are written. */
     for (unsigned i = 0; ok && i < spec->certificates.count; i++)
-        ok = !ssl_pair_is_dynamic(spec, i) ||
+        ok = (spec->watch == NULL && !ssl_pair_is_dynamic(spec, i)) ||
              EVP_DigestUpdate(md, spec->certificates.items[i].path.ptr,
                               spec->certificates.items[i].path.len + 1);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)

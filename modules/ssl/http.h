@@ -13,6 +13,7 @@ struct http_ssl {
     size_t buffer_size;
     bool reject_handshake;
     bool compress_certificates;
+    bool certificate_watch;
     bool early_data; /* always off */
     struct stapling_spec stapling;
     /* Made when the file has been read. */
@@ -27,6 +28,9 @@ struct http_ssl *http_ssl_of(const struct server *server);
 void http_ssl_prepare(SSL_CTX *ctx);
 /* provide.c: the library's callback for certificates; arg: struct http_ssl. */
 int http_ssl_provide(SSL *ssl, void *arg);
+/* In a worker: what is stapled follows the certificates that are replaced; until the end. */
+void http_ssl_follow(const struct http_main *http);
+void http_ssl_follow_end(void);
 /* fingerprint.c: hellos that come to this context leave their fingerprints, which are empty otherwise. */
 void http_ssl_fingerprint(SSL_CTX *ctx);
 struct str http_ssl_ja3(SSL *ssl);

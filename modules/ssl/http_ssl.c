@@ -72,11 +72,13 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     }
     if (cf->config->offline)
         return 0;
+    if (ssl->certificate_watch && (spec->watch = ssl_watch_new(cf, spec)) == NULL)
+        return -1;
     ssl->ctx = ssl_context_new(cf, spec, true);
     if (ssl->ctx == NULL)
         return -1;
     http_ssl_prepare(ssl->ctx);
-    if (ssl_has_dynamic(spec))
+    if (ssl_has_dynamic(spec) || spec->watch != NULL)
         SSL_CTX_set_cert_cb(ssl->ctx, http_ssl_provide, ssl);
     compress_certificates(cf, ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
@@ -181,16 +183,20 @@ static void each_staples(const struct config *config, void (*f)(struct staples *
 static int http_ssl_start(const struct config *config)
 {
     each_staples(config, stapling_start);
+    if (config->http != NULL)
+        http_ssl_follow(config->http);
     return 0;
 }
 
 static void http_ssl_drain(const struct config *config)
 {
+    http_ssl_follow_end();
     each_staples(config, stapling_rest);
 }
 
 static void http_ssl_stop(const struct config *config)
 {
+    http_ssl_follow_end();
     each_staples(config, stapling_stop);
     conn_tls_trim();
     ssl_objects_free();
@@ -241,6 +247,9 @@ static const struct directive directives[] = {
     SSL_ROW("ssl_certificate_cache", ARGS123, ssl_set_certificate_cache, spec.cache, INHERIT_SCALAR,
             "off", "off | max=N [inactive=time] [valid=time]",
             "Keeps certificates and keys whose names hold variables, in each worker."),
+    SSL_ROW("ssl_certificate_watch", ARG_FLAG, conf_set_flag, certificate_watch, INHERIT_SCALAR,
+            "off", "on | off",
+            "Certificates and keys in files that have been replaced are served at once, without a reload."),
     SSL_ROW("ssl_certificate_compression", ARG_FLAG, conf_set_flag, compress_certificates,
             INHERIT_SCALAR, "off", "on | off",
             "Compresses certificates for clients that can take it (OpenSSL 3.2 and later)."),

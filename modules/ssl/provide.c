@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Certificates whose names hold variables, for clients of HTTP. No request is there yet: the variables are asked of one that lives for this
+ * Certificates that a context does not have, for clients of HTTP: those that have been replaced since it was made, and those whose
+ * names hold variables. No request is there yet: the variables are asked of one that lives for this
  * moment alone, and knows the connection, the server chosen by name, and what the client's hello has said.
  */
 #include "core/http/h1.h"
 #include "core/http/msg.h"
 #include "modules/ssl/http.h"
+#include "modules/ssl/watch.h"
 
 static struct req *request_for(struct client *c, const struct logger *log, struct arena *arena)
 {
@@ -34,9 +36,9 @@ static bool is_host(SSL *ssl, struct arena *arena)
            (h1_host_normalize(arena, str_cstr(name), &host, &port) == 0 && port == 0);
 }
 
-int http_ssl_provide(SSL *ssl, void *arg)
+/* 0, or -1: logged. */
+static int provide_dynamic(SSL *ssl, const struct ssl_spec *spec)
 {
-    const struct ssl_spec *spec = &((const struct http_ssl *) arg)->spec;
     const struct conn *conn = conn_tls_of(ssl);
     struct arena *arena = arena_new();
     struct req *r = request_for(conn->owner, &conn->log, arena);
@@ -55,5 +57,62 @@ int http_ssl_provide(SSL *ssl, void *arg)
         rc = ssl_pair_use(ssl, spec, i, &names, &conn->log);
     }
     arena_destroy(arena);
-    return rc == 0;
+    return rc;
+}
+
+int http_ssl_provide(SSL *ssl, void *arg)
+{
+    const struct ssl_spec *spec = &((const struct http_ssl *) arg)->spec;
+
+    if (spec->watch != NULL && ssl_watch_use(ssl, spec->watch, &conn_tls_of(ssl)->log) != 0)
+        return 0;
+    return !ssl_has_dynamic(spec) || provide_dynamic(ssl, spec) == 0;
+}
+
+/* Stapling ------------------------------------------------------------------------------------ */
+
+#define FOLLOW_MS 1000
+
+static const struct http_main *followed;
+
+static void follow(const struct http_ssl *ssl)
+{
+    const struct ssl_watch *watch = ssl->spec.watch;
+
+    for (unsigned i = 0; i < watch->count; i++) {
+        struct watched *w = watch->pairs[i];
+
+        if (w != NULL && watched_refresh(w, log_main))
+            stapling_follow(ssl->staples, w->certificate.path, w->certificate_object.leaf,
+                            w->certificate_object.chain);
+    }
+}
+
+static void follow_all(struct timer *timer)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < followed->server_count; i++) {
+        const struct http_ssl *ssl = http_ssl_of(followed->servers[i]);
+
+        if (ssl->staples == NULL || ssl->spec.watch == NULL)
+            continue;
+        any = true;
+        follow(ssl);
+    }
+    if (any)
+        timer_set(timer, FOLLOW_MS);
+}
+
+static struct timer follower = { .deadline_ms = TIMER_OFF, .fire = follow_all };
+
+void http_ssl_follow(const struct http_main *http)
+{
+    followed = http;
+    follow_all(&follower);
+}
+
+void http_ssl_follow_end(void)
+{
+    timer_drop(&follower);
 }

@@ -59,6 +59,7 @@ struct ssl_passwords {
 struct ssl_session_cache; /* sessions.c */
 struct ssl_name;          /* pairs.c */
 struct ssl_cache;         /* cert_cache.c */
+struct ssl_watch;         /* watch.c */
 struct eval;
 
 /* Of session tickets, in the order of the files: the first one encrypts. */
@@ -75,6 +76,7 @@ struct ssl_spec {
     struct ssl_files certificates, keys; /* pairs, in this order */
     struct ssl_passwords *passwords;
     struct ssl_cache *cache;             /* of what names with variables have led to; NULL: none */
+    struct ssl_watch *watch;             /* of the pairs in files, which may be replaced; NULL: they are not looked after */
     unsigned protocols;                  /* SSL_PROTO_ bits */
     struct ssl_text ciphers;
     bool prefer_server_ciphers;
@@ -115,6 +117,13 @@ struct ssl_pair_names ssl_pair_eval(struct eval *e, const struct ssl_spec *spec,
 /* Loads a pair, in a worker, by its rights, and waits for the disk. 0, or -1: logged, as an error. */
 int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
                  const struct ssl_pair_names *names, const struct logger *log);
+
+/*
+ * watch.c: the files of a server's pairs are looked after from here on, before they are read for the context. NULL: reported.
+ */
+struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec);
+/* The context's current pair is this one of the spec. */
+void ssl_watch_keep(struct ssl_watch *watch, unsigned i, SSL_CTX *ctx);
 
 /* Setters [struct ssl_cache *]; [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
