@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "modules/ssl/lazy.h"
 #include "modules/ssl/sessions.h"
 
 /* Certificates and keys ---------------------------------------------------------------------- */
@@ -68,7 +69,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
                           STR_ARG(certificate->path));
             return -1;
         }
-        if (ssl_pair_is_dynamic(spec, i))
+        if (ssl_pair_is_dynamic(spec, i) || ssl_lazy_has(spec->lazy, i))
             continue;
         if (use_certificate(cf, ctx, certificate) != 0 ||
             use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
@@ -300,6 +301,10 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
         ok = (spec->watch == NULL && !ssl_pair_is_dynamic(spec, i)) ||
              EVP_DigestUpdate(md, spec->certificates.items[i].path.ptr,
                               spec->certificates.items[i].path.len + 1);
+    for (unsigned i = 0; ok && spec->lazy != NULL && i < spec->certificates.count; i++)
+        ok = !ssl_lazy_has(spec->lazy, i) ||
+             EVP_DigestUpdate(md, ssl_lazy_bytes(spec->lazy, i).ptr,
+                              ssl_lazy_bytes(spec->lazy, i).len);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
         ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);

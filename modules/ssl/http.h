@@ -7,6 +7,8 @@
 #include "modules/ssl/ssl.h"
 #include "modules/ssl/stapling.h"
 
+enum { SSL_LOAD_EAGER, SSL_LOAD_LAZY };
+
 /* The ssl_… directives of a server. */
 struct http_ssl {
     struct ssl_spec spec;
@@ -14,6 +16,7 @@ struct http_ssl {
     bool reject_handshake;
     bool compress_certificates;
     bool certificate_watch;
+    unsigned certificate_load;
     bool early_data; /* always off */
     struct stapling_spec stapling;
     /* Made when the file has been read. */

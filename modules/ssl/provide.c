@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Certificates that a context does not have, for clients of HTTP: those that have been replaced since it was made, and those whose
+ * Certificates that a context does not have, for clients of HTTP: those that are parsed only when they are needed, or have been replaced since it was made, and those whose
  * names hold variables. No request is there yet: the variables are asked of one that lives for this
  * moment alone, and knows the connection, the server chosen by name, and what the client's hello has said.
  */
 #include "core/http/h1.h"
 #include "core/http/msg.h"
 #include "modules/ssl/http.h"
+#include "modules/ssl/lazy.h"
 #include "modules/ssl/watch.h"
 
 static struct req *request_for(struct client *c, const struct logger *log, struct arena *arena)
@@ -64,6 +65,8 @@ int http_ssl_provide(SSL *ssl, void *arg)
 {
     const struct ssl_spec *spec = &((const struct http_ssl *) arg)->spec;
 
+    if (spec->lazy != NULL && ssl_lazy_use(ssl, spec->lazy, &conn_tls_of(ssl)->log) != 0)
+        return 0;
     if (spec->watch != NULL && ssl_watch_use(ssl, spec->watch, &conn_tls_of(ssl)->log) != 0)
         return 0;
     return !ssl_has_dynamic(spec) || provide_dynamic(ssl, spec) == 0;

@@ -60,6 +60,7 @@ struct ssl_session_cache; /* sessions.c */
 struct ssl_name;          /* pairs.c */
 struct ssl_cache;         /* cert_cache.c */
 struct ssl_watch;         /* watch.c */
+struct ssl_lazy;          /* lazy.c */
 struct eval;
 
 /* Of session tickets, in the order of the files: the first one encrypts. */
@@ -77,6 +78,7 @@ struct ssl_spec {
     struct ssl_passwords *passwords;
     struct ssl_cache *cache;             /* of what names with variables have led to; NULL: none */
     struct ssl_watch *watch;             /* of the pairs in files, which may be replaced; NULL: they are not looked after */
+    struct ssl_lazy *lazy;               /* pairs that only handshakes parse; NULL: none */
     unsigned protocols;                  /* SSL_PROTO_ bits */
     struct ssl_text ciphers;
     bool prefer_server_ciphers;
@@ -143,6 +145,10 @@ X509 *ssl_object_certificate(struct conf *cf, struct str path, STACK_OF(X509) **
                              const char **error);
 EVP_PKEY *ssl_object_key(struct conf *cf, struct str path, const struct ssl_passwords *passwords,
                          const char **error);
+/* The files of many contexts that are to be made, read by several threads at once, before the first of these is. */
+struct ssl_preload *ssl_preload_new(struct conf *cf);
+void ssl_preload_add(struct ssl_preload *p, const struct ssl_spec *spec);
+void ssl_preload(struct ssl_preload *p);
 /* Whether this is the first time that somebody asks this about the certificate. */
 bool ssl_object_unjudged(struct str path);
 void ssl_objects_free(void);
