@@ -147,11 +147,11 @@ for my $load ('eager', 'lazy') {
     is $c->sock->peer_certificate('cn'), 'n99.test', "many: $load: after a reload";
     $c->close;
     if ($load eq 'eager') {
-        $many->write_file('many/77.crt', "rubbish\n");
+        $many->write_file('many/78.crt', "rubbish\n");
         my $run = $many->run(add => ['-t']);
-        like $run->{err}, qr/\[emerg\] cannot load certificate "[^"]*many\/77\.crt": PEM_read_bio_X509_AUX\(\) failed \(SSL: .*\) in [^ ]*servers\.conf:78/, 'many: a broken one is named';
+        like $run->{err}, qr/\[emerg\] cannot load certificate "[^"]*many\/78\.crt": PEM_read_bio_X509_AUX\(\) failed \(SSL: .*\) in [^ ]*servers\.conf:79/, 'many: a broken one is named';
         unlike $run->{err}, qr/test is successful/, 'many: and not let through';
-        Proxyd::Certs::run('cp', $many->dir . '/many/78.crt', $many->dir . '/many/77.crt');
+        Proxyd::Certs::run('cp', $many->dir . '/many/77.crt', $many->dir . '/many/78.crt');
     }
 }
 $many->stop;
