@@ -292,8 +292,7 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
         ok = EVP_DigestUpdate(md, files[i].ptr, files[i].len) && EVP_DigestUpdate(md, "", 1);
     for (int more = spec->watch == NULL && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST);
-         ok && more;
-         more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
+         ok && more; more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);
     /* What only a handshake will tell, or what may be replaced, goes by its names, as they are written. */
@@ -302,9 +301,8 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
              EVP_DigestUpdate(md, spec->certificates.items[i].path.ptr,
                               spec->certificates.items[i].path.len + 1);
     for (unsigned i = 0; ok && spec->lazy != NULL && i < spec->certificates.count; i++)
-        ok = !ssl_lazy_has(spec->lazy, i) ||
-             EVP_DigestUpdate(md, ssl_lazy_bytes(spec->lazy, i).ptr,
-                              ssl_lazy_bytes(spec->lazy, i).len);
+        ok = !ssl_lazy_has(spec->lazy, i) || EVP_DigestUpdate(md, ssl_lazy_bytes(spec->lazy, i).ptr,
+                                                              ssl_lazy_bytes(spec->lazy, i).len);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
         ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);

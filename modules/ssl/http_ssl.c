@@ -99,8 +99,6 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
         return 0;
     if (ssl->certificate_load == SSL_LOAD_LAZY && load_later(cf, ssl) != 0)
         return -1;
-    if (ssl->certificate_watch && (spec->watch = ssl_watch_new(cf, spec)) == NULL)
-        return -1;
     ssl->ctx = ssl_context_new(cf, spec, true);
     if (ssl->ctx == NULL)
         return -1;
@@ -165,6 +163,24 @@ static int check_listen(struct conf *cf, struct http_listen *l)
     return 0;
 }
 
+/* What is looked after is looked at before anything of it is read: a change in between is seen so. 0 or -1. */
+static int watch(struct conf *cf, const struct http_main *http)
+{
+    for (unsigned i = 0; i < http->server_count; i++) {
+        struct http_ssl *ssl = http_ssl_of(http->servers[i]);
+        struct ssl_spec *spec = &ssl->spec;
+
+        if (!ssl->certificate_watch || spec->watch != NULL || spec->certificates.count == 0 ||
+            spec->keys.count < spec->certificates.count)
+            continue;
+        spec->pos = http->servers[i]->pos;
+        spec->watch = ssl_watch_new(cf, spec);
+        if (spec->watch == NULL)
+            return -1;
+    }
+    return 0;
+}
+
 static void preload(struct conf *cf, const struct http_main *http)
 {
     struct ssl_preload *p = ssl_preload_new(cf);
@@ -184,8 +200,11 @@ static int http_ssl_post(struct conf *cf)
 
     if (http == NULL)
         return 0;
-    if (!cf->config->offline)
+    if (!cf->config->offline) {
+        if (watch(cf, http) != 0)
+            return -1;
         preload(cf, http);
+    }
     for (unsigned i = 0; i < http->server_count; i++) {
         struct http_ssl *ssl = http_ssl_of(http->servers[i]);
 

@@ -18,11 +18,11 @@
 
 /* A file of a lazy pair, or what is in the configuration itself, however many servers name it. */
 struct lazy {
-    struct str data;              /* "data:" and the bytes */
-    const struct ssl_file *file;  /* who named it first */
+    struct str data;             /* "data:" and the bytes */
+    const struct ssl_file *file; /* who named it first */
     const struct ssl_passwords *passwords;
     bool key, failed;
-    struct ssl_object object;     /* of the process; empty: not parsed yet */
+    struct ssl_object object; /* of the process; empty: not parsed yet */
 };
 
 struct ssl_lazy {
@@ -84,8 +84,8 @@ static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file, bool k
                             const struct ssl_passwords *passwords)
 {
     struct lazy_main *m = conf_own(cf, cf->config->main, &module_ssl_lazy, STORE_MAIN);
-    struct str name = str_printf(cf->arena, "%d %p %.*s", key, key ? (const void *) passwords : NULL,
-                                 STR_ARG(file->path));
+    struct str name = str_printf(cf->arena, "%d %p %.*s", key,
+                                 key ? (const void *) passwords : NULL, STR_ARG(file->path));
     struct lazy *l;
 
     if (m->files.arena == NULL)
@@ -97,9 +97,8 @@ static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file, bool k
     l->file = file;
     l->key = key;
     l->passwords = passwords;
-    l->data = ssl_is_file(file->path)
-                  ? read_file(cf, file, key ? "certificate key" : "certificate")
-                  : file->path;
+    l->data = ssl_is_file(file->path) ? read_file(cf, file, key ? "certificate key" : "certificate")
+                                      : file->path;
     if (l->data.len == 0)
         return NULL;
     arena_defer(cf->arena, lazy_free, l);
@@ -159,11 +158,12 @@ static int parse(struct lazy *l, const struct logger *log)
     }
     l->object.chain = NULL;
     l->failed = true;
-    log_error(log, 0,
-              "cannot load %s \"%.*s\": %s%s in %s:%u (by \"ssl_certificate_load lazy\"; \"proxyd -t\" "
-              "checks all certificates)",
-              what, STR_ARG(str_starts(l->file->path, STR("data:")) ? STR("data") : l->file->path),
-              error, ssl_errors(), l->file->pos.file, l->file->pos.line);
+    log_error(
+        log, 0,
+        "cannot load %s \"%.*s\": %s%s in %s:%u (by \"ssl_certificate_load lazy\"; \"proxyd -t\" "
+        "checks all certificates)",
+        what, STR_ARG(str_starts(l->file->path, STR("data:")) ? STR("data") : l->file->path), error,
+        ssl_errors(), l->file->pos.file, l->file->pos.line);
     return -1;
 }
 

@@ -138,8 +138,8 @@ static int complain(const struct load *l, const char *function)
 {
     bool data = str_starts(l->name, STR("data:"));
 
-    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function,
-              STR_ARG(data ? l->file->path : l->name), ssl_errors());
+    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function, STR_ARG(data ? l->file->path : l->name),
+              ssl_errors());
     return -1;
 }
 
@@ -184,10 +184,9 @@ int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
                                 .name = names->certificate,
                                 .what = "certificate",
                                 .log = log };
-    struct load key = { .file = &spec->keys.items[i],
-                        .name = names->key,
-                        .what = "certificate key",
-                        .log = log };
+    struct load key = {
+        .file = &spec->keys.items[i], .name = names->key, .what = "certificate key", .log = log
+    };
 
     ERR_clear_error();
     log_debug(log, "SSL certificate: \"%.*s\"",

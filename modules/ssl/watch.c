@@ -113,9 +113,9 @@ static struct watched *watched_new(struct conf *cf, struct watch_main *m,
 static struct watched *watched_find(struct conf *cf, struct watch_main *m,
                                     const struct ssl_spec *spec, unsigned i)
 {
-    struct str name = str_printf(cf->arena, "%.*s\n%.*s\n%p",
-                                 STR_ARG(spec->certificates.items[i].path),
-                                 STR_ARG(spec->keys.items[i].path), (void *) spec->passwords);
+    struct str name =
+        str_printf(cf->arena, "%.*s\n%.*s\n%p", STR_ARG(spec->certificates.items[i].path),
+                   STR_ARG(spec->keys.items[i].path), (void *) spec->passwords);
     struct watched *w;
 
     if (m->by_name.arena == NULL)
@@ -132,10 +132,12 @@ static bool keys_are_apart(struct conf *cf)
     const struct level *main = cf->config->main;
 
     for (unsigned i = 0; i < module_count; i++) {
-        for (const struct directive *d = modules[i]->directives; d != NULL && d->name != NULL; d++) {
+        for (const struct directive *d = modules[i]->directives; d != NULL && d->name != NULL;
+             d++) {
             if (strcmp(d->name, "ssl_key_process") == 0 && d->set == conf_set_flag &&
                 d->store == STORE_MAIN)
-                return *((const bool *) level_conf(main, STORE_MAIN, *modules[i]->slot) + d->offset);
+                return *((const bool *) level_conf(main, STORE_MAIN, *modules[i]->slot) +
+                         d->offset);
         }
     }
     return false;
@@ -277,7 +279,8 @@ static bool fits(const struct watched *w, struct reading *r)
         ok = blame(r, &w->key, error);
     else if (X509_check_private_key(o.leaf, o.key) != 1)
         ok = blame(r, &w->key, "it is not the certificate's key");
-    r->known = ok && w->slot->generation == 0 && X509_cmp(o.leaf, w->certificate_object.leaf) == 0 &&
+    r->known = ok && w->slot->generation == 0 &&
+               X509_cmp(o.leaf, w->certificate_object.leaf) == 0 &&
                same_chain(o.chain, w->certificate_object.chain) &&
                EVP_PKEY_eq(o.key, w->key_object.key) == 1;
     ERR_clear_error();
