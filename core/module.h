@@ -24,6 +24,11 @@ struct module {
     int (*begin)(struct conf *cf);
     int (*finish)(struct conf *cf, struct level *level, struct level *parent);
     int (*post)(struct conf *cf);
+    /*
+     * In the master, which has the rights to read keys, with the configuration in force: what the module does there by itself. It must
+     * not wait. Called when it has asked for it, and at other times. In how many milliseconds it is wanted again; UINT64_MAX: never.
+     */
+    uint64_t (*master_tick)(const struct config *config);
     /* In each worker, after privileges are dropped and the loop runs; -1: the worker exits (logged). */
     int (*worker_start)(const struct config *config);
     /* The worker is leaving: flush, close. No more requests will come. */

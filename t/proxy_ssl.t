@@ -188,8 +188,10 @@ ok($p->wait_log(qr{^/basic 0\.\d+ 200}m, 'up.log'), 'connect time') or diag $p->
 
 for (['proxy_ssl_verify on;', qr/no proxy_ssl_trusted_certificate for proxy_ssl_verify/],
      ['proxy_ssl_certificate certs/client.crt;', qr/no "proxy_ssl_certificate_key" is defined for certificate/],
-     ['proxy_ssl_certificate_cache max=10;', qr/not supported yet/],
-     ['proxy_ssl_certificate $host.crt;', qr/variables in "proxy_ssl_certificate" are not supported yet/],
+     ['proxy_ssl_certificate_cache max=0;', qr/invalid parameter "max=0"/],
+     ['proxy_ssl_certificate $host.crt;', qr/no "proxy_ssl_certificate_key" is defined for certificate "\$host\.crt"/],
+     ['proxy_ssl_certificate $host.crt; proxy_ssl_certificate_key store:$host;', qr/variables in "store:" are not supported/],
+     ['proxy_ssl_certificate $nothing.crt; proxy_ssl_certificate_key a.key;', qr/unknown "nothing" variable/],
      ['proxy_ssl_trusted_certificate none.crt; proxy_ssl_verify on;', qr/none\.crt/]) {
     my ($text, $error) = @$_;
     my $q = Proxyd->new;

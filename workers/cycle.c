@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/config/resource.h"
+#include "core/module.h"
 #include "core/os/file.h"
 #include "workers/internal.h"
 #include "workers/listen.h"
@@ -111,4 +112,15 @@ void cycle_free(struct config *config)
     zones_close(config, NULL);
     logs_close(config);
     config_free(config);
+}
+
+uint64_t cycle_tick(const struct config *config)
+{
+    uint64_t next = UINT64_MAX;
+
+    for (unsigned i = 0; i < module_count; i++) {
+        if (modules[i]->master_tick != NULL)
+            next = MIN(next, modules[i]->master_tick(config));
+    }
+    return next;
 }

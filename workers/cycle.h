@@ -18,6 +18,9 @@ void cycle_commit(struct config *config);
 /* Gives back what only this configuration had and frees it. */
 void cycle_free(struct config *config);
 
+/* What modules do by themselves in the process that read the configuration. In how many milliseconds there is more. */
+uint64_t cycle_tick(const struct config *config);
+
 /* Flushes and opens all logs anew. In the master the files are given to the workers' user. */
 void logs_reopen(struct config *config, bool master);
 void logs_flush(struct config *config);

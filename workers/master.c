@@ -272,6 +272,8 @@ static uint64_t tick(void)
     next = children_tick();
     if (!self.new_binary && !self.quitting)
         next = MIN(next, listen_tick());
+    if (!self.quitting && !self.terminating)
+        next = MIN(next, cycle_tick(children_config()));
     if (self.kill_at_ms != UINT64_MAX && clock_ms() >= self.kill_at_ms) {
         children_signal(SIGKILL);
         self.kill_at_ms = clock_ms() + KILL_AFTER_MS;

@@ -41,6 +41,7 @@ static struct {
     struct watch signals;
     struct watch channel;
     struct timer shutdown;
+    struct timer tick;
     struct log_scope debug_scope; /* main's targets, at level debug */
     unsigned limit;               /* worker_connections */
     uint64_t complained_ms;
@@ -236,6 +237,15 @@ static void debug_targets(const struct config *config)
     }
 }
 
+/* Without a master its work is this process's. */
+static void tick(struct timer *timer)
+{
+    uint64_t next = cycle_tick(self.worker->config);
+
+    if (next != UINT64_MAX)
+        timer_set(timer, next);
+}
+
 static int watch_descriptors(int signal_fd)
 {
     self.signals = (struct watch){ signal_fd, signals_ready };
@@ -288,6 +298,9 @@ static int worker_start(const struct worker *worker)
     counters_start(worker->config);
     if (watch_descriptors(signal_fd) || start_modules())
         return -1;
+    self.tick = (struct timer){ .deadline_ms = TIMER_OFF, .fire = tick };
+    if (worker->single)
+        tick(&self.tick);
     listen_each(worker->config, worker->index, listener_add, &failed);
     return failed ? -1 : 0;
 }
@@ -304,6 +317,7 @@ static void worker_end(void)
     }
     logs_flush(config);
     timer_drop(&self.shutdown);
+    timer_drop(&self.tick);
     while (self.listeners) {
         struct worker_listener *l = self.listeners;
 

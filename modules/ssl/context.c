@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "modules/ssl/lazy.h"
 #include "modules/ssl/seal.h"
 #include "modules/ssl/sessions.h"
 
@@ -69,9 +70,13 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
                           STR_ARG(certificate->path));
             return -1;
         }
+        if (ssl_pair_is_dynamic(spec, i) || ssl_lazy_has(spec->lazy, i))
+            continue;
         if (use_certificate(cf, ctx, certificate) != 0 ||
             use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
             return -1;
+        if (spec->watch != NULL)
+            ssl_watch_keep(spec->watch, i, ctx);
     }
     return 0;
 }
@@ -83,7 +88,7 @@ static void judge_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *sp
         const struct ssl_file *file = &spec->certificates.items[i];
         STACK_OF(X509) *chain = NULL;
         const char *error;
-        X509 *leaf = ssl_object_unjudged(file->path)
+        X509 *leaf = !ssl_pair_is_dynamic(spec, i) && ssl_object_unjudged(file->path)
                          ? ssl_object_certificate(cf, file->path, &chain, &error)
                          : NULL;
 
@@ -302,10 +307,18 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
          EVP_DigestUpdate(md, &spec->verify_depth, sizeof(spec->verify_depth));
     for (unsigned i = 0; ok && i < ARRAY_LEN(files); i++)
         ok = add_file(md, files[i]);
-    for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); ok && more;
-         more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
+    for (int more = spec->watch == NULL && SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST);
+         ok && more; more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT))
         ok = X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);
+    /* What only a handshake will tell, or what may be replaced, goes by its names, as they are written. */
+    for (unsigned i = 0; ok && i < spec->certificates.count; i++)
+        ok = (spec->watch == NULL && !ssl_pair_is_dynamic(spec, i)) ||
+             EVP_DigestUpdate(md, spec->certificates.items[i].path.ptr,
+                              spec->certificates.items[i].path.len + 1);
+    for (unsigned i = 0; ok && spec->lazy != NULL && i < spec->certificates.count; i++)
+        ok = !ssl_lazy_has(spec->lazy, i) || EVP_DigestUpdate(md, ssl_lazy_bytes(spec->lazy, i).ptr,
+                                                              ssl_lazy_bytes(spec->lazy, i).len);
     for (int i = 0; ok && names != NULL && i < sk_X509_NAME_num(names); i++)
         ok = X509_NAME_digest(sk_X509_NAME_value(names, i), EVP_sha256(), digest, &n) &&
              EVP_DigestUpdate(md, digest, n);

@@ -8,12 +8,16 @@
 #include "modules/ssl/ssl.h"
 #include "modules/ssl/stapling.h"
 
+enum { SSL_LOAD_EAGER, SSL_LOAD_LAZY };
+
 /* The ssl_… directives of a server. */
 struct http_ssl {
     struct ssl_spec spec;
     size_t buffer_size;
     bool reject_handshake;
     bool compress_certificates;
+    bool certificate_watch;
+    unsigned certificate_load;
     bool early_data;
     struct stapling_spec stapling;
     struct ocsp_spec ocsp;
@@ -28,6 +32,11 @@ struct http_ssl {
 struct http_ssl *http_ssl_of(const struct server *server);
 /* sni.c: what a context of a listening address needs to choose the server by the name the client asks for, and ALPN. */
 void http_ssl_prepare(SSL_CTX *ctx);
+/* provide.c: the library's callback for certificates; arg: struct http_ssl. */
+int http_ssl_provide(SSL *ssl, void *arg);
+/* In a worker: what is stapled follows the certificates that are replaced; until the end. */
+void http_ssl_follow(const struct http_main *http);
+void http_ssl_follow_end(void);
 /* fingerprint.c: hellos that come to this context leave their fingerprints, which are empty otherwise. */
 void http_ssl_fingerprint(SSL_CTX *ctx);
 struct str http_ssl_ja3(SSL *ssl);

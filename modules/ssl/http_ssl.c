@@ -4,6 +4,7 @@
  * nothing to what stands above it shares that level's context, so that ten thousand names under one certificate cost one.
  */
 #include "modules/ssl/http.h"
+#include "modules/ssl/lazy.h"
 
 /* configure: switch=http_ssl_module default=always libs=openssl */
 
@@ -51,6 +52,30 @@ static const char *set_ech_file(struct conf *cf, void *field UNUSED)
     return conf_error(cf, "\"ssl_ech_file\" is not supported on this platform");
 }
 
+/* Whether the files are parsed later, by handshakes: a test (-t) looks at all, and what is stapled is about one that is known at the start. */
+static bool is_lazy(const struct conf *cf, const struct http_ssl *ssl)
+{
+    return ssl->certificate_load == SSL_LOAD_LAZY && !cf->config->testing && !ssl->stapling.on &&
+           !ssl->certificate_watch;
+}
+
+/* 0 or -1. */
+static int load_later(struct conf *cf, struct http_ssl *ssl)
+{
+    struct ssl_spec *spec = &ssl->spec;
+
+    if (ssl->certificate_watch) {
+        conf_error_at(
+            cf, spec->pos,
+            "\"ssl_certificate_load lazy\" and \"ssl_certificate_watch\" cannot be combined yet");
+        return -1;
+    }
+    if (!is_lazy(cf, ssl) || spec->certificates.count == 0)
+        return 0;
+    spec->lazy = ssl_lazy_new(cf, spec);
+    return spec->lazy != NULL ? 0 : -1;
+}
+
 static int make_context(struct conf *cf, const struct server *server, struct http_ssl *ssl)
 {
     struct ssl_spec *spec = &ssl->spec;
@@ -74,10 +99,14 @@ static int make_context(struct conf *cf, const struct server *server, struct htt
     }
     if (cf->config->offline)
         return 0;
+    if (ssl->certificate_load == SSL_LOAD_LAZY && load_later(cf, ssl) != 0)
+        return -1;
     ssl->ctx = ssl_context_new(cf, spec, true);
     if (ssl->ctx == NULL)
         return -1;
     http_ssl_prepare(ssl->ctx);
+    if (ssl_has_dynamic(spec) || spec->watch != NULL || spec->lazy != NULL)
+        SSL_CTX_set_cert_cb(ssl->ctx, http_ssl_provide, ssl);
     compress_certificates(cf, ssl);
     http_ssl_early(ssl);
     if (is_used(cf, STR("ssl_ja3_hash")) || is_used(cf, STR("ssl_ja4")))
@@ -141,12 +170,48 @@ static int check_listen(struct conf *cf, struct http_listen *l)
     return 0;
 }
 
+/* What is looked after is looked at before anything of it is read: a change in between is seen so. 0 or -1. */
+static int watch(struct conf *cf, const struct http_main *http)
+{
+    for (unsigned i = 0; i < http->server_count; i++) {
+        struct http_ssl *ssl = http_ssl_of(http->servers[i]);
+        struct ssl_spec *spec = &ssl->spec;
+
+        if (!ssl->certificate_watch || spec->watch != NULL || spec->certificates.count == 0 ||
+            spec->keys.count < spec->certificates.count)
+            continue;
+        spec->pos = http->servers[i]->pos;
+        spec->watch = ssl_watch_new(cf, spec);
+        if (spec->watch == NULL)
+            return -1;
+    }
+    return 0;
+}
+
+static void preload(struct conf *cf, const struct http_main *http)
+{
+    struct ssl_preload *p = ssl_preload_new(cf);
+
+    for (unsigned i = 0; i < http->server_count; i++) {
+        const struct http_ssl *ssl = http_ssl_of(http->servers[i]);
+
+        if (!is_lazy(cf, ssl))
+            ssl_preload_add(p, &ssl->spec);
+    }
+    ssl_preload(p);
+}
+
 static int http_ssl_post(struct conf *cf)
 {
     struct http_main *http = conf_http(cf);
 
     if (http == NULL)
         return 0;
+    if (!cf->config->offline) {
+        if (watch(cf, http) != 0)
+            return -1;
+        preload(cf, http);
+    }
     for (unsigned i = 0; i < http->server_count; i++) {
         struct http_ssl *ssl = http_ssl_of(http->servers[i]);
 
@@ -186,16 +251,20 @@ static void each_staples(const struct config *config, void (*f)(struct staples *
 static int http_ssl_start(const struct config *config)
 {
     each_staples(config, stapling_start);
+    if (config->http != NULL)
+        http_ssl_follow(config->http);
     return 0;
 }
 
 static void http_ssl_drain(const struct config *config)
 {
+    http_ssl_follow_end();
     each_staples(config, stapling_rest);
 }
 
 static void http_ssl_stop(const struct config *config)
 {
+    http_ssl_follow_end();
     each_staples(config, stapling_stop);
     conn_tls_trim();
     ssl_objects_free();
@@ -208,13 +277,30 @@ static void http_ssl_stop(const struct config *config)
     ROW(name_, CTX_HTTP | CTX_SERVER, args_, set_, STORE_SRV, struct http_ssl, member_, inherit_, \
         def_, syntax_, doc_, __VA_ARGS__)
 
+static const struct conf_enum load_names[] = {
+    { "eager", SSL_LOAD_EAGER },
+    { "lazy", SSL_LOAD_LAZY },
+    { NULL, 0 },
+};
+
 static const struct directive directives[] = {
     SSL_ROW("ssl_certificate", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.certificates,
             INHERIT_WHOLE, NULL, "file | data:value",
             "The certificate in PEM, followed by intermediate ones; one directive for each type of "
-            "key."),
+            "key. With variables it is loaded at each handshake."),
     SSL_ROW("ssl_certificate_key", ARGS1 | ARG_REPEAT, ssl_set_file_list, spec.keys, INHERIT_WHOLE,
             NULL, "file | data:value | store:uri", "The secret key of each certificate, in PEM."),
+    SSL_ROW("ssl_certificate_cache", ARGS123, ssl_set_certificate_cache, spec.cache, INHERIT_SCALAR,
+            "off", "off | max=N [inactive=time] [valid=time]",
+            "Keeps certificates and keys whose names hold variables, in each worker."),
+    SSL_ROW("ssl_certificate_load", ARGS1, conf_set_enum, certificate_load, INHERIT_SCALAR, "eager",
+            "eager | lazy",
+            "When certificates and keys are parsed: at the start, or by the first handshake that needs "
+            "them.",
+            .extra = load_names),
+    SSL_ROW("ssl_certificate_watch", ARG_FLAG, conf_set_flag, certificate_watch, INHERIT_SCALAR,
+            "off", "on | off",
+            "Certificates and keys in files that have been replaced are served at once, without a reload."),
     SSL_ROW("ssl_certificate_compression", ARG_FLAG, conf_set_flag, compress_certificates,
             INHERIT_SCALAR, "off", "on | off",
             "Compresses certificates for clients that can take it (OpenSSL 3.2 and later)."),

@@ -2,14 +2,21 @@
 /*
  * What certificate and key files hold, each file read once per configuration however many servers name it; and not even once where the
  * configuration that it replaces had read the file and it is still the same one (ssl_object_cache_inheritable). Only the
- * process that reads configurations uses this.
+ * process that reads configurations uses this. Where there are many files they are parsed by as many threads as there are processors,
+ * before anybody asks: the library takes half a millisecond for a key.
  */
 #include <openssl/err.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/base/hash.h"
 #include "core/module.h"
 #include "modules/ssl/ssl.h"
+
+#define PRELOAD_LEAST 64   /* files; fewer are read one by one */
+#define PRELOAD_THREADS 16 /* at most */
 
 struct object {
     struct stat st; /* of the file, before it was read */
@@ -158,6 +165,119 @@ EVP_PKEY *ssl_object_key(struct conf *cf, struct str path, const struct ssl_pass
     }
     EVP_PKEY_up_ref(o->key);
     return o->key;
+}
+
+/* Many at once ------------------------------------------------------------------------------ */
+
+/* A file that is to be read, and what has been read of it. */
+struct job {
+    struct object *object;
+    struct str path;
+    bool key;
+};
+
+struct ssl_preload {
+    struct conf *cf;
+    struct job *jobs;
+    unsigned count, capacity;
+    struct table paths; /* of all jobs, to have each once; "c…" or "k…" */
+    unsigned next;      /* the first job that nobody has taken */
+};
+
+struct ssl_preload *ssl_preload_new(struct conf *cf)
+{
+    struct ssl_preload *p = ARENA_NEW(cf->arena, struct ssl_preload);
+
+    p->cf = cf;
+    table_init(&p->paths, cf->arena);
+    return p;
+}
+
+static void preload_add(struct ssl_preload *p, struct str path, bool key)
+{
+    struct str name = str_printf(p->cf->arena, "%c%.*s", key ? 'k' : 'c', STR_ARG(path));
+    struct object *fresh = NULL;
+
+    if (!ssl_is_file(path) || table_get(&p->paths, name) != NULL)
+        return;
+    table_put(&p->paths, name, p);
+    if (find(p->cf, key, path, &fresh) != NULL || !S_ISREG(fresh->st.st_mode))
+        return; /* what is no file at all whoever opens it will say; a pipe can be read but once */
+    p->jobs = arena_grow(p->cf->arena, p->jobs, p->count, &p->capacity, sizeof(*p->jobs));
+    p->jobs[p->count++] = (struct job){ .object = fresh, .path = path, .key = key };
+}
+
+void ssl_preload_add(struct ssl_preload *p, const struct ssl_spec *spec)
+{
+    for (unsigned i = 0; i < spec->certificates.count && i < spec->keys.count; i++) {
+        if (ssl_pair_is_dynamic(spec, i))
+            continue;
+        preload_add(p, spec->certificates.items[i].path, false);
+        if (spec->passwords == NULL)
+            preload_add(p, spec->keys.items[i].path, true);
+    }
+}
+
+/* What fails here is done again, one by one, by whoever can report it, or ask for a password. */
+static void *preload_work(void *arg)
+{
+    static const struct ssl_passwords none;
+    struct ssl_preload *p = arg;
+    const char *error;
+    unsigned i;
+
+    while ((i = __atomic_fetch_add(&p->next, 1, __ATOMIC_RELAXED)) < p->count) {
+        struct job *job = &p->jobs[i];
+        STACK_OF(X509) *chain = NULL;
+
+        if (job->key)
+            job->object->key = ssl_load_key(job->path, &none, &error);
+        else
+            job->object->leaf = ssl_load_certificate(job->path, &chain, &error);
+        if (job->object->leaf != NULL)
+            job->object->chain = chain;
+        ERR_clear_error();
+    }
+    return NULL;
+}
+
+static void *preload_thread(void *arg)
+{
+    preload_work(arg);
+    OPENSSL_thread_stop();
+    ssl_memory_trim();
+    return NULL;
+}
+
+static void preload_run(struct ssl_preload *p)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    pthread_t threads[PRELOAD_THREADS];
+    unsigned n = 0, want = (unsigned) MAX(MIN(cores, (long) PRELOAD_THREADS), 1l) - 1;
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    while (n < want && pthread_create(&threads[n], NULL, preload_thread, p) == 0)
+        n++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    preload_work(p);
+    while (n > 0)
+        pthread_join(threads[--n], NULL);
+}
+
+void ssl_preload(struct ssl_preload *p)
+{
+    if (p->count < PRELOAD_LEAST)
+        return;
+    preload_run(p);
+    for (unsigned i = 0; i < p->count; i++) {
+        struct job *job = &p->jobs[i];
+
+        if (job->object->key != NULL || job->object->leaf != NULL)
+            table_put(job->key ? &current->keys : &current->certificates,
+                      str_dup(current->arena, job->path), job->object);
+    }
 }
 
 bool ssl_object_unjudged(struct str path)

@@ -6,7 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "modules/ssl/ssl.h"
+#include "core/config/expr.h"
+#include "modules/ssl/pairs.h"
 
 #define PASSWORDS_MAX (64 * 1024) /* bytes of a password file */
 
@@ -46,17 +47,22 @@ const char *ssl_set_file(struct conf *cf, void *field)
 const char *ssl_set_file_list(struct conf *cf, void *field)
 {
     struct ssl_files *files = field;
+    struct ssl_file file = { .path = cf->args[1], .pos = cf->pos };
+    const char *error = NULL;
 
     if (str_starts(cf->args[1], STR("engine:")))
         return conf_error_arg(cf, 1,
                               "engines are not supported, OpenSSL 3 has providers "
                               "(\"store:…\") in their place");
-    if (str_chr(cf->args[1], '$') >= 0)
-        return conf_error_arg(cf, 1, "variables in \"%.*s\" are not supported yet",
-                              STR_ARG(cf->args[0]));
+    if (str_chr(cf->args[1], '$') >= 0 && conf_var_space(cf) != NULL)
+        file.name = ssl_name_compile(cf, &error);
+    else
+        file = file_of(cf);
+    if (error != NULL)
+        return error;
     files->items =
         arena_grow(cf->arena, files->items, files->count, &files->capacity, sizeof(*files->items));
-    files->items[files->count++] = file_of(cf);
+    files->items[files->count++] = file;
     return NULL;
 }
 

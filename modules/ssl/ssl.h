@@ -40,8 +40,9 @@ struct ssl_text {
 
 /* A file of the configuration, by the path as it is opened, or "data:…", "store:…". */
 struct ssl_file {
-    struct str path; /* ptr NULL: not given */
+    struct str path; /* ptr NULL: not given; with variables: as it was written */
     struct conf_pos pos;
+    const struct ssl_name *name; /* of a path with variables; else NULL */
 };
 
 struct ssl_files {
@@ -56,6 +57,11 @@ struct ssl_passwords {
 };
 
 struct ssl_session_cache; /* sessions.c */
+struct ssl_name;          /* pairs.c */
+struct ssl_cache;         /* cert_cache.c */
+struct ssl_watch;         /* watch.c */
+struct ssl_lazy;          /* lazy.c */
+struct eval;
 
 /* Of session tickets, in the order of the files: the first one encrypts. */
 struct ssl_ticket_keys {
@@ -70,6 +76,9 @@ struct ssl_ticket_keys {
 struct ssl_spec {
     struct ssl_files certificates, keys; /* pairs, in this order */
     struct ssl_passwords *passwords;
+    struct ssl_cache *cache;             /* of what names with variables have led to; NULL: none */
+    struct ssl_watch *watch;             /* of the pairs in files, which may be replaced; NULL: they are not looked after */
+    struct ssl_lazy *lazy;               /* pairs that only handshakes parse; NULL: none */
     unsigned protocols;                  /* SSL_PROTO_ bits */
     struct ssl_text ciphers;
     bool prefer_server_ciphers;
@@ -99,10 +108,32 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
 /* A handshake takes another context in its midst (SNI), with all that the library does not take over by itself. 0 or -1. */
 int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
 
-/* Setters [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
+/*
+ * pairs.c: certificates and keys whose names hold variables. They are no part of the context: whoever makes a handshake
+ * asks for the names and puts what they lead to into the connection.
+ */
+bool ssl_pair_is_dynamic(const struct ssl_spec *spec, unsigned i);
+bool ssl_has_dynamic(const struct ssl_spec *spec);
+struct ssl_pair_names {
+    struct str certificate, key; /* as the variables make them; in the subject's memory */
+};
+struct ssl_pair_names ssl_pair_eval(struct eval *e, const struct ssl_spec *spec, unsigned i);
+/* Loads a pair, in a worker, by its rights, and waits for the disk. 0, or -1: logged, as an error. */
+int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
+                 const struct ssl_pair_names *names, const struct logger *log);
+
+/*
+ * watch.c: the files of a server's pairs are looked after from here on, before they are read for the context. NULL: reported.
+ */
+struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec);
+/* The context's current pair is this one of the spec. */
+void ssl_watch_keep(struct ssl_watch *watch, unsigned i, SSL_CTX *ctx);
+
+/* Setters [struct ssl_cache *]; [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
 conf_setter ssl_set_text; /* [struct ssl_text] */
 conf_setter ssl_set_key_log; /* [struct res_file *] */
+conf_setter ssl_set_certificate_cache;
 /* [struct ssl_session_cache *], [struct ssl_ticket_keys] */
 conf_setter ssl_set_session_cache, ssl_set_ticket_key;
 extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
@@ -119,6 +150,10 @@ X509 *ssl_object_certificate(struct conf *cf, struct str path, STACK_OF(X509) **
                              const char **error);
 EVP_PKEY *ssl_object_key(struct conf *cf, struct str path, const struct ssl_passwords *passwords,
                          const char **error);
+/* The files of many contexts that are to be made, read by several threads at once, before the first of these is. */
+struct ssl_preload *ssl_preload_new(struct conf *cf);
+void ssl_preload_add(struct ssl_preload *p, const struct ssl_spec *spec);
+void ssl_preload(struct ssl_preload *p);
 /* Whether this is the first time that somebody asks this about the certificate. */
 bool ssl_object_unjudged(struct str path);
 void ssl_objects_free(void);

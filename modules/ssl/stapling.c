@@ -287,6 +287,7 @@ void stapling_stop(struct staples *staples)
     for (unsigned i = 0; i < staples->count; i++) {
         free((char *) staples->items[i].der.ptr);
         staples->items[i].der = STR_NULL;
+        stapling_drop(&staples->items[i]);
     }
     staples->started = false;
 }

@@ -10,7 +10,7 @@
 
 /* A certificate and what is stapled to it. */
 struct staple {
-    X509 *cert;      /* of the context */
+    X509 *cert;      /* of the context, or in its place */
     struct str name; /* as the directive says it */
     struct ocsp_subject subject;
     struct ocsp_responder responder;
@@ -27,6 +27,10 @@ struct staple {
     struct timer timer;
     unsigned failures;
     struct ocsp_fetch *fetch;
+    /* Of a certificate that has replaced the context's: references. */
+    X509 *replacement;
+    STACK_OF(X509) * signers;
+    bool lost; /* nobody can be asked about it before a reload */
 };
 
 struct staples {
@@ -57,6 +61,15 @@ void stapling_start(struct staples *staples);
 /* Asks no more: a worker that is to end does not wait for a responder. What there is goes on being shown. */
 void stapling_rest(struct staples *staples);
 void stapling_stop(struct staples *staples);
+/*
+ * stapling_renew.c: the certificate of that name is another one now. Nothing of the old one is shown with it; its own responder is
+ * asked, if that is where the old one's was.
+ */
+void stapling_follow(struct staples *staples, struct str name, X509 *cert, STACK_OF(X509) * chain);
+/* What a replacement holds is given back. */
+void stapling_drop(struct staple *s);
+/* stapling_conf.c: the key of a certificate and its responder in the zone; false: the library failed. */
+bool stapling_set_key(struct staple *s);
 /* The library's callback; arg: struct staples. */
 int stapling_show(SSL *ssl, void *arg);
 

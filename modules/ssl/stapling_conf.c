@@ -95,7 +95,7 @@ static bool set_trust(struct preparation *p, struct staple *s, X509 *issuer)
 }
 
 /* What is the same for all who staple it: certificate and responder. */
-static bool set_key(struct staple *s)
+bool stapling_set_key(struct staple *s)
 {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     unsigned char digest[EVP_MAX_MD_SIZE];
@@ -127,7 +127,7 @@ static int set_question(struct preparation *p, struct staple *s)
         return 1;
     }
     ok = ocsp_subject_init(&s->subject, s->cert, issuer) == 0 && set_trust(p, s, issuer) &&
-         set_key(s);
+         stapling_set_key(s);
     arena_defer(p->cf->arena, free_subject, &s->subject);
     X509_free(issuer);
     if (!ok)

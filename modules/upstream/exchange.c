@@ -613,6 +613,7 @@ static int begin_tls(struct exchange *x)
     struct secure_want want = { .tls = x->tls,
                                 .name = x->tls_name,
                                 .addr = &u->peer->addr,
+                                .pair = x->tls_pair,
                                 .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
                                 .level = LOG_ERROR_LEVEL };
 
@@ -630,10 +631,16 @@ static void shake_hands(struct exchange *x)
     uint64_t spent_ms = (clock_us() - x->started_us) / 1000;
     uint64_t limit_ms = x->conf->connect_timeout_ms;
     struct conn *conn;
+    int rc;
 
     x->state = X_CONNECT;
     x->req->log.action = "SSL handshaking to upstream";
-    if (begin_tls(x) != 0) {
+    rc = begin_tls(x);
+    if (rc == -2) {
+        exchange_finish(x, req_status(x->req, 500));
+        return;
+    }
+    if (rc != 0) {
         exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }

@@ -221,6 +221,15 @@ static struct str tls_name(struct probe *p, const struct upstream_tls *tls)
     return secure_host(name);
 }
 
+/* The certificate that is shown, where variables tell. */
+static struct ssl_pair_names tls_pair(struct probe *p, const struct upstream_tls *tls)
+{
+    struct ssl_pair_names none = { .certificate = STR_NULL };
+    struct req *r = secure_has_pair(tls) ? probe_request(p, p->conn) : NULL;
+
+    return r != NULL ? ssl_pair_eval(&r->eval, &tls->spec, 0) : none;
+}
+
 /* TLS begins: within what is left of the time for connecting. */
 static void shake_hands(struct probe *p)
 {
@@ -230,6 +239,7 @@ static void shake_hands(struct probe *p)
     struct secure_want want = { .tls = &hc->conf->tls,
                                 .name = tls_name(p, &hc->conf->tls),
                                 .addr = &p->addr,
+                                .pair = tls_pair(p, &hc->conf->tls),
                                 .alpn = hc->grpc ? "\x02h2" : NULL,
                                 .level = LOG_INFO_LEVEL };
 

@@ -224,6 +224,7 @@ struct secure {
     char *name;
     bool sni;                  /* the name was sent */
     const struct addr *addr;   /* of the server */
+    unsigned char pair[32];    /* whose certificate was shown: a digest of its names, where they hold variables */
     uint64_t *counts;          /* enum peer_tls; NULL: nobody counts */
 };
 
@@ -270,6 +271,8 @@ void pool_trim(void);
 /* secure.c: TLS with servers. */
 /* The name that x asks for, before a connection is looked for. 0, or -1: it cannot be told to a server (logged). */
 int secure_name(struct exchange *x);
+/* The certificate to be shown is told by variables. */
+bool secure_has_pair(const struct upstream_tls *tls);
 /* The name as it is used, of what *_ssl_name came to: without a port, and without brackets. */
 struct str secure_host(struct str name);
 /* What u's connection was set up for is what x wants. */
@@ -282,13 +285,14 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
                     enum log_level level);
 /*
  * The socket of *conn, to the server at that address, has connected: TLS begins, over a conn that takes the place of
- * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged.
+ * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged; or -2: so too, and it is not the server's fault.
  */
 struct secure_want {
     const struct upstream_tls *tls;
     struct str name;
     const struct addr *addr;
     const char *alpn;
+    struct ssl_pair_names pair; /* the certificate to be shown, where variables tell; empty: none */
     uint64_t *counts;
     enum log_level level; /* of what goes wrong */
 };

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
 #include "modules/upstream/internal.h"
@@ -17,6 +18,7 @@ struct session_slot {
     struct addr addr;
     char *name;
     bool sni;
+    unsigned char pair[32];
 };
 
 /* The settings of a location, or of several. In a worker: the sessions had with them. */
@@ -32,14 +34,6 @@ static const struct conn_tls_options options = { .buffer_size = 16384 };
 static int secure_index = -1;
 
 /* Configuration ------------------------------------------------------------------------------- */
-
-const char *upstream_set_tls_cache(struct conf *cf, void *field)
-{
-    *(bool *) field = true;
-    if (cf->nargs == 2 && str_eq(cf->args[1], STR("off")))
-        return NULL;
-    return conf_error(cf, "\"%.*s\" other than \"off\" is not supported yet", STR_ARG(cf->args[0]));
-}
 
 static void slot_clear(struct session_slot *s)
 {
@@ -139,13 +133,15 @@ static struct session_slot *slot_of(const struct secure *c)
     uint64_t h = shared_mix(SHARED_MIX_START, str_cstr(c->name));
 
     h = shared_mix(h, str_from((const char *) &c->addr->sa, c->addr->len));
+    h = shared_mix(h, str_from((const char *) c->pair, sizeof(c->pair)));
     return &c->client->slots[(h ^ h >> 32) % SESSIONS];
 }
 
 static bool slot_is(const struct session_slot *s, const struct secure *c)
 {
     return s->session != NULL && s->sni == c->sni && s->addr.len == c->addr->len
-           && memcmp(&s->addr.sa, &c->addr->sa, s->addr.len) == 0 && strcmp(s->name, c->name) == 0;
+           && memcmp(&s->addr.sa, &c->addr->sa, s->addr.len) == 0
+           && memcmp(s->pair, c->pair, sizeof(s->pair)) == 0 && strcmp(s->name, c->name) == 0;
 }
 
 /* Takes the reference. */
@@ -163,6 +159,7 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     s->name = mem_alloc(strlen(c->name) + 1);
     memcpy(s->name, c->name, strlen(c->name) + 1);
     s->sni = c->sni;
+    memcpy(s->pair, c->pair, sizeof(s->pair));
     return 1;
 }
 
@@ -174,6 +171,17 @@ static void drop_session(const struct secure *c)
 }
 
 /* Connections --------------------------------------------------------------------------------- */
+
+/* The certificate to be shown goes by variables. */
+static bool has_pair(const struct tls_client *c)
+{
+    return c->spec.certificates.count > 0 && ssl_pair_is_dynamic(&c->spec, 0);
+}
+
+bool secure_has_pair(const struct upstream_tls *tls)
+{
+    return has_pair(tls->client);
+}
 
 struct str secure_host(struct str name)
 {
@@ -198,6 +206,9 @@ int secure_name(struct exchange *x)
     if (tls->name != NULL && (tls->server_name || tls->verify))
         name = secure_host(expr_eval(&x->req->eval, tls->name));
     x->tls_name = name;
+    x->tls_pair = (struct ssl_pair_names){ .certificate = STR_NULL };
+    if (has_pair(tls->client))
+        x->tls_pair = ssl_pair_eval(&x->req->eval, &tls->client->spec, 0);
     if (likely(!tls->server_name || name.len <= TLSEXT_MAXLEN_host_name))
         return 0;
     /* The client's fault, maybe, but none of the server's. */
@@ -205,12 +216,38 @@ int secure_name(struct exchange *x)
     return -1;
 }
 
+/* Whose certificate is shown, where that is told by variables; zeroes where it is not. */
+static void digest_pair(const struct tls_client *c, const struct ssl_pair_names *names,
+                        unsigned char out[32])
+{
+    EVP_MD_CTX *md;
+
+    memset(out, 0, 32);
+    if (likely(!has_pair(c)))
+        return;
+    md = EVP_MD_CTX_new();
+    if (md == NULL || !EVP_DigestInit_ex(md, EVP_sha256(), NULL)
+        || !EVP_DigestUpdate(md, &names->certificate.len, sizeof(names->certificate.len))
+        || !EVP_DigestUpdate(md, names->certificate.ptr, names->certificate.len)
+        || !EVP_DigestUpdate(md, names->key.ptr, names->key.len)
+        || !EVP_DigestFinal_ex(md, out, NULL))
+        RAND_bytes(out, 32); /* nobody else's */
+    EVP_MD_CTX_free(md);
+}
+
 bool secure_fits(const struct upconn *u, const struct exchange *x)
 {
+    unsigned char pair[32];
+
     if (u->tls.client == NULL || x->tls == NULL)
         return false;
-    return u->tls.client == x->tls->client && u->tls.sni == x->tls->server_name
-           && str_eq(str_cstr(u->tls.name), x->tls_name);
+    if (u->tls.client != x->tls->client || u->tls.sni != x->tls->server_name
+        || !str_eq(str_cstr(u->tls.name), x->tls_name))
+        return false;
+    if (likely(!has_pair(u->tls.client)))
+        return true;
+    digest_pair(u->tls.client, &x->tls_pair, pair);
+    return memcmp(pair, u->tls.pair, sizeof(pair)) == 0;
 }
 
 static bool is_address(const char *name)
@@ -236,13 +273,17 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
     return 0;
 }
 
-/* 0, or -1: logged. */
+/* 0, -1 or -2, as secure_begin. */
 static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
                    const struct logger *log)
 {
     const struct session_slot *s = slot_of(c);
 
     SSL_set_ex_data(ssl, secure_index, c);
+    /* An empty name: none is shown. */
+    if (unlikely(has_pair(c->client)) && want->pair.certificate.len > 0
+        && ssl_pair_use(ssl, &c->client->spec, 0, &want->pair, log) != 0)
+        return -2;
     if (c->sni && c->name[0] != '\0' && c->name[0] != '[' && !is_address(c->name)
         && SSL_set_tlsext_host_name(ssl, c->name) == 0) {
         LOG(log, want->level, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", c->name,
@@ -284,6 +325,7 @@ int secure_begin(struct secure *s, struct conn **conn, const struct secure_want 
     if (want->name.len > 0)
         memcpy(s->name, want->name.ptr, want->name.len);
     s->name[want->name.len] = '\0';
+    digest_pair(s->client, &want->pair, s->pair);
     return prepare(s, conn_tls_ssl(conn_tls), want, log);
 }
 

@@ -373,11 +373,9 @@ struct upstream_tls {
     struct ssl_spec spec;
     struct expr *name;       /* that is asked for, and that the certificate must be for */
     bool server_name, verify, session_reuse;
-    bool cache_off; /* of a directive that knows only that value */
     struct tls_client *client; /* computed by upstream_tls_finish; NULL: nothing is passed over TLS here */
 };
 
-conf_setter upstream_set_tls_cache;
 /*
  * Call it from the module's finish where requests may be passed over TLS. prefix: "proxy". 0, or -1: reported.
  */
@@ -518,9 +516,9 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            NULL, "file", "The certificate that is shown to servers, in PEM; \"\": none.", ), \
     UP_TLS(p "ssl_certificate_key", ARGS1, ssl_set_file_list, t, m.spec.keys, INHERIT_WHOLE, NULL, \
            "file", "Its secret key.", ), \
-    UP_ROW(p "ssl_certificate_cache", ARGS123, upstream_set_tls_cache, t, m.cache_off, "off", \
+    UP_ROW(p "ssl_certificate_cache", ARGS123, ssl_set_certificate_cache, t, m.spec.cache, "off", \
            "off | max=N [inactive=time] [valid=time]", \
-           "Keeps certificates whose names hold variables; only \"off\" is known.", ), \
+           "Keeps certificates and keys whose names hold variables, in each worker.", ), \
     UP_ROW(p "ssl_password_file", ARGS1, ssl_set_password_file, t, m.spec.passwords, NULL, "file", \
            "Passwords of the secret key, one a line, tried in turn.", ), \
     UP_ROW(p "ssl_ciphers", ARGS1, ssl_set_text, t, m.spec.ciphers, "DEFAULT", "ciphers", \
@@ -606,7 +604,8 @@ struct exchange {
     const void *tag;               /* of kept-alive connections: the location */
     const struct upstream_tls *tls; /* the server is spoken to over TLS; NULL: it is not */
     const char *scheme;            /* for the log; NULL: the backend's */
-    struct str tls_name;           /* the exchange's own: what tls->name comes to */
+    struct str tls_name;           /* the exchange's own: what tls->name comes to, */
+    struct ssl_pair_names tls_pair; /* and the names of the certificate and its key, where they hold variables */
     bool stream_body;              /* the request's body is passed on as it comes */
     bool http_upgrade;             /* a 101 is acceptable */
     bool joins;                    /* nothing is asked: client and server are joined as soon as there is a connection */

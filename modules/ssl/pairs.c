@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Certificates and keys whose names hold variables: what the names come to is known at a handshake, and they are loaded then,
+ * for this one connection. The values may be the client's choice ($ssl_server_name), and so a name is looked
+ * at before it is opened: values lead to no folder above the one that the configuration names, and no value makes a
+ * name of a file one of a store. Keys that are given as data stand in no line of the log.
+ */
+#include <limits.h>
+#include <openssl/err.h>
+
+#include "core/config/expr.h"
+#include "modules/ssl/pairs.h"
+
+/* A path with variables. */
+struct ssl_name {
+    struct expr *expr;
+    struct str folder; /* of what is relative, with a slash at its end */
+    unsigned ups;      /* how often ".." stands in it as it was written */
+};
+
+/* How many parts of a path are "..". */
+static unsigned count_ups(struct str path)
+{
+    unsigned n = 0;
+
+    while (path.len > 0) {
+        ssize_t slash = str_chr(path, '/');
+        struct str part = str_from(path.ptr, slash < 0 ? path.len : (size_t) slash);
+
+        n += str_eq(part, STR(".."));
+        path = str_skip(path, slash < 0 ? path.len : (size_t) slash + 1);
+    }
+    return n;
+}
+
+const struct ssl_name *ssl_name_compile(struct conf *cf, const char **error)
+{
+    struct ssl_name *name = ARENA_NEW(cf->arena, struct ssl_name);
+
+    if (str_starts(cf->args[1], STR("store:"))) {
+        *error = conf_error_arg(cf, 1, "variables in \"store:\" are not supported");
+        return NULL;
+    }
+    name->expr = expr_compile(cf, cf->args[1], EXPR_Z, error);
+    if (name->expr == NULL)
+        return NULL;
+    name->folder = str_cstr(cf->config->conf_prefix);
+    name->ups = count_ups(cf->args[1]);
+    return name;
+}
+
+bool ssl_pair_is_dynamic(const struct ssl_spec *spec, unsigned i)
+{
+    return spec->certificates.items[i].name != NULL ||
+           (i < spec->keys.count && spec->keys.items[i].name != NULL);
+}
+
+bool ssl_has_dynamic(const struct ssl_spec *spec)
+{
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        if (ssl_pair_is_dynamic(spec, i))
+            return true;
+    }
+    return false;
+}
+
+static struct str evaluate(struct eval *e, const struct ssl_file *file)
+{
+    return file->name != NULL ? expr_eval(e, file->name->expr) : file->path;
+}
+
+struct ssl_pair_names ssl_pair_eval(struct eval *e, const struct ssl_spec *spec, unsigned i)
+{
+    return (struct ssl_pair_names){ .certificate = evaluate(e, &spec->certificates.items[i]),
+                                    .key = evaluate(e, &spec->keys.items[i]) };
+}
+
+/* One of a pair, for the time of its being loaded. */
+struct load {
+    const struct ssl_file *file;
+    struct str name;
+    const char *what; /* "certificate" */
+    const struct logger *log;
+    char path[PATH_MAX];
+};
+
+static int refuse(const struct load *l, const char *why)
+{
+    /* Whatever is in it, it fits into the line, and it ends where it seems to. */
+    log_error(l->log, 0, "cannot load %s \"%.*s\": %s in %s:%u", l->what,
+              (int) MIN(l->name.len, (size_t) 256), l->name.ptr, why, l->file->pos.file,
+              l->file->pos.line);
+    return -1;
+}
+
+/* The path to be opened, or the data. 0, or -1: logged. */
+static int complete(struct load *l, struct str *out)
+{
+    const struct ssl_name *name = l->file->name;
+    bool relative = l->name.len > 0 && l->name.ptr[0] != '/';
+    int n;
+
+    *out = l->name;
+    if (name == NULL || str_starts(l->name, STR("data:")))
+        return 0;
+    if (l->name.len == 0)
+        return refuse(l, "the variables leave it empty");
+    if (str_chr(l->name, '\0') >= 0)
+        return refuse(l, "the variables put a zero byte into it");
+    if (count_ups(l->name) > name->ups)
+        return refuse(l, "the variables lead upwards by \"..\"");
+    n = snprintf(l->path, sizeof(l->path), "%.*s%.*s", relative ? (int) name->folder.len : 0,
+                 name->folder.ptr, STR_ARG(l->name));
+    if (n < 0 || (size_t) n >= sizeof(l->path))
+        return refuse(l, "the name is too long");
+    *out = str_from(l->path, (size_t) n);
+    return 0;
+}
+
+static int load(const struct ssl_spec *spec, struct load *l, struct str path,
+                struct ssl_object *out)
+{
+    static const struct ssl_passwords none; /* nobody is asked on a terminal */
+    bool key = strcmp(l->what, "certificate") != 0;
+    const char *error = NULL;
+
+    if (ssl_cache_get(ssl_is_file(path) ? spec->cache : NULL, path, key,
+                      spec->passwords != NULL ? spec->passwords : &none, out, &error) == 0)
+        return 0;
+    if (str_starts(path, STR("data:")))
+        path = l->file->path;
+    log_error(l->log, 0, "cannot load %s \"%.*s\": %s%s", l->what, STR_ARG(path), error,
+              ssl_errors());
+    return -1;
+}
+
+static int complain(const struct load *l, const char *function)
+{
+    bool data = str_starts(l->name, STR("data:"));
+
+    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function, STR_ARG(data ? l->file->path : l->name),
+              ssl_errors());
+    return -1;
+}
+
+static int use_certificate(SSL *ssl, const struct ssl_spec *spec, struct load *l)
+{
+    struct ssl_object o = { .leaf = NULL };
+    struct str path;
+    int rc = 0;
+
+    if (complete(l, &path) != 0 || load(spec, l, path, &o) != 0)
+        return -1;
+    l->name = path;
+    if (SSL_use_certificate(ssl, o.leaf) == 0)
+        rc = complain(l, "SSL_use_certificate");
+    else if (SSL_set0_chain(ssl, o.chain) == 0)
+        rc = complain(l, "SSL_set0_chain");
+    else
+        o.chain = NULL;
+    ssl_object_free(&o);
+    return rc;
+}
+
+static int use_key(SSL *ssl, const struct ssl_spec *spec, struct load *l)
+{
+    struct ssl_object o = { .key = NULL };
+    struct str path;
+    int rc = 0;
+
+    if (complete(l, &path) != 0 || load(spec, l, path, &o) != 0)
+        return -1;
+    l->name = path;
+    if (SSL_use_PrivateKey(ssl, o.key) == 0)
+        rc = complain(l, "SSL_use_PrivateKey");
+    ssl_object_free(&o);
+    return rc;
+}
+
+int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
+                 const struct ssl_pair_names *names, const struct logger *log)
+{
+    struct load certificate = { .file = &spec->certificates.items[i],
+                                .name = names->certificate,
+                                .what = "certificate",
+                                .log = log };
+    struct load key = {
+        .file = &spec->keys.items[i], .name = names->key, .what = "certificate key", .log = log
+    };
+
+    ERR_clear_error();
+    log_debug(log, "SSL certificate: \"%.*s\"",
+              STR_ARG(str_starts(names->certificate, STR("data:")) ? certificate.file->path
+                                                                   : names->certificate));
+    return use_certificate(ssl, spec, &certificate) == 0 ? use_key(ssl, spec, &key) : -1;
+}

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The master's part of ssl_certificate_watch. Once a second it asks the system about each file, by its path, so that it
+ * does not matter how it was replaced: by a rename, through a link that leads elsewhere now, or written in place. Where
+ * something has changed both files are read; if they are whole and fit, the bytes go into shared memory, and
+ * workers take them from there. If they do not, all stays as it is: somebody may be in the midst of it, and only when it looks the
+ * same a second later it is complained of, once.
+ *
+ * What leaves the master is in publish() and nothing else: a key that workers must not see stops there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/sha.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "core/module.h"
+#include "modules/ssl/watch.h"
+
+#define LOOK_MS 1000
+#define YOUNG_S 2 /* what a file system's clock may be too coarse to tell apart */
+#define CHUNK 64  /* slots that are mapped together */
+
+struct watch_main {
+    struct watched *first;
+    struct table by_name;
+    struct watch_slot *chunk;
+    unsigned chunk_used;
+    uint64_t look_ms; /* when to look again */
+};
+
+static unsigned ssl_watch_slot;
+
+/* Configuration ------------------------------------------------------------------------------- */
+
+static void unmap(void *chunk)
+{
+    munmap(chunk, CHUNK * sizeof(struct watch_slot));
+}
+
+/* Pages that are not written to cost nothing. NULL: reported. */
+static struct watch_slot *slot_new(struct conf *cf, struct watch_main *m)
+{
+    if (m->chunk == NULL || m->chunk_used == CHUNK) {
+        void *chunk = mmap(NULL, CHUNK * sizeof(struct watch_slot), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        if (chunk == MAP_FAILED) {
+            conf_error_at(cf, cf->pos, "mmap() for \"ssl_certificate_watch\" failed (%d: %s)",
+                          errno, strerror(errno));
+            return NULL;
+        }
+        arena_defer(cf->arena, unmap, chunk);
+        m->chunk = chunk;
+        m->chunk_used = 0;
+    }
+    return &m->chunk[m->chunk_used++];
+}
+
+static void look_at(const struct watched *w, struct watch_state *now)
+{
+    memset(now, 0, sizeof(*now));
+    if (stat(w->certificate.path.ptr, &now->certificate) != 0)
+        memset(&now->certificate, 0, sizeof(now->certificate));
+    if (stat(w->key.path.ptr, &now->key) != 0)
+        memset(&now->key, 0, sizeof(now->key));
+}
+
+static bool changed_lately(const struct stat *st)
+{
+    time_t last = MAX(st->st_mtim.tv_sec, st->st_ctim.tv_sec), now = time(NULL);
+
+    return last >= now - YOUNG_S && last <= now + YOUNG_S;
+}
+
+static bool is_young(const struct watch_state *s)
+{
+    return changed_lately(&s->certificate) || changed_lately(&s->key);
+}
+
+static void watched_free(void *arg)
+{
+    struct watched *w = arg;
+
+    ssl_object_free(&w->certificate_object);
+    ssl_object_free(&w->key_object);
+}
+
+static struct watched *watched_new(struct conf *cf, struct watch_main *m,
+                                   const struct ssl_spec *spec, unsigned i)
+{
+    struct watched *w = ARENA_NEW(cf->arena, struct watched);
+
+    w->certificate = spec->certificates.items[i];
+    w->key = spec->keys.items[i];
+    w->passwords = spec->passwords;
+    arena_defer(cf->arena, watched_free, w);
+    if (!ssl_is_file(w->certificate.path) || !ssl_is_file(w->key.path))
+        return w;
+    w->slot = slot_new(cf, m);
+    if (w->slot == NULL)
+        return NULL;
+    look_at(w, &w->settled);
+    w->young = is_young(&w->settled);
+    w->next = m->first;
+    m->first = w;
+    return w;
+}
+
+static struct watched *watched_find(struct conf *cf, struct watch_main *m,
+                                    const struct ssl_spec *spec, unsigned i)
+{
+    struct str name =
+        str_printf(cf->arena, "%.*s\n%.*s\n%p", STR_ARG(spec->certificates.items[i].path),
+                   STR_ARG(spec->keys.items[i].path), (void *) spec->passwords);
+    struct watched *w;
+
+    if (m->by_name.arena == NULL)
+        table_init(&m->by_name, cf->arena);
+    w = table_get(&m->by_name, name);
+    if (w == NULL && (w = watched_new(cf, m, spec, i)) != NULL)
+        table_put(&m->by_name, name, w);
+    return w;
+}
+
+/* Whether keys live in a process of their own: then none may be published. The module that has it need not be there. */
+static bool keys_are_apart(struct conf *cf)
+{
+    const struct level *main = cf->config->main;
+
+    for (unsigned i = 0; i < module_count; i++) {
+        for (const struct directive *d = modules[i]->directives; d != NULL && d->name != NULL;
+             d++) {
+            if (strcmp(d->name, "ssl_key_process") == 0 && d->set == conf_set_flag &&
+                d->store == STORE_MAIN)
+                return *((const bool *) level_conf(main, STORE_MAIN, *modules[i]->slot) +
+                         d->offset);
+        }
+    }
+    return false;
+}
+
+extern const struct module module_ssl_watch;
+
+struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec)
+{
+    struct watch_main *m = conf_own(cf, cf->config->main, &module_ssl_watch, STORE_MAIN);
+    struct ssl_watch *watch = ARENA_NEW(cf->arena, struct ssl_watch);
+
+    if (keys_are_apart(cf)) {
+        conf_error_at(cf, spec->pos,
+                      "\"ssl_certificate_watch\" and \"ssl_key_process\" cannot be combined yet");
+        return NULL;
+    }
+    watch->count = spec->certificates.count;
+    watch->pairs = ARENA_ARRAY(cf->arena, struct watched *, MAX(watch->count, 1u));
+    for (unsigned i = 0; i < watch->count; i++) {
+        if (ssl_pair_is_dynamic(spec, i))
+            continue;
+        watch->pairs[i] = watched_find(cf, m, spec, i);
+        if (watch->pairs[i] == NULL)
+            return NULL;
+    }
+    return watch;
+}
+
+void ssl_watch_keep(struct ssl_watch *watch, unsigned i, SSL_CTX *ctx)
+{
+    struct watched *w = watch->pairs[i];
+    STACK_OF(X509) *chain = NULL;
+
+    if (w->certificate_object.leaf != NULL)
+        return;
+    SSL_CTX_get0_chain_certs(ctx, &chain);
+    w->certificate_object.leaf = SSL_CTX_get0_certificate(ctx);
+    w->key_object.key = SSL_CTX_get0_privatekey(ctx);
+    X509_up_ref(w->certificate_object.leaf);
+    EVP_PKEY_up_ref(w->key_object.key);
+    w->certificate_object.chain = chain != NULL ? X509_chain_up_ref(chain) : NULL;
+}
+
+/* Looking ------------------------------------------------------------------------------------- */
+
+/* "data:" and what a file holds, at most room bytes. NULL, or why not. */
+static const char *read_file(struct str path, const struct stat *want, char *to, size_t room,
+                             uint32_t *len)
+{
+    int fd = open(path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *why = NULL;
+    struct stat st;
+    size_t n = 5;
+    ssize_t got = 1;
+
+    if (fd < 0)
+        return strerror(errno);
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        why = "not a regular file";
+    else if (!ssl_same_file(&st, want))
+        why = ""; /* it changes as we speak */
+    else if (room < 5)
+        why = "too large";
+    else
+        memcpy(to, "data:", 5);
+    while (why == NULL && got > 0) {
+        got = n < room ? read(fd, to + n, room - n) : 0;
+        n += (size_t) MAX(got, 0);
+        if (n == room)
+            why = "too large";
+        else if (got < 0)
+            why = strerror(errno);
+    }
+    close(fd);
+    *len = (uint32_t) n;
+    return why;
+}
+
+/* Both files in a slot's form: a scratch of the master's. */
+struct reading {
+    uint32_t certificate_len, key_len;
+    char bytes[WATCH_PAIR_MAX];
+    char why[1200];
+    bool known;
+};
+
+static bool blame(struct reading *r, const struct ssl_file *file, const char *why)
+{
+    snprintf(r->why, sizeof(r->why), "\"%.*s\": %s%s", STR_ARG(file->path), why, ssl_errors());
+    return false;
+}
+
+static bool read_both(const struct watched *w, const struct watch_state *now, struct reading *r)
+{
+    const char *why;
+
+    r->why[0] = '\0';
+    why = read_file(w->certificate.path, &now->certificate, r->bytes, sizeof(r->bytes),
+                    &r->certificate_len);
+    if (why == NULL) {
+        why = read_file(w->key.path, &now->key, r->bytes + r->certificate_len,
+                        sizeof(r->bytes) - r->certificate_len, &r->key_len);
+        return why == NULL || (why[0] != '\0' && blame(r, &w->key, why));
+    }
+    return why[0] != '\0' && blame(r, &w->certificate, why);
+}
+
+static bool same_chain(const STACK_OF(X509) * a, const STACK_OF(X509) * b)
+{
+    int n = a != NULL ? sk_X509_num(a) : 0;
+
+    if (n != (b != NULL ? sk_X509_num(b) : 0))
+        return false;
+    while (n-- > 0) {
+        if (X509_cmp(sk_X509_value(a, n), sk_X509_value(b, n)) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Whether they are a certificate and its key; and, in r->known, what the configuration's reader has seen. */
+static bool fits(const struct watched *w, struct reading *r)
+{
+    static const struct ssl_passwords none;
+    struct ssl_object o = { .leaf = NULL };
+    const char *error = NULL;
+    bool ok = true;
+
+    ERR_clear_error();
+    o.leaf = ssl_load_certificate(str_from(r->bytes, r->certificate_len), &o.chain, &error);
+    if (o.leaf == NULL) {
+        o.chain = NULL;
+        return blame(r, &w->certificate, error);
+    }
+    o.key = ssl_load_key(str_from(r->bytes + r->certificate_len, r->key_len),
+                         w->passwords != NULL ? w->passwords : &none, &error);
+    if (o.key == NULL)
+        ok = blame(r, &w->key, error);
+    else if (X509_check_private_key(o.leaf, o.key) != 1)
+        ok = blame(r, &w->key, "it is not the certificate's key");
+    r->known = ok && w->slot->generation == 0 &&
+               X509_cmp(o.leaf, w->certificate_object.leaf) == 0 &&
+               same_chain(o.chain, w->certificate_object.chain) &&
+               EVP_PKEY_eq(o.key, w->key_object.key) == 1;
+    ERR_clear_error();
+    ssl_object_free(&o);
+    return ok;
+}
+
+/* The certificate, and with it the key, for all workers to see. */
+static void publish(struct watched *w, const struct reading *r)
+{
+    struct watch_slot *slot = w->slot;
+    uint64_t generation = slot->generation;
+
+    __atomic_store_n(&slot->generation, generation + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    slot->certificate_len = r->certificate_len;
+    slot->key_len = r->key_len;
+    memcpy(slot->bytes, r->bytes, r->certificate_len + r->key_len);
+    __atomic_store_n(&slot->generation, generation + 2, __ATOMIC_RELEASE);
+    log_notice(log_main, 0, "certificate \"%.*s\" was replaced", STR_ARG(w->certificate.path));
+}
+
+static bool same_state(const struct watch_state *a, const struct watch_state *b)
+{
+    return ssl_same_file(&a->certificate, &b->certificate) && ssl_same_file(&a->key, &b->key);
+}
+
+/* What is there is what is served now. */
+static void settle(struct watched *w, const struct watch_state *now)
+{
+    w->settled = *now;
+    w->young = is_young(now);
+    w->complained = false;
+    memset(&w->bad, 0xff, sizeof(w->bad));
+}
+
+static void take(struct watched *w, const struct watch_state *now, struct reading *r)
+{
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    struct watch_state after;
+
+    look_at(w, &after);
+    if (!same_state(now, &after))
+        return; /* somebody is at it: in a second */
+    SHA256((const unsigned char *) r->bytes, r->certificate_len + r->key_len, digest);
+    if (memcmp(digest, w->digest, sizeof(digest)) != 0) {
+        memcpy(w->digest, digest, sizeof(digest));
+        if (!r->known)
+            publish(w, r);
+    }
+    settle(w, now);
+}
+
+static void look(struct watched *w, struct reading *r)
+{
+    struct watch_state now;
+
+    look_at(w, &now);
+    if (same_state(&now, &w->settled)) {
+        w->complained = false; /* as it was, or again */
+        memset(&w->bad, 0xff, sizeof(w->bad));
+        if (likely(!w->young))
+            return;
+    } else if (w->complained && same_state(&now, &w->bad)) {
+        return;
+    }
+    if (read_both(w, &now, r) && fits(w, r)) {
+        take(w, &now, r);
+    } else if (r->why[0] != '\0' && same_state(&now, &w->bad)) {
+        w->complained = true;
+        log_error(log_main, 0,
+                  "certificate \"%.*s\" has changed, but cannot be used: %s; the one before it "
+                  "stays in force, for \"ssl_certificate\" in %s:%u",
+                  STR_ARG(w->certificate.path), r->why, w->certificate.pos.file,
+                  w->certificate.pos.line);
+    } else {
+        w->bad = now;
+        w->complained = false;
+    }
+}
+
+static uint64_t watch_tick(const struct config *config)
+{
+    struct watch_main *m = level_conf(config->main, STORE_MAIN, ssl_watch_slot);
+    struct reading *r;
+
+    if (m->first == NULL)
+        return UINT64_MAX;
+    if (clock_ms() < m->look_ms)
+        return m->look_ms - clock_ms();
+    m->look_ms = clock_ms() + LOOK_MS;
+    r = mem_alloc(sizeof(*r));
+    for (struct watched *w = m->first; w != NULL; w = w->next)
+        look(w, r);
+    OPENSSL_cleanse(r, sizeof(*r));
+    free(r);
+    return LOOK_MS;
+}
+
+static const struct directive directives[] = { ROW_END };
+
+const struct module module_ssl_watch = {
+    .name = "ssl_watch",
+    .slot = &ssl_watch_slot,
+    .conf_size = { [STORE_MAIN] = sizeof(struct watch_main) },
+    .directives = directives,
+    .master_tick = watch_tick,
+};
