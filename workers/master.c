@@ -15,6 +15,7 @@
 #include "core/os/process.h"
 #include "workers/children.h"
 #include "workers/cycle.h"
+#include "workers/helpers.h"
 #include "workers/listen.h"
 #include "workers/pidfile.h"
 #include "workers/settings.h"
@@ -194,8 +195,8 @@ static void reap(void)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == self.new_binary)
             new_binary_ended(status);
-        else
-            children_reaped(pid, status);
+        else if (!children_reaped(pid, status))
+            helpers_reaped(pid, status);
     }
 }
 
@@ -268,7 +269,7 @@ static uint64_t tick(void)
     uint64_t next;
 
     clock_update();
-    next = children_tick();
+    next = MIN(children_tick(), helpers_tick());
     if (!self.new_binary && !self.quitting)
         next = MIN(next, listen_tick());
     if (self.kill_at_ms != UINT64_MAX && clock_ms() >= self.kill_at_ms) {
@@ -289,6 +290,7 @@ static int leave(void)
     else
         pidfile_remove(self.pid_path);
     listen_close_all(!self.new_binary && !parent_lives());
+    helpers_stop();
     logs_flush(config);
     log_notice(log_main, 0, "exit");
     return 0;

@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/sessions.h"
 
 /* Certificates and keys ---------------------------------------------------------------------- */
@@ -37,14 +38,19 @@ static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file 
     return rc;
 }
 
+/* For the certificate that was last used. */
 static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
-                   const struct ssl_passwords *passwords)
+                   const struct ssl_passwords *passwords, unsigned uses)
 {
+    bool elsewhere = keyproc_is_on(cf);
     const char *error;
-    EVP_PKEY *key = ssl_object_key(cf, file->path, passwords, &error);
+    EVP_PKEY *key = elsewhere ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
+                              : ssl_object_key(cf, file->path, passwords, &error);
     int ok;
 
     if (key == NULL) {
+        if (elsewhere)
+            return -1;
         ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
                        STR_ARG(file->path), error);
         return -1;
@@ -57,8 +63,10 @@ static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
     return -1;
 }
 
-static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
 {
+    unsigned uses = keyproc_uses(spec, server);
+
     for (unsigned i = 0; i < spec->certificates.count; i++) {
         const struct ssl_file *certificate = &spec->certificates.items[i];
 
@@ -69,10 +77,10 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
             return -1;
         }
         if (use_certificate(cf, ctx, certificate) != 0 ||
-            use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
+            use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
             return -1;
     }
-    return 0;
+    return keyproc_is_on(cf) ? keyproc_allows(cf, spec) : 0;
 }
 
 /* For -t, when all that the context trusts is known. */
@@ -336,7 +344,7 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
         ssl_conf_error(cf, spec->pos, "the session cache cannot be set up");
         return NULL;
     }
-    if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
+    if (use_pairs(cf, ctx, spec, server) != 0 || use_parameters(cf, ctx, spec) != 0 ||
         use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
     if (server && set_session_context(ctx, spec) != 0) {
