@@ -387,8 +387,11 @@ static unsigned add_targets(int *fds, unsigned n, const struct log_scope *scope)
     return n;
 }
 
-/* Whoever holds the master's end of a socket keeps its other end from seeing the master die. */
-static int close_others(void)
+/*
+ * Whoever holds the master's end of a socket keeps its other end from seeing the master die. reading: errors still go to where the
+ * master's do.
+ */
+static int close_others(bool reading)
 {
     static int fds[DESCRIPTORS_MAX];
     unsigned n = 0;
@@ -400,7 +403,8 @@ static int close_others(void)
     fds[n++] = self.start->control;
     for (unsigned i = 0; i < self.start->count; i++)
         fds[n++] = self.start->workers[i];
-    n = add_targets(fds, n, log_main->scope);
+    if (reading)
+        n = add_targets(fds, n, log_main->scope);
     n = add_targets(fds, n, &self.start->config->log);
     qsort(fds, n, sizeof(fds[0]), compare);
     return process_keep_descriptors(fds, n);
@@ -429,14 +433,16 @@ static void stay_in_memory(void)
 
 static void settle(void)
 {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int null;
 
     log_set_stderr(false, LOG_WARN_LEVEL);
     log_main->scope = &self.start->config->log;
+    close_others(false);
     for (const struct log_target *t = log_main->scope->targets; t != NULL; t = t->next) {
         if (t->file->is_stderr)
             return; /* ours as well */
     }
+    null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; null >= 0 && fd <= 2; fd++)
         dup2(null, fd);
     if (null > 2)
@@ -457,7 +463,7 @@ void keyproc_serve(const struct keyproc_start *start)
     self.conf = keyproc_conf_of(start->config);
     process_title("proxyd: key process");
     set_signals();
-    if (close_others() != 0) {
+    if (close_others(true) != 0) {
         log_emerg(log_main, errno, "the key process cannot close what is not its own");
         _exit(2);
     }
