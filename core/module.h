@@ -27,6 +27,8 @@ struct module_processes {
     int (*worker_begin)(const struct config *config, unsigned slot);
     void (*worker_forked)(const struct config *config, unsigned slot, bool child);
     void (*worker_ended)(const struct config *config, unsigned slot);
+    /* USR1: the log files are others now. */
+    void (*logs_reopened)(const struct config *config);
     /* A child has ended. Whether it was one of these. */
     bool (*reaped)(pid_t pid, int status);
     /* Milliseconds until this is to be called again: starts what is to be started anew. */

@@ -68,6 +68,14 @@ void helpers_worker_ended(const struct config *config, unsigned slot)
         p->worker_ended(config, slot);
 }
 
+void helpers_logs_reopened(const struct config *config)
+{
+    const struct module_processes *p;
+
+    EACH(p)
+        p->logs_reopened(config);
+}
+
 bool helpers_reaped(pid_t pid, int status)
 {
     const struct module_processes *p;

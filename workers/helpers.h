@@ -14,6 +14,7 @@ void helpers_close(const struct config *config);
 int helpers_worker_begin(const struct config *config, unsigned slot);
 void helpers_worker_forked(const struct config *config, unsigned slot, bool child);
 void helpers_worker_ended(const struct config *config, unsigned slot);
+void helpers_logs_reopened(const struct config *config);
 bool helpers_reaped(pid_t pid, int status);
 uint64_t helpers_tick(void);
 void helpers_stop(void);

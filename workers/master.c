@@ -239,6 +239,7 @@ static void handle(const struct signal_event *event)
         logs_reopen(children_config(), true);
         if (self.daemon && logs_error_fd(children_config()) >= 0)
             dup2(logs_error_fd(children_config()), STDERR_FILENO);
+        helpers_logs_reopened(children_config());
         children_signal(SIGUSR1);
         break;
     case SIGUSR2:

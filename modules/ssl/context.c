@@ -67,6 +67,8 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
 {
     unsigned uses = keyproc_uses(spec, server);
 
+    if (keyproc_allows(cf, spec) != 0)
+        return -1;
     for (unsigned i = 0; i < spec->certificates.count; i++) {
         const struct ssl_file *certificate = &spec->certificates.items[i];
 
@@ -80,7 +82,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
             use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
             return -1;
     }
-    return keyproc_is_on(cf) ? keyproc_allows(cf, spec) : 0;
+    return 0;
 }
 
 /* For -t, when all that the context trusts is known. */

@@ -85,12 +85,6 @@ EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file, const struct
     struct keyproc_conf *c = conf_of(cf->config);
     struct keyproc_key *key;
 
-    if (str_starts(file->path, STR("data:"))) {
-        conf_error_at(cf, file->pos,
-                      "\"ssl_key_process\" cannot keep a key that is written in the configuration: "
-                      "it has to be in a file");
-        return NULL;
-    }
     if (c->by_path == NULL) {
         c->by_path = ARENA_NEW(cf->arena, struct table);
         table_init(c->by_path, cf->arena);
@@ -124,8 +118,30 @@ unsigned keyproc_uses(const struct ssl_spec *spec, bool server)
     return uses;
 }
 
+static int allows_file(struct conf *cf, const struct ssl_file *file)
+{
+    if (str_starts(file->path, STR("data:"))) {
+        conf_error_at(cf, file->pos,
+                      "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
+                      "has to be in a file");
+        return -1;
+    }
+    if (str_chr(file->path, '$') < 0)
+        return 0;
+    conf_error_at(cf, file->pos,
+                  "\"ssl_key_process\" cannot keep keys that are named by variables, as in \"%.*s\"",
+                  STR_ARG(file->path));
+    return -1;
+}
+
 int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
 {
+    if (cf->config->main == NULL || !conf_of(cf->config)->on)
+        return 0;
+    for (unsigned i = 0; i < spec->keys.count; i++) {
+        if (allows_file(cf, &spec->keys.items[i]) != 0)
+            return -1;
+    }
     for (unsigned i = 0; i < spec->commands.count; i++) {
         const struct ssl_command *command = &spec->commands.items[i];
 

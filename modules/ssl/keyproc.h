@@ -6,6 +6,7 @@
  *   keyproc.c           the directives; which keys a configuration has
  *   keyproc_master.c    the master: starts the process, gives each worker a socket to it
  *   keyproc_serve.c     the process itself
+ *   keyproc_secret.c    what it does with a key
  *   keyproc_client.c    the worker's end of the socket: handshakes pause until the answer has come
  *   keyproc_provider.c  keys as the library sees them in a worker: a public half and a number
  *   keyproc_message.c   what goes through the socket, and what the process does not do
@@ -103,7 +104,7 @@ EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file, const struct
                       X509 *leaf, unsigned uses);
 /* What the keys of a context will be asked to do. */
 unsigned keyproc_uses(const struct ssl_spec *spec, bool server);
-/* Settings of a context that would bring a key into the master. 0 or -1 (reported). */
+/* Whether the settings of a context would bring a key into the master, where that is not wanted; by -t as well. 0, or -1 (reported). */
 int keyproc_allows(struct conf *cf, const struct ssl_spec *spec);
 /* Makes the passwords in this process's memory unreadable. */
 void keyproc_wipe(const struct config *config);
@@ -120,6 +121,21 @@ struct keyproc_start {
     bool first;          /* any key that is missing is an error; else it is only said */
 };
 
+/* Comes with a descriptor to the process: a worker's socket; any other number: the file of that target of the error log. */
+#define KEYPROC_NEW_WORKER UINT32_MAX
+
+struct keyproc_secret {
+    EVP_PKEY *key; /* NULL: could not be read */
+    enum keyproc_kind kind;
+    unsigned uses;
+    unsigned char rejection[32]; /* of RSA: what is made of messages that do not decrypt */
+};
+
+/* When `key` and `kind` are there. 0 or -1. */
+int keyproc_secret_prepare(struct keyproc_secret *s);
+/* Does what a request that keyproc_check has let through asks for. 0, with *len bytes in out, which has room for KEYPROC_RESULT_MAX; or -1. */
+int keyproc_secret_use(const struct keyproc_secret *s, const struct keyproc_request *rq,
+                       const unsigned char *in, unsigned char *out, size_t *len);
 /* In a fork of the master: becomes the key process. */
 void NORETURN keyproc_serve(const struct keyproc_start *start);
 /* The kind of a key or a certificate's; KEYPROC_KINDS: none that we know. */

@@ -256,14 +256,14 @@ static void keyproc_stop(void)
 
 /* Workers ------------------------------------------------------------------------------------ */
 
-static int pass(const struct process *p, int fd)
+/* A descriptor, and what it is. */
+static int pass(const struct process *p, uint32_t what, int fd)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
-    char byte = 0;
-    struct iovec iov = { &byte, 1 };
+    struct iovec iov = { &what, sizeof(what) };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space,
                           .msg_controllen = sizeof(space) };
     struct cmsghdr *c;
@@ -274,7 +274,7 @@ static int pass(const struct process *p, int fd)
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    return sendmsg(p->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 ? 0 : -1;
+    return sendmsg(p->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) > 0 ? 0 : -1;
 }
 
 /* The master has gone into the background since: the process is to be a child of this one, which learns of its end. */
@@ -303,7 +303,7 @@ static int keyproc_worker_begin(const struct config *config, unsigned slot)
         return -1;
     }
     /* If it has just died, the next one inherits the socket. */
-    if (p->pid > 0 && pass(p, ends[0]) != 0 && errno != EPIPE && errno != ECONNRESET) {
+    if (p->pid > 0 && pass(p, KEYPROC_NEW_WORKER, ends[0]) != 0 && errno != EPIPE && errno != ECONNRESET) {
         log_alert(log_main, errno, "sendmsg() to the key process failed while starting a worker process");
         close(ends[0]);
         close(ends[1]);
@@ -356,12 +356,26 @@ static void keyproc_worker_forked(const struct config *config UNUSED, unsigned s
         close_fd(&worker_end);
 }
 
+static void keyproc_logs_reopened(const struct config *config)
+{
+    const struct process *p = process_of(config);
+    uint32_t n = 0;
+
+    if (p == NULL || p->control < 0)
+        return;
+    for (const struct log_target *t = config->log.targets; t != NULL; t = t->next, n++) {
+        if (t->file->fd >= 0 && !t->file->is_stderr && t->file->path.len > 0)
+            pass(p, n, t->file->fd);
+    }
+}
+
 const struct module_processes keyproc_processes = {
     .open = keyproc_open,
     .close = keyproc_close,
     .worker_begin = keyproc_worker_begin,
     .worker_forked = keyproc_worker_forked,
     .worker_ended = keyproc_worker_ended,
+    .logs_reopened = keyproc_logs_reopened,
     .reaped = keyproc_reaped,
     .tick = keyproc_tick,
     .stop = keyproc_stop,

@@ -8,10 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/core_names.h>
 #include <openssl/err.h>
-#include <openssl/hmac.h>
-#include <openssl/rsa.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -29,17 +26,10 @@
 #define COMPLAINT_MS 1000
 #define REJECTION_LEN 48 /* SHA-384 */
 
-struct secret {
-    EVP_PKEY *key; /* NULL: could not be read */
-    enum keyproc_kind kind;
-    unsigned uses;
-    unsigned char rejection[32]; /* of RSA: what is made of messages that do not decrypt */
-};
-
 static struct {
     const struct keyproc_start *start;
     const struct keyproc_conf *conf;
-    struct secret *secrets;
+    struct keyproc_secret *secrets;
     unsigned count;
     pthread_mutex_t lock; /* of what follows, and of the log */
     unsigned workers;
@@ -82,25 +72,7 @@ static void complain_load(const struct keyproc_key *key, const char *error)
         conf_show_source(config, config->details, key->pos, NULL);
 }
 
-/* A message that does not decrypt must yield the same each time, and nothing by which it can be told from others. */
-static int derive_rejection(struct secret *s)
-{
-    unsigned char bytes[KEYPROC_RESULT_MAX];
-    BIGNUM *d = NULL;
-    int n, ok;
-
-    if (s->kind != KEYPROC_RSA)
-        return 0;
-    ok = EVP_PKEY_get_bn_param(s->key, OSSL_PKEY_PARAM_RSA_D, &d) == 1 &&
-         BN_num_bytes(d) <= (int) sizeof(bytes);
-    n = ok ? BN_bn2bin(d, bytes) : 0;
-    ok = ok && EVP_Digest(bytes, (size_t) n, s->rejection, NULL, EVP_sha256(), NULL) == 1;
-    OPENSSL_cleanse(bytes, sizeof(bytes));
-    BN_clear_free(d);
-    return ok ? 0 : -1;
-}
-
-static void load_key(const struct keyproc_key *key, struct secret *s)
+static void load_key(const struct keyproc_key *key, struct keyproc_secret *s)
 {
     const char *error;
 
@@ -113,7 +85,7 @@ static void load_key(const struct keyproc_key *key, struct secret *s)
     }
     /* X509_check_private_key's reasons are the ones that SSL_CTX_use_PrivateKey would give. */
     if (X509_check_private_key(key->leaf, s->key) == 1 && keyproc_kind_of(s->key) == key->kind &&
-        EVP_PKEY_get_size(s->key) <= KEYPROC_RESULT_MAX && derive_rejection(s) == 0)
+        EVP_PKEY_get_size(s->key) <= KEYPROC_RESULT_MAX && keyproc_secret_prepare(s) == 0)
         return;
     EVP_PKEY_free(s->key);
     s->key = NULL;
@@ -135,73 +107,7 @@ static void load_keys(void)
     ERR_clear_error();
 }
 
-/* Operations --------------------------------------------------------------------------------- */
-
-static int sign(const struct secret *s, const struct keyproc_request *rq, const unsigned char *in,
-                unsigned char *out, size_t *len)
-{
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    EVP_PKEY_CTX *ctx = NULL;
-    const char *digest = rq->digest != KEYPROC_NO_DIGEST ? keyproc_digest_name(rq->digest) : NULL;
-    int ok = md != NULL && EVP_DigestSignInit_ex(md, &ctx, digest, NULL, NULL, s->key, NULL) == 1;
-
-    if (ok && rq->padding == KEYPROC_PSS)
-        ok = EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) == 1 &&
-             EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) == 1;
-    ok = ok && EVP_DigestSign(md, out, len, in, rq->len) == 1;
-    EVP_MD_CTX_free(md);
-    return ok ? 0 : -1;
-}
-
-/* Without branches: all ones if the bytes are equal, or zero. */
-static unsigned char same(unsigned a, unsigned b)
-{
-    return (unsigned char) (((a ^ b) - 1) >> 8);
-}
-
-/* em: 0 2, at least eight bytes that are not zero, 0, the secret (RFC 8017, 7.2.2). All ones, or zero. */
-static unsigned char is_secret(const unsigned char *em, size_t size, const struct keyproc_request *rq)
-{
-    const unsigned char *secret = em + size - KEYPROC_SECRET_LEN;
-    unsigned char good = same(em[0], 0) & same(em[1], 2);
-    unsigned char version;
-
-    for (size_t i = 2; i < size - KEYPROC_SECRET_LEN - 1; i++)
-        good &= (unsigned char) ~same(em[i], 0);
-    good &= same(secret[-1], 0);
-    version = same(secret[0], rq->version >> 8) & same(secret[1], rq->version & 0xff);
-    if (rq->other_version != 0)
-        version |= same(secret[0], rq->other_version >> 8) & same(secret[1], rq->other_version & 0xff);
-    return good & version;
-}
-
-/* RFC 5246, 7.4.7.1: what does not decrypt yields a secret as well, which nobody knows. */
-static int decrypt(const struct secret *s, const struct keyproc_request *rq, const unsigned char *in,
-                   unsigned char *out, size_t *len)
-{
-    size_t size = (size_t) EVP_PKEY_get_size(s->key), n = size;
-    unsigned char em[KEYPROC_RESULT_MAX], rejection[EVP_MAX_MD_SIZE];
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, s->key, NULL);
-    unsigned char good;
-    int ok = ctx != NULL && size >= KEYPROC_SECRET_LEN + 11 && rq->len <= size &&
-             EVP_PKEY_decrypt_init(ctx) == 1 &&
-             EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_NO_PADDING) == 1 &&
-             EVP_PKEY_decrypt(ctx, em, &n, in, rq->len) == 1 && n == size;
-
-    EVP_PKEY_CTX_free(ctx);
-    ok = ok && HMAC(EVP_sha384(), s->rejection, sizeof(s->rejection), in, rq->len, rejection, NULL) != NULL;
-    if (ok) {
-        rejection[0] = (unsigned char) (rq->version >> 8);
-        rejection[1] = (unsigned char) rq->version;
-        good = is_secret(em, size, rq);
-        for (unsigned i = 0; i < KEYPROC_SECRET_LEN; i++)
-            out[i] = (em[size - KEYPROC_SECRET_LEN + i] & good) | (rejection[i] & (unsigned char) ~good);
-        *len = KEYPROC_SECRET_LEN;
-    }
-    OPENSSL_cleanse(em, sizeof(em));
-    OPENSSL_cleanse(rejection, sizeof(rejection));
-    return ok ? 0 : -1;
-}
+/* Requests ----------------------------------------------------------------------------------- */
 
 /* The log is one thread's at a time, and nobody fills it from outside. */
 static void refuse(const char *why)
@@ -219,9 +125,8 @@ static void refuse(const char *why)
 static unsigned answer(const unsigned char *data, size_t size, struct keyproc_request *rq,
                        unsigned char *out, size_t *len)
 {
-    const struct secret *s;
+    const struct keyproc_secret *s;
     const char *why;
-    int rc;
 
     *len = 0;
     memset(rq, 0, sizeof(*rq));
@@ -241,14 +146,7 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
     }
     if (s->key == NULL)
         return KEYPROC_NO_KEY;
-    *len = KEYPROC_RESULT_MAX;
-    rc = rq->op == KEYPROC_SIGN ? sign(s, rq, data + sizeof(*rq), out, len)
-                                : decrypt(s, rq, data + sizeof(*rq), out, len);
-    ERR_clear_error();
-    if (rc == 0)
-        return KEYPROC_OK;
-    *len = 0;
-    return KEYPROC_FAILED;
+    return keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK : KEYPROC_FAILED;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -342,15 +240,27 @@ static void take_over(int fd)
     worker_add(fd);
 }
 
-/* The sockets of new workers come from the master. */
+/* The log has been opened anew, by who may do that: the n-th target's file. */
+static void reopened(unsigned n, int fd)
+{
+    const struct log_target *t = self.start->config->log.targets;
+
+    while (t != NULL && n-- > 0)
+        t = t->next;
+    if (t != NULL && t->file->fd >= 0)
+        dup3(fd, t->file->fd, O_CLOEXEC);
+    close(fd);
+}
+
+/* The sockets of new workers come from the master, and its logs. */
 static void listen_to_master(int control)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
-    char byte;
-    struct iovec iov = { &byte, 1 };
+    uint32_t what;
+    struct iovec iov = { &what, sizeof(what) };
 
     for (;;) {
         struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space,
@@ -367,7 +277,10 @@ static void listen_to_master(int control)
         if (c == NULL || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
             continue;
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-        worker_add(fd);
+        if (what == KEYPROC_NEW_WORKER)
+            worker_add(fd);
+        else
+            reopened(what, fd);
     }
 }
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <openssl/evp.h>
+#include <openssl/rsa.h>
 #include <stdlib.h>
 
 #include "modules/ssl/fibre.h"
@@ -213,6 +214,109 @@ static void test_handles(void)
     EVP_PKEY_free(exchange);
 }
 
+/* What is done with a key -------------------------------------------------------------------- */
+
+static void test_signatures(struct keyproc_secret *s, const char *name, unsigned padding, unsigned digest)
+{
+    struct keyproc_request rq = RQ(KEYPROC_SIGN, (uint8_t) padding, (uint8_t) digest, );
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    EVP_PKEY_CTX *ctx;
+    unsigned char out[KEYPROC_RESULT_MAX];
+    size_t len;
+
+    rq.len = (uint32_t) verify("server", 32);
+    is_int(keyproc_secret_use(s, &rq, text, out, &len), 0, "%s signs", name);
+    ok(EVP_DigestVerifyInit_ex(md, &ctx, digest != 0 ? keyproc_digest_name(digest) : NULL, NULL, NULL, s->key, NULL) == 1,
+       "%s verifies", name);
+    if (padding == KEYPROC_PSS)
+        EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING);
+    ok(EVP_DigestVerify(md, out, len, text, rq.len) == 1, "%s: the signature is right", name);
+    EVP_MD_CTX_free(md);
+}
+
+static size_t encrypt(EVP_PKEY *key, int padding, const unsigned char *in, size_t len, unsigned char *out)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+    size_t n = KEYPROC_RESULT_MAX;
+
+    EVP_PKEY_encrypt_init(ctx);
+    EVP_PKEY_CTX_set_rsa_padding(ctx, padding);
+    ok(EVP_PKEY_encrypt(ctx, out, &n, in, len) == 1, "encrypted");
+    EVP_PKEY_CTX_free(ctx);
+    return n;
+}
+
+/* The answer to one message, twice: whether it is the secret that was encrypted. It must be the same each time. */
+static bool decrypts(struct keyproc_secret *s, const unsigned char *in, size_t len, unsigned version,
+                     const unsigned char *secret)
+{
+    struct keyproc_request rq = RQ(KEYPROC_DECRYPT, 0, 0, .version = (uint16_t) version);
+    unsigned char first[KEYPROC_RESULT_MAX], second[KEYPROC_RESULT_MAX];
+    size_t n, m;
+
+    rq.len = (uint32_t) len;
+    ok(keyproc_secret_use(s, &rq, in, first, &n) == 0 && keyproc_secret_use(s, &rq, in, second, &m) == 0 &&
+           n == KEYPROC_SECRET_LEN && m == n,
+       "a secret of the usual length comes out");
+    ok(memcmp(first, second, n) == 0, "the same one each time");
+    ok(first[0] == version >> 8 && first[1] == (version & 0xff), "with the version in front");
+    return memcmp(first, secret, KEYPROC_SECRET_LEN) == 0;
+}
+
+static void test_decryption(struct keyproc_secret *s)
+{
+    unsigned char secret[KEYPROC_SECRET_LEN + 1], in[KEYPROC_RESULT_MAX], block[256];
+    struct keyproc_request rq = RQ(KEYPROC_DECRYPT, 0, 0, .version = 0x303);
+    size_t n;
+
+    for (unsigned i = 0; i < sizeof(secret); i++)
+        secret[i] = (unsigned char) (i + 1);
+    secret[0] = secret[1] = 3;
+    n = encrypt(s->key, RSA_PKCS1_PADDING, secret, KEYPROC_SECRET_LEN, in);
+    ok(decrypts(s, in, n, 0x303, secret), "a good message is decrypted");
+    ok(!decrypts(s, in, n, 0x302, secret), "not with another version");
+    n = encrypt(s->key, RSA_PKCS1_PADDING, secret, KEYPROC_SECRET_LEN + 1, in);
+    ok(!decrypts(s, in, n, 0x303, secret + 1), "nor one that is too long");
+    n = encrypt(s->key, RSA_PKCS1_PADDING, secret, KEYPROC_SECRET_LEN - 1, in);
+    ok(!decrypts(s, in, n, 0x303, secret), "or too short");
+    for (unsigned bad = 0; bad < 4; bad++) {
+        memset(block, 7, sizeof(block));
+        block[0] = 0;
+        block[1] = bad == 1 ? 1 : 2;
+        block[sizeof(block) - KEYPROC_SECRET_LEN - 1] = bad == 2;
+        if (bad == 3)
+            block[20] = 0;
+        memcpy(block + sizeof(block) - KEYPROC_SECRET_LEN, secret, KEYPROC_SECRET_LEN);
+        n = encrypt(s->key, RSA_NO_PADDING, block, sizeof(block), in);
+        is_int(decrypts(s, in, n, 0x303, secret), bad == 0, "padding %u", bad);
+    }
+    memset(in, 0xff, sizeof(in));
+    rq.len = 256;
+    is_int(keyproc_secret_use(s, &rq, in, block, &n), -1, "no message of this key");
+    rq.len = 0;
+    keyproc_secret_use(s, &rq, in, block, &n);
+    rq.len = KEYPROC_RESULT_MAX;
+    is_int(keyproc_secret_use(s, &rq, in, block, &n), -1, "a message that is too long");
+}
+
+static void test_secrets(void)
+{
+    struct keyproc_secret rsa = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t) 2048), .kind = KEYPROC_RSA };
+    struct keyproc_secret ec = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-384"), .kind = KEYPROC_EC };
+    struct keyproc_secret ed = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "ED448"), .kind = KEYPROC_ED448 };
+
+    ok(keyproc_secret_prepare(&rsa) == 0 && keyproc_secret_prepare(&ec) == 0, "prepared");
+    test_signatures(&rsa, "PKCS1", KEYPROC_PKCS1, KEYPROC_SHA1);
+    test_signatures(&rsa, "PKCS1 of old", KEYPROC_PKCS1, KEYPROC_MD5_SHA1);
+    test_signatures(&rsa, "PSS", KEYPROC_PSS, KEYPROC_SHA512);
+    test_signatures(&ec, "ECDSA", KEYPROC_PLAIN, KEYPROC_SHA384);
+    test_signatures(&ed, "Ed448", KEYPROC_PLAIN, KEYPROC_NO_DIGEST);
+    test_decryption(&rsa);
+    EVP_PKEY_free(rsa.key);
+    EVP_PKEY_free(ec.key);
+    EVP_PKEY_free(ed.key);
+}
+
 /* Stacks ------------------------------------------------------------------------------------- */
 
 static int pauses(void *arg)
@@ -261,6 +365,7 @@ int main(void)
     test_requests();
     test_digests();
     test_handles();
+    test_secrets();
     test_fibres();
     return done_testing();
 }
