@@ -209,6 +209,16 @@ SKIP: {
     ok !(grep { holds($_, 'open sesame') } $p->workers), 'and no worker knows a password';
 }
 
+# --- logs -------------------------------------------------------------------------------------------
+
+{
+    rename $p->dir . '/error.log', $p->dir . '/error.log.1';
+    $p->signal('USR1');
+    my $log = sub { return join ' ', sort grep { /error\.log/ } map { readlink $_ // () } glob "/proc/$key_process/fd/*" };
+    ok Proxyd::wait_for(sub { $log->() eq $p->dir . '/error.log' }, 5), 'after USR1 it writes to the new log' or diag $log->();
+    unlike $p->error_log('error.log.1'), qr/\[alert\]/, 'nothing bad in the first log';
+}
+
 # --- deaths ----------------------------------------------------------------------------------------
 
 $p->expect_log(qr/key process \d+ exited on signal 9/, qr/worker process \d+ exited on signal 9/);

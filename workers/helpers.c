@@ -10,7 +10,7 @@
 #include "core/module.h"
 #include "workers/settings.h"
 
-#define EACH(p) \
+#define EACH(p)                                             \
     for (unsigned p##_i = 0; p##_i < module_count; p##_i++) \
         if (((p) = modules[p##_i]->processes) != NULL)
 
@@ -35,7 +35,7 @@ void helpers_close(const struct config *config)
     const struct module_processes *p;
 
     EACH(p)
-        p->close(config);
+    p->close(config);
 }
 
 int helpers_worker_begin(const struct config *config, unsigned slot)
@@ -57,7 +57,7 @@ void helpers_worker_forked(const struct config *config, unsigned slot, bool chil
     const struct module_processes *p;
 
     EACH(p)
-        p->worker_forked(config, slot, child);
+    p->worker_forked(config, slot, child);
 }
 
 void helpers_worker_ended(const struct config *config, unsigned slot)
@@ -65,7 +65,7 @@ void helpers_worker_ended(const struct config *config, unsigned slot)
     const struct module_processes *p;
 
     EACH(p)
-        p->worker_ended(config, slot);
+    p->worker_ended(config, slot);
 }
 
 void helpers_logs_reopened(const struct config *config)
@@ -73,7 +73,7 @@ void helpers_logs_reopened(const struct config *config)
     const struct module_processes *p;
 
     EACH(p)
-        p->logs_reopened(config);
+    p->logs_reopened(config);
 }
 
 bool helpers_reaped(pid_t pid, int status)
@@ -94,7 +94,7 @@ uint64_t helpers_tick(void)
     uint64_t next = UINT64_MAX;
 
     EACH(p)
-        next = MIN(next, p->tick());
+    next = MIN(next, p->tick());
     return next;
 }
 
@@ -103,5 +103,5 @@ void helpers_stop(void)
     const struct module_processes *p;
 
     EACH(p)
-        p->stop();
+    p->stop();
 }

@@ -47,7 +47,8 @@ static void key_free(void *data)
     EVP_PKEY_free(key->handle);
 }
 
-static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c, const struct ssl_file *file,
+static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c,
+                                   const struct ssl_file *file,
                                    const struct ssl_passwords *passwords, X509 *leaf)
 {
     EVP_PKEY *public_half = X509_get0_pubkey(leaf);
@@ -79,8 +80,8 @@ static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c, cons
     return key;
 }
 
-EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file, const struct ssl_passwords *passwords,
-                      X509 *leaf, unsigned uses)
+EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file,
+                      const struct ssl_passwords *passwords, X509 *leaf, unsigned uses)
 {
     struct keyproc_conf *c = conf_of(cf->config);
     struct keyproc_key *key;
@@ -121,16 +122,18 @@ unsigned keyproc_uses(const struct ssl_spec *spec, bool server)
 static int allows_file(struct conf *cf, const struct ssl_file *file)
 {
     if (str_starts(file->path, STR("data:"))) {
-        conf_error_at(cf, file->pos,
-                      "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
-                      "has to be in a file");
+        conf_error_at(
+            cf, file->pos,
+            "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
+            "has to be in a file");
         return -1;
     }
     if (str_chr(file->path, '$') < 0)
         return 0;
-    conf_error_at(cf, file->pos,
-                  "\"ssl_key_process\" cannot keep keys that are named by variables, as in \"%.*s\"",
-                  STR_ARG(file->path));
+    conf_error_at(
+        cf, file->pos,
+        "\"ssl_key_process\" cannot keep keys that are named by variables, as in \"%.*s\"",
+        STR_ARG(file->path));
     return -1;
 }
 
@@ -147,9 +150,10 @@ int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
 
         if (!str_caseeq(command->name, STR("PrivateKey")))
             continue;
-        conf_error_at(cf, command->pos,
-                      "\"ssl_key_process\" cannot keep the key of \"ssl_conf_command PrivateKey\": use "
-                      "\"ssl_certificate_key\"");
+        conf_error_at(
+            cf, command->pos,
+            "\"ssl_key_process\" cannot keep the key of \"ssl_conf_command PrivateKey\": use "
+            "\"ssl_certificate_key\"");
         return -1;
     }
     return 0;
@@ -210,7 +214,8 @@ static const char *set_user(struct conf *cf, void *field)
     if (cf->config->explaining)
         return NULL;
     if (geteuid() != 0 && !cf->config->offline) {
-        conf_warn_at(cf, cf->pos, "the \"ssl_key_process_user\" directive makes sense only if the "
+        conf_warn_at(cf, cf->pos,
+                     "the \"ssl_key_process_user\" directive makes sense only if the "
                      "master process runs with super-user privileges, ignored");
         return NULL;
     }
@@ -230,7 +235,8 @@ static int keyproc_finish(struct conf *cf, struct level *level, struct level *pa
     if (level->context != CTX_MAIN)
         return 0;
     c = level_conf(level, STORE_MAIN, keyproc_slot);
-    if (!c->on || c->user != NULL || geteuid() != 0 || cf->config->offline || cf->config->explaining)
+    if (!c->on || c->user != NULL || geteuid() != 0 || cf->config->offline ||
+        cf->config->explaining)
         return 0;
     error = find_user(cf, c, DEFAULT_USER, NULL, &arg);
     if (error == NULL)

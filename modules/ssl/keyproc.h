@@ -23,10 +23,23 @@
 enum { KEYPROC_SIGN = 1, KEYPROC_DECRYPT };
 enum { KEYPROC_PLAIN, KEYPROC_PKCS1, KEYPROC_PSS };
 enum {
-    KEYPROC_NO_DIGEST, KEYPROC_MD5_SHA1, KEYPROC_SHA1, KEYPROC_SHA224, KEYPROC_SHA256,
-    KEYPROC_SHA384, KEYPROC_SHA512, KEYPROC_DIGESTS,
+    KEYPROC_NO_DIGEST,
+    KEYPROC_MD5_SHA1,
+    KEYPROC_SHA1,
+    KEYPROC_SHA224,
+    KEYPROC_SHA256,
+    KEYPROC_SHA384,
+    KEYPROC_SHA512,
+    KEYPROC_DIGESTS,
 };
-enum keyproc_kind { KEYPROC_RSA, KEYPROC_RSA_PSS, KEYPROC_EC, KEYPROC_ED25519, KEYPROC_ED448, KEYPROC_KINDS };
+enum keyproc_kind {
+    KEYPROC_RSA,
+    KEYPROC_RSA_PSS,
+    KEYPROC_EC,
+    KEYPROC_ED25519,
+    KEYPROC_ED448,
+    KEYPROC_KINDS
+};
 /* What a key is configured for: bits. */
 enum { KEYPROC_SERVER = 1, KEYPROC_CLIENT = 2, KEYPROC_DHE = 4 };
 
@@ -39,7 +52,8 @@ struct keyproc_request {
     uint64_t id;
     uint32_t key;
     uint8_t op, padding, digest, zero;
-    uint16_t version, other_version; /* KEYPROC_DECRYPT: what the client offered; 0, or a second one to accept */
+    uint16_t version,
+        other_version; /* KEYPROC_DECRYPT: what the client offered; 0, or a second one to accept */
     uint32_t len;
 };
 
@@ -59,7 +73,8 @@ struct keyproc_answer {
  * Whether a datagram is a request for something that TLS does with a key of this kind, configured for `uses`. NULL, or why it is refused.
  * The key's number is to be looked up by keyproc_key_of before.
  */
-const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_kind kind, unsigned uses);
+const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_kind kind,
+                          unsigned uses);
 /* The header, if the datagram is one by its sizes. 0 or -1. */
 int keyproc_parse(struct keyproc_request *rq, const unsigned char *data, size_t size);
 /* Whether these bytes are what an end of TLS signs (RFC 8446, 4.4.3; RFC 5246, 7.4.3 and 7.4.8). */
@@ -75,7 +90,7 @@ struct keyproc_key {
     struct str path;
     const struct ssl_passwords *passwords;
     struct conf_pos pos;
-    X509 *leaf;      /* whose key it must be */
+    X509 *leaf;       /* whose key it must be */
     EVP_PKEY *handle; /* as contexts use it */
     enum keyproc_kind kind;
     unsigned uses;
@@ -89,7 +104,7 @@ struct keyproc_keys {
 struct keyproc_conf {
     bool on;
     struct conf_pos pos; /* where that stands */
-    const char *user; /* whose process it is; NULL: ours (not the super-user's) */
+    const char *user;    /* whose process it is; NULL: ours (not the super-user's) */
     uid_t uid;
     gid_t gid;
     struct keyproc_keys keys;
@@ -100,8 +115,8 @@ const struct keyproc_conf *keyproc_conf_of(const struct config *config);
 /* Whether keys of this configuration are the process's: not while it is tested or explained. */
 bool keyproc_is_on(const struct conf *cf);
 /* The key of a file, for a context: the number of it, whoever named it first. NULL: reported. The reference is the caller's. */
-EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file, const struct ssl_passwords *passwords,
-                      X509 *leaf, unsigned uses);
+EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file,
+                      const struct ssl_passwords *passwords, X509 *leaf, unsigned uses);
 /* What the keys of a context will be asked to do. */
 unsigned keyproc_uses(const struct ssl_spec *spec, bool server);
 /* Whether the settings of a context would bring a key into the master, where that is not wanted; by -t as well. 0, or -1 (reported). */
@@ -115,10 +130,10 @@ extern const struct module_processes keyproc_processes; /* keyproc_master.c */
 
 struct keyproc_start {
     const struct config *config;
-    int control;         /* to the master: its end is ours */
-    const int *workers;  /* sockets of workers that are there already */
+    int control;        /* to the master: its end is ours */
+    const int *workers; /* sockets of workers that are there already */
     unsigned count;
-    bool first;          /* any key that is missing is an error; else it is only said */
+    bool first; /* any key that is missing is an error; else it is only said */
 };
 
 /* Comes with a descriptor to the process: a worker's socket; any other number: the file of that target of the error log. */
@@ -151,7 +166,8 @@ bool keyproc_client_active(void);
  * Has the process do something. Pauses the fibre that runs, which must have been given a struct conn_tls. 0, with at most *len bytes
  * in out; or -1, logged.
  */
-int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out, size_t *len);
+int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out,
+                 size_t *len);
 
 /* keyproc_provider.c: a key that has the public half of another, and a number. NULL: the library's queue says why. */
 EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number);

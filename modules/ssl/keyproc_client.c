@@ -137,8 +137,7 @@ static void got_answer(const struct keyproc_answer *answer, const unsigned char 
         call->len = answer->len;
         end(call, NULL);
     } else {
-        end(call, answer->status == KEYPROC_OK ? "sent too much"
-                                               : failure_of(answer->status));
+        end(call, answer->status == KEYPROC_OK ? "sent too much" : failure_of(answer->status));
     }
 }
 
@@ -214,7 +213,8 @@ static void wait_for(struct call *call, struct keyproc_request *rq, struct fibre
     self.count--;
 }
 
-int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out, size_t *len)
+int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out,
+                 size_t *len)
 {
     struct fibre *fibre = fibre_current();
     struct call call = { .rq = rq, .payload = payload, .out = out, .room = *len };
@@ -234,8 +234,8 @@ int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsig
     if (call.failure == NULL && !call.done)
         return -1; /* nobody waits for it any more */
     if (call.failure != NULL) {
-        log_error(&call.conn->log, 0, "the key process %s, while it was to %s with key %u", call.failure,
-                  rq->op == KEYPROC_SIGN ? "sign" : "decrypt", rq->key);
+        log_error(&call.conn->log, 0, "the key process %s, while it was to %s with key %u",
+                  call.failure, rq->op == KEYPROC_SIGN ? "sign" : "decrypt", rq->key);
         return -1;
     }
     *len = call.len;

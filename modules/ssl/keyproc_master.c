@@ -31,9 +31,9 @@ struct process {
     struct list link;
     const struct config *config; /* NULL: closed, it is to end */
     pid_t pid;                   /* 0: none at present */
-    pid_t parent;                /* who has started it: not the master, if that went into the background later */
-    int control;                 /* -1: none */
-    struct end *ends;            /* its ends of the sockets of living workers */
+    pid_t parent; /* who has started it: not the master, if that went into the background later */
+    int control;  /* -1: none */
+    struct end *ends; /* its ends of the sockets of living workers */
     unsigned count, capacity;
     uint64_t started_ms, start_at_ms;
 };
@@ -41,9 +41,9 @@ struct process {
 static struct list processes = { &processes, &processes };
 static int worker_end = -1; /* of the worker that is being forked */
 
-#define EACH_PROCESS(p)                                                                     \
-    for (struct list *p##_l = processes.next, *p##_n = p##_l->next;                         \
-         p##_l != &processes && ((p) = container_of(p##_l, struct process, link), true);     \
+#define EACH_PROCESS(p)                                                                  \
+    for (struct list *p##_l = processes.next, *p##_n = p##_l->next;                      \
+         p##_l != &processes && ((p) = container_of(p##_l, struct process, link), true); \
          p##_l = p##_n, p##_n = p##_l->next)
 
 static struct process *process_of(const struct config *config)
@@ -70,8 +70,9 @@ static void close_fd(int *fd)
 static void NORETURN become_process(const struct process *p, int control, bool first)
 {
     int *fds = mem_alloc(MAX(p->count, 1u) * sizeof(*fds));
-    struct keyproc_start start = { .config = p->config, .control = control, .workers = fds,
-                                   .count = p->count, .first = first };
+    struct keyproc_start start = {
+        .config = p->config, .control = control, .workers = fds, .count = p->count, .first = first
+    };
 
     for (unsigned i = 0; i < p->count; i++)
         fds[i] = p->ends[i].fd;
@@ -128,11 +129,12 @@ static void process_free(struct process *p)
     free(p);
 }
 
-static int check(const struct config *config, const struct keyproc_conf *c, uid_t workers, bool alone)
+static int check(const struct config *config, const struct keyproc_conf *c, uid_t workers,
+                 bool alone)
 {
     if (alone) {
-        log_emerg(log_main, 0, "\"ssl_key_process\" needs \"master_process on\" in %s:%u", c->pos.file,
-                  c->pos.line);
+        log_emerg(log_main, 0, "\"ssl_key_process\" needs \"master_process on\" in %s:%u",
+                  c->pos.file, c->pos.line);
     } else if (geteuid() == 0 && c->uid == workers) {
         log_emerg(log_main, 0,
                   "the key process has the workers' user \"%s\", name another one by "
@@ -160,9 +162,10 @@ static int keyproc_open(const struct config *config, uid_t workers, bool alone)
     if (config->testing)
         return 0;
     if (config->old != NULL && !keyproc_conf_of(config->old)->on)
-        log_warn(log_main, 0,
-                 "the master has read keys for the old configuration: \"ssl_key_process\" protects those "
-                 "only after a restart");
+        log_warn(
+            log_main, 0,
+            "the master has read keys for the old configuration: \"ssl_key_process\" protects those "
+            "only after a restart");
     p = mem_zalloc(sizeof(*p));
     p->config = config;
     p->control = -1;
@@ -203,7 +206,8 @@ static bool keyproc_reaped(pid_t pid, int status)
     if (WIFSIGNALED(status))
         log_alert(log_main, 0, "key process %d exited on signal %d", (int) pid, WTERMSIG(status));
     else
-        log_notice(log_main, 0, "key process %d exited with code %d", (int) pid, WEXITSTATUS(status));
+        log_notice(log_main, 0, "key process %d exited with code %d", (int) pid,
+                   WEXITSTATUS(status));
     found->pid = 0;
     close_fd(&found->control);
     if (found->config == NULL) {
@@ -240,7 +244,7 @@ static void keyproc_stop(void)
     struct process *p;
 
     EACH_PROCESS(p)
-        close_fd(&p->control);
+    close_fd(&p->control);
     EACH_PROCESS(p)
     {
         bool ours = p->pid > 0 && p->parent == getpid();
@@ -264,8 +268,9 @@ static int pass(const struct process *p, uint32_t what, int fd)
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
     struct iovec iov = { &what, sizeof(what) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space,
-                          .msg_controllen = sizeof(space) };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)
+    };
     struct cmsghdr *c;
 
     memset(&space, 0, sizeof(space));
@@ -303,8 +308,10 @@ static int keyproc_worker_begin(const struct config *config, unsigned slot)
         return -1;
     }
     /* If it has just died, the next one inherits the socket. */
-    if (p->pid > 0 && pass(p, KEYPROC_NEW_WORKER, ends[0]) != 0 && errno != EPIPE && errno != ECONNRESET) {
-        log_alert(log_main, errno, "sendmsg() to the key process failed while starting a worker process");
+    if (p->pid > 0 && pass(p, KEYPROC_NEW_WORKER, ends[0]) != 0 && errno != EPIPE &&
+        errno != ECONNRESET) {
+        log_alert(log_main, errno,
+                  "sendmsg() to the key process failed while starting a worker process");
         close(ends[0]);
         close(ends[1]);
         return -1;
@@ -348,7 +355,8 @@ static void become_worker(void)
     worker_end = -1;
 }
 
-static void keyproc_worker_forked(const struct config *config UNUSED, unsigned slot UNUSED, bool child)
+static void keyproc_worker_forked(const struct config *config UNUSED, unsigned slot UNUSED,
+                                  bool child)
 {
     if (child)
         become_worker();

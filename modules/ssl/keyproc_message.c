@@ -15,8 +15,8 @@
 #define DIGEST_MAX 48
 
 static const char *const digest_names[] = {
-    [KEYPROC_NO_DIGEST] = "", [KEYPROC_MD5_SHA1] = "MD5-SHA1", [KEYPROC_SHA1] = "SHA1",
-    [KEYPROC_SHA224] = "SHA2-224", [KEYPROC_SHA256] = "SHA2-256", [KEYPROC_SHA384] = "SHA2-384",
+    [KEYPROC_NO_DIGEST] = "",      [KEYPROC_MD5_SHA1] = "MD5-SHA1", [KEYPROC_SHA1] = "SHA1",
+    [KEYPROC_SHA224] = "SHA2-224", [KEYPROC_SHA256] = "SHA2-256",   [KEYPROC_SHA384] = "SHA2-384",
     [KEYPROC_SHA512] = "SHA2-512",
 };
 
@@ -24,8 +24,8 @@ static const struct {
     const char *name;
     unsigned digest;
 } other_names[] = {
-    { "SHA-1", KEYPROC_SHA1 },     { "SHA224", KEYPROC_SHA224 }, { "SHA256", KEYPROC_SHA256 },
-    { "SHA384", KEYPROC_SHA384 },  { "SHA512", KEYPROC_SHA512 }, { "SHA-224", KEYPROC_SHA224 },
+    { "SHA-1", KEYPROC_SHA1 },     { "SHA224", KEYPROC_SHA224 },  { "SHA256", KEYPROC_SHA256 },
+    { "SHA384", KEYPROC_SHA384 },  { "SHA512", KEYPROC_SHA512 },  { "SHA-224", KEYPROC_SHA224 },
     { "SHA-256", KEYPROC_SHA256 }, { "SHA-384", KEYPROC_SHA384 }, { "SHA-512", KEYPROC_SHA512 },
 };
 
@@ -131,14 +131,16 @@ static const char *check_sign(const struct keyproc_request *rq, const unsigned c
 
     if (rq->digest >= KEYPROC_DIGESTS || edwards != (rq->digest == KEYPROC_NO_DIGEST))
         return "a digest that is not used with the key";
-    if (kind == KEYPROC_RSA ? rq->padding != KEYPROC_PKCS1 && rq->padding != KEYPROC_PSS
-                            : rq->padding != (kind == KEYPROC_RSA_PSS ? KEYPROC_PSS : KEYPROC_PLAIN))
+    if (kind == KEYPROC_RSA
+            ? rq->padding != KEYPROC_PKCS1 && rq->padding != KEYPROC_PSS
+            : rq->padding != (kind == KEYPROC_RSA_PSS ? KEYPROC_PSS : KEYPROC_PLAIN))
         return "a padding that is not used with the key";
     if (rq->padding == KEYPROC_PSS && rq->digest < KEYPROC_SHA256)
         return "a digest that is not used with the padding";
     if (rq->version != 0 || rq->other_version != 0)
         return "a version where there is none";
-    return keyproc_is_signed_by_tls(payload, rq->len, uses) ? NULL : "what is to be signed is not TLS";
+    return keyproc_is_signed_by_tls(payload, rq->len, uses) ? NULL
+                                                            : "what is to be signed is not TLS";
 }
 
 static bool is_version(unsigned version)
@@ -146,7 +148,8 @@ static bool is_version(unsigned version)
     return version >= 0x0300 && version <= 0x0304;
 }
 
-const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_kind kind, unsigned uses)
+const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_kind kind,
+                          unsigned uses)
 {
     struct keyproc_request rq;
 

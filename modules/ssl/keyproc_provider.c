@@ -15,8 +15,14 @@
 #include "modules/ssl/keyproc.h"
 
 #define NUMBER "keyproc-number"
-#define FUNCTION(id_, f_) { id_, (void (*)(void)) (f_) }
-#define FUNCTIONS_END { 0, NULL }
+#define FUNCTION(id_, f_)         \
+    {                             \
+        id_, (void (*)(void))(f_) \
+    }
+#define FUNCTIONS_END \
+    {                 \
+        0, NULL       \
+    }
 
 static OSSL_LIB_CTX *library;
 static OSSL_PROVIDER *provider;
@@ -29,7 +35,7 @@ struct key {
 };
 
 static const char *const kind_names[] = {
-    [KEYPROC_RSA] = "RSA", [KEYPROC_RSA_PSS] = "RSA-PSS", [KEYPROC_EC] = "EC",
+    [KEYPROC_RSA] = "RSA",         [KEYPROC_RSA_PSS] = "RSA-PSS", [KEYPROC_EC] = "EC",
     [KEYPROC_ED25519] = "ED25519", [KEYPROC_ED448] = "ED448",
 };
 
@@ -126,8 +132,8 @@ static int key_export(void *data, int selection, OSSL_CALLBACK *callback, void *
 {
     const struct key *key = data;
     OSSL_PARAM *params = NULL;
-    int what = selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY ? EVP_PKEY_PUBLIC_KEY
-                                                          : EVP_PKEY_KEY_PARAMETERS;
+    int what =
+        selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY ? EVP_PKEY_PUBLIC_KEY : EVP_PKEY_KEY_PARAMETERS;
     int ok;
 
     if (key->public_half == NULL || (selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY))
@@ -187,19 +193,19 @@ static const char *ec_operation(int operation)
     return operation == OSSL_OP_SIGNATURE ? "ECDSA" : "EC";
 }
 
-#define KEY_FUNCTIONS(name_, new_, ...)                                       \
-    static const OSSL_DISPATCH name_[] = {                                    \
-        FUNCTION(OSSL_FUNC_KEYMGMT_NEW, new_),                                \
-        FUNCTION(OSSL_FUNC_KEYMGMT_FREE, key_free),                           \
-        FUNCTION(OSSL_FUNC_KEYMGMT_HAS, key_has),                             \
-        FUNCTION(OSSL_FUNC_KEYMGMT_MATCH, key_match),                         \
-        FUNCTION(OSSL_FUNC_KEYMGMT_IMPORT, key_import),                       \
-        FUNCTION(OSSL_FUNC_KEYMGMT_IMPORT_TYPES, key_types),                  \
-        FUNCTION(OSSL_FUNC_KEYMGMT_EXPORT, key_export),                       \
-        FUNCTION(OSSL_FUNC_KEYMGMT_EXPORT_TYPES, key_types),                  \
-        FUNCTION(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),               \
-        FUNCTION(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, key_gettable), __VA_ARGS__ \
-        FUNCTIONS_END,                                                        \
+#define KEY_FUNCTIONS(name_, new_, ...)                            \
+    static const OSSL_DISPATCH name_[] = {                         \
+        FUNCTION(OSSL_FUNC_KEYMGMT_NEW, new_),                     \
+        FUNCTION(OSSL_FUNC_KEYMGMT_FREE, key_free),                \
+        FUNCTION(OSSL_FUNC_KEYMGMT_HAS, key_has),                  \
+        FUNCTION(OSSL_FUNC_KEYMGMT_MATCH, key_match),              \
+        FUNCTION(OSSL_FUNC_KEYMGMT_IMPORT, key_import),            \
+        FUNCTION(OSSL_FUNC_KEYMGMT_IMPORT_TYPES, key_types),       \
+        FUNCTION(OSSL_FUNC_KEYMGMT_EXPORT, key_export),            \
+        FUNCTION(OSSL_FUNC_KEYMGMT_EXPORT_TYPES, key_types),       \
+        FUNCTION(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),    \
+        FUNCTION(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, key_gettable), \
+        __VA_ARGS__ FUNCTIONS_END,                                 \
     }
 
 KEY_FUNCTIONS(rsa_key, rsa_new, );
@@ -239,7 +245,7 @@ static bool set_padding(struct operation *o, const OSSL_PARAM *p)
     if (p->data_type == OSSL_PARAM_UTF8_STRING) {
         struct str name = str_from(p->data, p->data_size);
 
-        padding = str_eq(name, STR(OSSL_PKEY_RSA_PAD_MODE_PSS))      ? RSA_PKCS1_PSS_PADDING
+        padding = str_eq(name, STR(OSSL_PKEY_RSA_PAD_MODE_PSS))       ? RSA_PKCS1_PSS_PADDING
                   : str_eq(name, STR(OSSL_PKEY_RSA_PAD_MODE_PKCSV15)) ? RSA_PKCS1_PADDING
                                                                       : 0;
     } else if (!OSSL_PARAM_get_int(p, &padding)) {
@@ -284,9 +290,9 @@ static int operation_set_params(void *data, const OSSL_PARAM params[])
         return 0;
     return set_version(OSSL_PARAM_locate_const(params, OSSL_ASYM_CIPHER_PARAM_TLS_CLIENT_VERSION),
                        &o->version) &&
-           set_version(OSSL_PARAM_locate_const(params,
-                                               OSSL_ASYM_CIPHER_PARAM_TLS_NEGOTIATED_VERSION),
-                       &o->other_version);
+           set_version(
+               OSSL_PARAM_locate_const(params, OSSL_ASYM_CIPHER_PARAM_TLS_NEGOTIATED_VERSION),
+               &o->other_version);
 }
 
 static const OSSL_PARAM *operation_settable(void *data UNUSED, void *context UNUSED)

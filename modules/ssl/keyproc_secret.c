@@ -28,8 +28,8 @@ int keyproc_secret_prepare(struct keyproc_secret *s)
     return ok ? 0 : -1;
 }
 
-static int sign(const struct keyproc_secret *s, const struct keyproc_request *rq, const unsigned char *in,
-                unsigned char *out, size_t *len)
+static int sign(const struct keyproc_secret *s, const struct keyproc_request *rq,
+                const unsigned char *in, unsigned char *out, size_t *len)
 {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     EVP_PKEY_CTX *ctx = NULL;
@@ -51,7 +51,8 @@ static unsigned char same(unsigned a, unsigned b)
 }
 
 /* em: 0 2, at least eight bytes that are not zero, 0, the secret (RFC 8017, 7.2.2). All ones, or zero. */
-static unsigned char is_secret(const unsigned char *em, size_t size, const struct keyproc_request *rq)
+static unsigned char is_secret(const unsigned char *em, size_t size,
+                               const struct keyproc_request *rq)
 {
     const unsigned char *secret = em + size - KEYPROC_SECRET_LEN;
     unsigned char good = same(em[0], 0) & same(em[1], 2);
@@ -62,13 +63,14 @@ static unsigned char is_secret(const unsigned char *em, size_t size, const struc
     good &= same(secret[-1], 0);
     version = same(secret[0], rq->version >> 8) & same(secret[1], rq->version & 0xff);
     if (rq->other_version != 0)
-        version |= same(secret[0], rq->other_version >> 8) & same(secret[1], rq->other_version & 0xff);
+        version |=
+            same(secret[0], rq->other_version >> 8) & same(secret[1], rq->other_version & 0xff);
     return good & version;
 }
 
 /* RFC 5246, 7.4.7.1: what does not decrypt yields a secret as well, which nobody knows. */
-static int decrypt(const struct keyproc_secret *s, const struct keyproc_request *rq, const unsigned char *in,
-                   unsigned char *out, size_t *len)
+static int decrypt(const struct keyproc_secret *s, const struct keyproc_request *rq,
+                   const unsigned char *in, unsigned char *out, size_t *len)
 {
     size_t size = (size_t) EVP_PKEY_get_size(s->key), n = size;
     unsigned char em[KEYPROC_RESULT_MAX], rejection[EVP_MAX_MD_SIZE];
@@ -80,13 +82,15 @@ static int decrypt(const struct keyproc_secret *s, const struct keyproc_request 
              EVP_PKEY_decrypt(ctx, em, &n, in, rq->len) == 1 && n == size;
 
     EVP_PKEY_CTX_free(ctx);
-    ok = ok && HMAC(EVP_sha384(), s->rejection, sizeof(s->rejection), in, rq->len, rejection, NULL) != NULL;
+    ok = ok && HMAC(EVP_sha384(), s->rejection, sizeof(s->rejection), in, rq->len, rejection,
+                    NULL) != NULL;
     if (ok) {
         rejection[0] = (unsigned char) (rq->version >> 8);
         rejection[1] = (unsigned char) rq->version;
         good = is_secret(em, size, rq);
         for (unsigned i = 0; i < KEYPROC_SECRET_LEN; i++)
-            out[i] = (em[size - KEYPROC_SECRET_LEN + i] & good) | (rejection[i] & (unsigned char) ~good);
+            out[i] =
+                (em[size - KEYPROC_SECRET_LEN + i] & good) | (rejection[i] & (unsigned char) ~good);
         *len = KEYPROC_SECRET_LEN;
     }
     OPENSSL_cleanse(em, sizeof(em));

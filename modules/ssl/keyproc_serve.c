@@ -48,8 +48,9 @@ static void complain(const struct keyproc_key *key, const char *what, const char
 
     failures++;
     if (!self.start->first) {
-        log_alert(log_main, 0, "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u",
-                  what, STR_ARG(key->path), why, errors, key->pos.file, key->pos.line);
+        log_alert(log_main, 0,
+                  "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u", what,
+                  STR_ARG(key->path), why, errors, key->pos.file, key->pos.line);
         return;
     }
     log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(key->path), why, errors,
@@ -146,7 +147,8 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
     }
     if (s->key == NULL)
         return KEYPROC_NO_KEY;
-    return keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK : KEYPROC_FAILED;
+    return keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK
+                                                                        : KEYPROC_FAILED;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -263,8 +265,9 @@ static void listen_to_master(int control)
     struct iovec iov = { &what, sizeof(what) };
 
     for (;;) {
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space,
-                              .msg_controllen = sizeof(space) };
+        struct msghdr msg = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)
+        };
         ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
         struct cmsghdr *c;
         int fd;
@@ -293,7 +296,8 @@ static int compare(const void *a, const void *b)
 
 static unsigned add_targets(int *fds, unsigned n, const struct log_scope *scope)
 {
-    for (const struct log_target *t = scope->targets; t != NULL && n < DESCRIPTORS_MAX - 8; t = t->next) {
+    for (const struct log_target *t = scope->targets; t != NULL && n < DESCRIPTORS_MAX - 8;
+         t = t->next) {
         if (t->file->fd >= 0)
             fds[n++] = t->file->fd;
     }
@@ -325,7 +329,8 @@ static int close_others(bool reading)
 
 static void set_signals(void)
 {
-    static const int ignored[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGPIPE };
+    static const int ignored[] = { SIGTERM, SIGINT,  SIGQUIT,  SIGHUP,
+                                   SIGUSR1, SIGUSR2, SIGWINCH, SIGPIPE };
     sigset_t none;
 
     /* They are the master's: the process ends when it is not needed any more. */

@@ -14,7 +14,8 @@
 
 /* Messages ----------------------------------------------------------------------------------- */
 
-static unsigned char text[KEYPROC_PAYLOAD_MAX + 1], datagram[sizeof(struct keyproc_request) + sizeof(text)];
+static unsigned char text[KEYPROC_PAYLOAD_MAX + 1],
+    datagram[sizeof(struct keyproc_request) + sizeof(text)];
 
 static size_t verify(const char *whose, size_t digest)
 {
@@ -95,10 +96,12 @@ static void test_texts(void)
     ok(!keyproc_is_signed_by_tls(text, transcript(7), S | D), "not by a server's key");
     ok(!keyproc_is_signed_by_tls(text, transcript(7) - 1, C), "not if it is cut");
     ok(!keyproc_is_signed_by_tls(text, transcript(3), C), "not a hello and little more");
-    ok(!keyproc_is_signed_by_tls((const unsigned char *) "{\"alg\":\"RS256\"}", 15, S | C | D), "no token");
+    ok(!keyproc_is_signed_by_tls((const unsigned char *) "{\"alg\":\"RS256\"}", 15, S | C | D),
+       "no token");
 }
 
-static const char *checked(struct keyproc_request rq, size_t len, enum keyproc_kind kind, unsigned uses)
+static const char *checked(struct keyproc_request rq, size_t len, enum keyproc_kind kind,
+                           unsigned uses)
 {
     rq.len = (uint32_t) len;
     memcpy(datagram, &rq, sizeof(rq));
@@ -121,32 +124,52 @@ static void test_requests(void)
         { "RSA of old", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_MD5_SHA1, ), KEYPROC_RSA, true },
         { "PSS", RQ(KEYPROC_SIGN, KEYPROC_PSS, KEYPROC_SHA512, ), KEYPROC_RSA, true },
         { "PSS with SHA-1", RQ(KEYPROC_SIGN, KEYPROC_PSS, KEYPROC_SHA1, ), KEYPROC_RSA, false },
-        { "RSA without padding", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_SHA256, ), KEYPROC_RSA, false },
-        { "RSA without digest", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_NO_DIGEST, ), KEYPROC_RSA, false },
+        { "RSA without padding", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_SHA256, ), KEYPROC_RSA,
+          false },
+        { "RSA without digest", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_NO_DIGEST, ), KEYPROC_RSA,
+          false },
         { "a PSS key", RQ(KEYPROC_SIGN, KEYPROC_PSS, KEYPROC_SHA256, ), KEYPROC_RSA_PSS, true },
-        { "a PSS key with PKCS1", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA_PSS, false },
+        { "a PSS key with PKCS1", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, ),
+          KEYPROC_RSA_PSS, false },
         { "ECDSA", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_SHA384, ), KEYPROC_EC, true },
-        { "ECDSA with a padding", RQ(KEYPROC_SIGN, KEYPROC_PSS, KEYPROC_SHA384, ), KEYPROC_EC, false },
+        { "ECDSA with a padding", RQ(KEYPROC_SIGN, KEYPROC_PSS, KEYPROC_SHA384, ), KEYPROC_EC,
+          false },
         { "Ed25519", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, ), KEYPROC_ED25519, true },
-        { "Ed448 with a digest", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_SHA512, ), KEYPROC_ED448, false },
-        { "a digest out of range", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_DIGESTS, ), KEYPROC_RSA, false },
-        { "a version to sign with", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .version = 0x303), KEYPROC_RSA, false },
-        { "a flag", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .zero = 1), KEYPROC_RSA, false },
+        { "Ed448 with a digest", RQ(KEYPROC_SIGN, KEYPROC_PLAIN, KEYPROC_SHA512, ), KEYPROC_ED448,
+          false },
+        { "a digest out of range", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_DIGESTS, ), KEYPROC_RSA,
+          false },
+        { "a version to sign with",
+          RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .version = 0x303), KEYPROC_RSA, false },
+        { "a flag", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .zero = 1), KEYPROC_RSA,
+          false },
         { "no operation", RQ(0, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
         { "another operation", RQ(3, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
-        { "decryption", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303), KEYPROC_RSA, true },
-        { "with two versions", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303, .other_version = 0x301), KEYPROC_RSA, true },
-        { "without version", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, ), KEYPROC_RSA, false },
-        { "of a strange version", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x3ff), KEYPROC_RSA, false },
-        { "with PKCS1, which tells", RQ(KEYPROC_DECRYPT, KEYPROC_PKCS1, KEYPROC_NO_DIGEST, .version = 0x303), KEYPROC_RSA, false },
-        { "by a PSS key", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303), KEYPROC_RSA_PSS, false },
-        { "by an EC key", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303), KEYPROC_EC, false },
+        { "decryption", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303),
+          KEYPROC_RSA, true },
+        { "with two versions",
+          RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303,
+             .other_version = 0x301),
+          KEYPROC_RSA, true },
+        { "without version", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, ), KEYPROC_RSA,
+          false },
+        { "of a strange version",
+          RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x3ff), KEYPROC_RSA,
+          false },
+        { "with PKCS1, which tells",
+          RQ(KEYPROC_DECRYPT, KEYPROC_PKCS1, KEYPROC_NO_DIGEST, .version = 0x303), KEYPROC_RSA,
+          false },
+        { "by a PSS key", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303),
+          KEYPROC_RSA_PSS, false },
+        { "by an EC key", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303),
+          KEYPROC_EC, false },
     };
     struct keyproc_request rq = RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, ), out;
     size_t n = verify("server", 32);
 
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++)
-        is_int(checked(rows[i].rq, n, rows[i].kind, KEYPROC_SERVER) == NULL, rows[i].good, "%s", rows[i].what);
+        is_int(checked(rows[i].rq, n, rows[i].kind, KEYPROC_SERVER) == NULL, rows[i].good, "%s",
+               rows[i].what);
     ok(checked(RQ(KEYPROC_DECRYPT, 0, 0, .version = 0x303), n, KEYPROC_RSA, KEYPROC_CLIENT) != NULL,
        "a client's key does not decrypt");
     ok(checked(rq, 100, KEYPROC_RSA, KEYPROC_SERVER) != NULL, "a text that is not TLS");
@@ -187,9 +210,11 @@ static void test_handle(EVP_PKEY *key, enum keyproc_kind kind, const char *name)
     ok(EVP_PKEY_eq(handle, key) == 1, "with the same public half");
     is_int(keyproc_kind_of(handle), kind, "of the same kind");
     is_int(EVP_PKEY_get_size(handle), EVP_PKEY_get_size(key), "and size");
-    ok(EVP_PKEY_get_bn_param(handle, "d", &secret) != 1 && EVP_PKEY_get_bn_param(handle, "priv", &secret) != 1,
+    ok(EVP_PKEY_get_bn_param(handle, "d", &secret) != 1 &&
+           EVP_PKEY_get_bn_param(handle, "priv", &secret) != 1,
        "which has no secret");
-    ok(EVP_DigestSignInit_ex(md, NULL, kind == KEYPROC_ED25519 ? NULL : "SHA256", NULL, NULL, handle, NULL) == 1,
+    ok(EVP_DigestSignInit_ex(md, NULL, kind == KEYPROC_ED25519 ? NULL : "SHA256", NULL, NULL,
+                             handle, NULL) == 1,
        "with which a signature begins");
     ok(EVP_DigestSign(md, sig, &len, (const unsigned char *) "text", 4) != 1,
        "and fails where there is no process to make it");
@@ -216,7 +241,8 @@ static void test_handles(void)
 
 /* What is done with a key -------------------------------------------------------------------- */
 
-static void test_signatures(struct keyproc_secret *s, const char *name, unsigned padding, unsigned digest)
+static void test_signatures(struct keyproc_secret *s, const char *name, unsigned padding,
+                            unsigned digest)
 {
     struct keyproc_request rq = RQ(KEYPROC_SIGN, (uint8_t) padding, (uint8_t) digest, );
     EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -226,7 +252,8 @@ static void test_signatures(struct keyproc_secret *s, const char *name, unsigned
 
     rq.len = (uint32_t) verify("server", 32);
     is_int(keyproc_secret_use(s, &rq, text, out, &len), 0, "%s signs", name);
-    ok(EVP_DigestVerifyInit_ex(md, &ctx, digest != 0 ? keyproc_digest_name(digest) : NULL, NULL, NULL, s->key, NULL) == 1,
+    ok(EVP_DigestVerifyInit_ex(md, &ctx, digest != 0 ? keyproc_digest_name(digest) : NULL, NULL,
+                               NULL, s->key, NULL) == 1,
        "%s verifies", name);
     if (padding == KEYPROC_PSS)
         EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING);
@@ -234,7 +261,8 @@ static void test_signatures(struct keyproc_secret *s, const char *name, unsigned
     EVP_MD_CTX_free(md);
 }
 
-static size_t encrypt(EVP_PKEY *key, int padding, const unsigned char *in, size_t len, unsigned char *out)
+static size_t encrypt(EVP_PKEY *key, int padding, const unsigned char *in, size_t len,
+                      unsigned char *out)
 {
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
     size_t n = KEYPROC_RESULT_MAX;
@@ -247,16 +275,16 @@ static size_t encrypt(EVP_PKEY *key, int padding, const unsigned char *in, size_
 }
 
 /* The answer to one message, twice: whether it is the secret that was encrypted. It must be the same each time. */
-static bool decrypts(struct keyproc_secret *s, const unsigned char *in, size_t len, unsigned version,
-                     const unsigned char *secret)
+static bool decrypts(struct keyproc_secret *s, const unsigned char *in, size_t len,
+                     unsigned version, const unsigned char *secret)
 {
     struct keyproc_request rq = RQ(KEYPROC_DECRYPT, 0, 0, .version = (uint16_t) version);
     unsigned char first[KEYPROC_RESULT_MAX], second[KEYPROC_RESULT_MAX];
     size_t n, m;
 
     rq.len = (uint32_t) len;
-    ok(keyproc_secret_use(s, &rq, in, first, &n) == 0 && keyproc_secret_use(s, &rq, in, second, &m) == 0 &&
-           n == KEYPROC_SECRET_LEN && m == n,
+    ok(keyproc_secret_use(s, &rq, in, first, &n) == 0 &&
+           keyproc_secret_use(s, &rq, in, second, &m) == 0 && n == KEYPROC_SECRET_LEN && m == n,
        "a secret of the usual length comes out");
     ok(memcmp(first, second, n) == 0, "the same one each time");
     ok(first[0] == version >> 8 && first[1] == (version & 0xff), "with the version in front");
@@ -301,9 +329,12 @@ static void test_decryption(struct keyproc_secret *s)
 
 static void test_secrets(void)
 {
-    struct keyproc_secret rsa = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t) 2048), .kind = KEYPROC_RSA };
-    struct keyproc_secret ec = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-384"), .kind = KEYPROC_EC };
-    struct keyproc_secret ed = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "ED448"), .kind = KEYPROC_ED448 };
+    struct keyproc_secret rsa = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t) 2048),
+                                  .kind = KEYPROC_RSA };
+    struct keyproc_secret ec = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-384"),
+                                 .kind = KEYPROC_EC };
+    struct keyproc_secret ed = { .key = EVP_PKEY_Q_keygen(NULL, NULL, "ED448"),
+                                 .kind = KEYPROC_ED448 };
 
     ok(keyproc_secret_prepare(&rsa) == 0 && keyproc_secret_prepare(&ec) == 0, "prepared");
     test_signatures(&rsa, "PKCS1", KEYPROC_PKCS1, KEYPROC_SHA1);
