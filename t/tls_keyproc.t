@@ -219,6 +219,42 @@ SKIP: {
     unlike $p->error_log('error.log.1'), qr/\[alert\]/, 'nothing bad in the first log';
 }
 
+# --- a worker that is somebody else's --------------------------------------------------------------
+
+# Its socket to the key process (pidfd_open, pidfd_getfd).
+sub socket_of {
+    my ($pid) = @_;
+    open my $unix, '<', '/proc/net/unix' or return;
+    my %seqpacket = map { (split)[4] eq '0005' ? ((split)[6] => 1) : () } <$unix>;
+    my ($n) = map { m{/(\d+)$} } grep { (readlink($_) // '') =~ /^socket:\[(\d+)\]/ && $seqpacket{$1} } glob "/proc/$pid/fd/*";
+    my $pidfd = syscall 434, $pid + 0, 0;
+    return if !defined $n || $pidfd < 0;
+    my $fd = syscall 438, $pidfd, $n + 0, 0;
+    return if $fd < 0;
+    open my $socket, '+<&=', $fd or return;
+    return $socket;
+}
+SKIP: {
+    my ($worker) = $p->workers;
+    my $socket = socket_of($worker) or skip 'its socket cannot be had', 4;
+    $p->expect_log(qr/the key process refused a worker's request/);
+    srand 17;
+    my $random = sub { join '', map { chr int rand 256 } 1 .. $_[0] };
+    for my $n (1 .. 1500) {
+        my $payload = $n % 3 == 0 ? $random->(int rand 300) : $n % 3 == 1 ? ' ' x 64 . "TLS 1.3, server CertificateVerify\0" . $random->(int rand 60)
+            : $random->(64) . pack 'C n C/a', 3, 29, $random->(int rand 140);
+        my $message = pack('Q L C4 S2 L', 1 << 63 | $n, $n % 5 ? int rand 12 : int rand 1 << 32, $n % 7 ? 1 + int rand 2 : int rand 256,
+            int rand 4, int rand 8, $n % 11 ? 0 : 1, $n % 2 ? 0 : 0x303, 0, $n % 13 ? length $payload : int rand 1 << 32) . $payload;
+        $message = $random->(1 + int rand 40) if $n % 17 == 0;
+        syswrite $socket, $message;
+    }
+    syswrite $socket, 'x' x 100_000;
+    ok kill(0, $key_process), 'the key process survives bytes of any kind';
+    like s_client('a.test', '-tls1_3'), qr/^a\.test /, "and signs ($_)" for 1 .. 2;
+    $p->wait_log(qr/\[alert\].*the key process refused a worker's request: /);
+    cmp_ok scalar(() = $p->error_log =~ /refused a worker's request/g), '<', 20, 'it does not fill the log';
+}
+
 # --- deaths ----------------------------------------------------------------------------------------
 
 $p->expect_log(qr/key process \d+ exited on signal 9/, qr/worker process \d+ exited on signal 9/);
