@@ -64,6 +64,7 @@ $servers
             proxy_ssl_certificate_key certs/client.key;
             proxy_ssl_session_reuse off;
         }
+        location /plain { return 200 "plain"; }
         location /old/ {
             proxy_pass https://127.0.0.1:{{port:peer}};
             proxy_ssl_protocols TLSv1.2;
@@ -253,6 +254,30 @@ SKIP: {
     like s_client('a.test', '-tls1_3'), qr/^a\.test /, "and signs ($_)" for 1 .. 2;
     $p->wait_log(qr/\[alert\].*the key process refused a worker's request: /);
     cmp_ok scalar(() = $p->error_log =~ /refused a worker's request/g), '<', 20, 'it does not fill the log';
+}
+
+# --- a process that takes its time ------------------------------------------------------------------
+
+{
+    my $port = $p->port('main');
+    kill 'STOP', $key_process;
+    my @waits = map {
+        my $limit = $_ < 8 ? 1 : 20; # most give up
+        my $pid = fork // die $!;
+        if ($pid == 0) {
+            open STDOUT, '>', '/dev/null';
+            open STDERR, '>', '/dev/null';
+            open STDIN, '-|', 'printf "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n"';
+            exec 'timeout', $limit, 'openssl', 's_client', '-connect', "127.0.0.1:$port", '-servername', 'a.test', '-ign_eof';
+        }
+        $pid;
+    } 1 .. 10;
+    is $p->get('/plain', port => 'plain')->body, 'plain', "the loop turns while handshakes wait ($_)" for 1 .. 6;
+    my @codes = map { waitpid $waits[$_], 0; $? >> 8 } 0 .. 6;
+    is_deeply \@codes, [(124) x 7], 'these have gone before they were answered';
+    kill 'CONT', $key_process;
+    @codes = map { waitpid $waits[$_], 0; $? >> 8 } 7 .. 9;
+    is_deeply \@codes, [(0) x 3], 'the others are answered';
 }
 
 # --- deaths ----------------------------------------------------------------------------------------
