@@ -6,11 +6,36 @@
 #ifndef CORE_MODULE_H
 #define CORE_MODULE_H
 
+#include <sys/types.h>
+
 #include "core/config/config.h"
 
 struct http_module;   /* core/http/http.h */
 struct stream_module; /* core/stream/stream.h */
 struct worker;
+
+/*
+ * Processes that a module has beside the workers. All of this is called in the master, in whose memory their state is. A configuration is
+ * opened before it is put into force, and closed when its last worker has ended; or when it could not be put into force.
+ */
+struct module_processes {
+    /* workers: their user. alone: there is no master. What -t calls as well (config->testing) checks, and starts nothing. -1: logged. */
+    int (*open)(const struct config *config, uid_t workers, bool alone);
+    void (*close)(const struct config *config);
+    /* A worker is about to be forked (-1, logged: not now); has been, where child
+     * says in which of the two processes this is; has ended, or could not be forked. */
+    int (*worker_begin)(const struct config *config, unsigned slot);
+    void (*worker_forked)(const struct config *config, unsigned slot, bool child);
+    void (*worker_ended)(const struct config *config, unsigned slot);
+    /* USR1: the log files are others now. */
+    void (*logs_reopened)(const struct config *config);
+    /* A child has ended. Whether it was one of these. */
+    bool (*reaped)(pid_t pid, int status);
+    /* Milliseconds until this is to be called again: starts what is to be started anew. */
+    uint64_t (*tick)(void);
+    /* The master leaves. */
+    void (*stop)(void);
+};
 
 struct module {
     const char *name;             /* "http_static" */
@@ -41,6 +66,7 @@ struct module {
     /* worker_connections are nearly all in use: close up to n connections that are at rest, those which
      * have rested longest first. How many were closed. */
     unsigned (*worker_shed)(const struct config *config, unsigned n);
+    const struct module_processes *processes;
 };
 
 #endif

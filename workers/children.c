@@ -19,6 +19,7 @@
 #include "core/config/resource.h"
 #include "core/os/instance.h"
 #include "workers/cycle.h"
+#include "workers/helpers.h"
 #include "workers/listen.h"
 #include "workers/settings.h"
 #include "workers/upgrade.h"
@@ -111,6 +112,7 @@ static void NORETURN become_worker(const struct child *self, int channel)
             close(other->channel);
     }
     close(self->channel);
+    helpers_worker_forked(self->generation->config, self->slot, true);
     listen_keep(self->index);
     exit(worker_run(&worker));
 }
@@ -127,6 +129,12 @@ static int child_start(struct generation *generation, unsigned index)
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends)) {
         log_alert(log_main, errno, "socketpair() failed while starting a worker process");
+        used[slot] = false;
+        return -1;
+    }
+    if (helpers_worker_begin(generation->config, (unsigned) slot)) {
+        close(ends[0]);
+        close(ends[1]);
         used[slot] = false;
         return -1;
     }
@@ -147,10 +155,12 @@ static int child_start(struct generation *generation, unsigned index)
     if (child->pid < 0) {
         log_alert(log_main, errno, "fork() failed while starting a worker process");
         close(ends[0]);
+        helpers_worker_ended(generation->config, child->slot);
         used[slot] = false;
         free(child);
         return -1;
     }
+    helpers_worker_forked(generation->config, child->slot, false);
     log_notice(log_main, 0, "start worker process %d", (int) child->pid);
     list_push_back(&children, &child->link);
     generation->alive++;
@@ -271,6 +281,7 @@ bool children_reaped(pid_t pid, int status)
     log_end(pid, status);
     list_remove(&child->link);
     close(child->channel);
+    helpers_worker_ended(child->generation->config, child->slot);
     zones_worker_gone(child->generation->config, slot_number(child->slot));
     used[child->slot] = false;
     child->generation->alive--;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Puts a configuration into force, in the order in which a failure costs least: logs and
- * directories, zones, and sockets last, since opening a socket is the one step that the world can see.
+ * directories, zones, the modules' processes, and sockets last, since opening a socket is the one step that the world can see.
  */
 #include "workers/cycle.h"
 
@@ -11,6 +11,7 @@
 #include "core/config/resource.h"
 #include "core/module.h"
 #include "core/os/file.h"
+#include "workers/helpers.h"
 #include "workers/internal.h"
 #include "workers/listen.h"
 #include "workers/settings.h"
@@ -89,12 +90,14 @@ int cycle_open(struct config *config, const struct config *old)
     /* -t makes hardly any zone: their memory would only be thrown away. */
     if (config->testing ? zones_try(config) : zones_open(config, old))
         goto failed;
-    if (listen_open(config, core->master_process ? core->workers : 1, config->testing)) {
-        if (!config->testing)
-            zones_close(config, old);
-        goto failed;
-    }
-    return 0;
+    if (helpers_open(config))
+        goto unzone;
+    if (listen_open(config, core->master_process ? core->workers : 1, config->testing) == 0)
+        return 0;
+    helpers_close(config);
+unzone:
+    if (!config->testing)
+        zones_close(config, old);
 failed:
     logs_close(config);
     return -1;
@@ -109,6 +112,7 @@ void cycle_commit(struct config *config)
 
 void cycle_free(struct config *config)
 {
+    helpers_close(config);
     zones_close(config, NULL);
     logs_close(config);
     config_free(config);

@@ -16,6 +16,7 @@
 #include "core/os/process.h"
 #include "workers/children.h"
 #include "workers/cycle.h"
+#include "workers/helpers.h"
 #include "workers/listen.h"
 #include "workers/pidfile.h"
 #include "workers/settings.h"
@@ -195,8 +196,8 @@ static void reap(void)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == self.new_binary)
             new_binary_ended(status);
-        else
-            children_reaped(pid, status);
+        else if (!children_reaped(pid, status))
+            helpers_reaped(pid, status);
     }
 }
 
@@ -239,6 +240,7 @@ static void handle(const struct signal_event *event)
         logs_reopen(children_config(), true);
         if (self.daemon && logs_error_fd(children_config()) >= 0)
             dup2(logs_error_fd(children_config()), STDERR_FILENO);
+        helpers_logs_reopened(children_config());
         children_signal(SIGUSR1);
         break;
     case SIGUSR2:
@@ -269,7 +271,7 @@ static uint64_t tick(void)
     uint64_t next;
 
     clock_update();
-    next = children_tick();
+    next = MIN(children_tick(), helpers_tick());
     if (!self.new_binary && !self.quitting)
         next = MIN(next, listen_tick());
     if (!self.quitting && !self.terminating)
@@ -292,6 +294,7 @@ static int leave(void)
     else
         pidfile_remove(self.pid_path);
     listen_close_all(!self.new_binary && !parent_lives());
+    helpers_stop();
     logs_flush(config);
     log_notice(log_main, 0, "exit");
     return 0;

@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -155,19 +157,55 @@ static int become(const struct logger *log, const char *user, uid_t uid, gid_t g
     return 0;
 }
 
-int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid,
-                 uint64_t keep_caps)
+/* Without a way back, and with nothing to be gained by another program. */
+static int drop(const struct logger *log, const char *user, uid_t uid, gid_t gid, uint64_t keep_caps)
 {
     if (geteuid() == 0 && become(log, user, uid, gid, keep_caps))
         return -1;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
-        log_emerg(log, errno, "prctl(PR_SET_NO_NEW_PRIVS) failed");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+        return 0;
+    log_emerg(log, errno, "prctl(PR_SET_NO_NEW_PRIVS) failed");
+    return -1;
+}
+
+int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid,
+                 uint64_t keep_caps)
+{
+    if (drop(log, user, uid, gid, keep_caps))
         return -1;
-    }
     /* Changing the user forbids core dumps; worker_rlimit_core decides about them, not this. */
     if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
         log_alert(log, errno, "prctl(PR_SET_DUMPABLE) failed");
     return 0;
+}
+
+int process_hide(const struct logger *log)
+{
+    struct rlimit none = { 0, 0 };
+
+    if (setrlimit(RLIMIT_CORE, &none) == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+        return 0;
+    log_emerg(log, errno, "prctl(PR_SET_DUMPABLE) failed");
+    return -1;
+}
+
+int process_drop_hidden(const struct logger *log, const char *user, uid_t uid, gid_t gid)
+{
+    return drop(log, user, uid, gid, 0) || process_hide(log) ? -1 : 0;
+}
+
+int process_keep_descriptors(const int *keep, unsigned count)
+{
+    unsigned first = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        unsigned fd = (unsigned) keep[i];
+
+        if (fd > first && close_range(first, fd - 1, 0))
+            return -1;
+        first = MAX(first, fd + 1);
+    }
+    return close_range(first, UINT_MAX, 0);
 }
 
 unsigned process_cpus(void)

@@ -23,6 +23,12 @@ int process_std_descriptors(void);
 int process_daemonize(const struct logger *log);
 /* setgid, initgroups, setuid, no_new_privs; keeps the named capabilities (bit mask of CAP_NET_RAW …) if root. */
 int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid, uint64_t keep_caps);
+/* No core file, no debugger, nothing in /proc for others than the super-user: for a process with secrets. 0, or -1 (logged). */
+int process_hide(const struct logger *log);
+/* process_drop for such a process, which is at no time open to others of that user. */
+int process_drop_hidden(const struct logger *log, const char *user, uid_t uid, gid_t gid);
+/* Closes all descriptors but these, which stand in rising order. 0, or -1 with errno. */
+int process_keep_descriptors(const int *keep, unsigned count);
 /*
  * From now on no call of this process connects, binds, starts a process or changes the file system: they fail with
  * EPERM. What is open stays usable. False: the kernel does not offer it. Not in builds with AddressSanitizer.

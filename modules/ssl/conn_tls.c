@@ -16,9 +16,11 @@
 #include <openssl/err.h>
 
 #include "core/base/clock.h"
+#include "core/base/list.h"
 #include "core/event/conn_kind.h"
+#include "modules/ssl/fibre.h"
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/seal.h"
-#include "modules/ssl/ssl.h"
 
 #define WIRE_SIZE (72 * 1024) /* encrypted bytes that one send takes at most: a large block's, and a head before it */
 #define WIRE_MAX \
@@ -74,6 +76,10 @@ struct conn_tls {
     bool early_due;  /* early data may come, or more of it */
     bool held;       /* early data is not to be told of before the handshake has ended */
     bool shut_later; /* shutdown was asked for before the handshake's end */
+    bool answered;   /* what the fibre waits for has come */
+    bool queued;     /* in `waiting` */
+    struct fibre *fibre; /* the handshake has paused in it; NULL: it has not */
+    struct list wait;    /* for a fibre, in `waiting` */
 };
 
 struct tls_slab {
@@ -90,6 +96,9 @@ static BIO_METHOD *bio_method;
 static char *wire;
 static size_t wire_len, wire_size;
 static struct conn_tls *wire_of; /* whose it is; NULL between calls */
+
+/* Handshakes that may need the key process, while as many as may be have paused for it: first come, first served. */
+static struct list waiting = { &waiting, &waiting };
 
 static const struct conn_ops tls_ops;
 
@@ -573,13 +582,86 @@ static void tell_early(struct conn_tls *t, bool came)
         conn_deliver(&t->conn, what);
 }
 
+static int do_handshake(void *conn)
+{
+    return step(tls_of(conn));
+}
+
+static void stop_waiting(struct conn_tls *t)
+{
+    if (t->queued)
+        list_remove(&t->wait);
+    t->queued = false;
+}
+
+/* One more may pause now. */
+static void serve_waiting(void)
+{
+    struct list *first = list_pop_front(&waiting);
+    struct conn_tls *t;
+
+    if (first == NULL)
+        return;
+    t = container_of(first, struct conn_tls, wait);
+    t->queued = false;
+    conn_tls_go_on(&t->conn);
+}
+
+/*
+ * As far as it goes now. Where keys are another process's, it runs on a stack of its own, on which it waits for the answers. False: it
+ * does wait.
+ */
+static bool handshake(struct conn_tls *t, int *result)
+{
+    bool paused = t->fibre != NULL;
+
+    if (likely(!keyproc_client_active())) {
+        *result = do_handshake(&t->conn);
+        return true;
+    }
+    stop_waiting(t);
+    t->answered = false;
+    switch (fibre_run(&t->fibre, do_handshake, &t->conn, result)) {
+    case FIBRE_ENDED:
+        if (paused)
+            serve_waiting();
+        return true;
+    case FIBRE_PAUSED: return false;
+    default:
+        list_push_back(&waiting, &t->wait);
+        t->queued = true;
+        return false;
+    }
+}
+
+/* The connection ends in the midst of it: the library gets no answer, and comes back. */
+static void abandon(struct conn_tls *t)
+{
+    int result;
+
+    stop_waiting(t);
+    if (t->fibre == NULL)
+        return;
+    fibre_cancel(t->fibre);
+    wire_begin(t);
+    fibre_run(&t->fibre, do_handshake, &t->conn, &result);
+    wire_of = NULL;
+    ASSERT(t->fibre == NULL);
+    serve_waiting();
+}
+
 static void shake(struct conn_tls *t)
 {
     size_t before = t->early != NULL ? t->early_end : 0;
     int n, err, sslerr;
 
+    if (t->fibre != NULL && !t->answered)
+        return; /* whatever else has come is read later */
     wire_begin(t);
-    n = step(t);
+    if (!handshake(t, &n)) {
+        wire_end(t); /* if that fails, so will the next thing that is written */
+        return;
+    }
     err = errno;
     if (n == 1) {
         shaken(t);
@@ -918,6 +1000,7 @@ static void tls_close(struct conn *c)
 {
     struct conn_tls *t = tls_of(c);
 
+    abandon(t);
     if (t->state == TLS_OPEN && !t->eof && !(t->raw->ready & CONN_HUP) && !c->reset_on_close &&
         t->accepted == 0)
         say_goodbye(t);
@@ -1088,7 +1171,8 @@ void conn_tls_go_on(struct conn *c)
 {
     struct conn_tls *t = tls_of(c);
 
-    if (t->state == TLS_SHAKING || t->state == TLS_EARLY)
+    t->answered = true;
+    if ((t->state == TLS_SHAKING || t->state == TLS_EARLY) && !t->conn.closed)
         conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
 }
 

@@ -7,6 +7,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/lazy.h"
 #include "modules/ssl/seal.h"
 #include "modules/ssl/sessions.h"
@@ -39,14 +40,19 @@ static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file 
     return rc;
 }
 
+/* For the certificate that was last used. */
 static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
-                   const struct ssl_passwords *passwords)
+                   const struct ssl_passwords *passwords, unsigned uses)
 {
+    bool elsewhere = keyproc_is_on(cf);
     const char *error;
-    EVP_PKEY *key = ssl_object_key(cf, file->path, passwords, &error);
+    EVP_PKEY *key = elsewhere ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
+                              : ssl_object_key(cf, file->path, passwords, &error);
     int ok;
 
     if (key == NULL) {
+        if (elsewhere)
+            return -1;
         ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
                        STR_ARG(file->path), error);
         return -1;
@@ -59,8 +65,12 @@ static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
     return -1;
 }
 
-static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
 {
+    unsigned uses = keyproc_uses(spec, server);
+
+    if (keyproc_allows(cf, spec) != 0)
+        return -1;
     for (unsigned i = 0; i < spec->certificates.count; i++) {
         const struct ssl_file *certificate = &spec->certificates.items[i];
 
@@ -73,7 +83,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
         if (ssl_pair_is_dynamic(spec, i) || ssl_lazy_has(spec->lazy, i))
             continue;
         if (use_certificate(cf, ctx, certificate) != 0 ||
-            use_key(cf, ctx, &spec->keys.items[i], spec->passwords) != 0)
+            use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
             return -1;
         if (spec->watch != NULL)
             ssl_watch_keep(spec->watch, i, ctx);
@@ -370,7 +380,7 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
         ssl_conf_error(cf, spec->pos, "keys cannot be logged");
         return NULL;
     }
-    if (use_pairs(cf, ctx, spec) != 0 || use_parameters(cf, ctx, spec) != 0 ||
+    if (use_pairs(cf, ctx, spec, server) != 0 || use_parameters(cf, ctx, spec) != 0 ||
         use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
     if (server && set_session_context(ctx, spec) != 0) {

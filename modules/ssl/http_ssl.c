@@ -4,6 +4,7 @@
  * nothing to what stands above it shares that level's context, so that ten thousand names under one certificate cost one.
  */
 #include "modules/ssl/http.h"
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/lazy.h"
 
 /* configure: switch=http_ssl_module default=always libs=openssl */
@@ -68,6 +69,12 @@ static int load_later(struct conf *cf, struct http_ssl *ssl)
         conf_error_at(
             cf, spec->pos,
             "\"ssl_certificate_load lazy\" and \"ssl_certificate_watch\" cannot be combined yet");
+        return -1;
+    }
+    if (keyproc_conf_of(cf->config)->on) {
+        conf_error_at(
+            cf, spec->pos,
+            "\"ssl_certificate_load lazy\" and \"ssl_key_process\" cannot be combined yet");
         return -1;
     }
     if (!is_lazy(cf, ssl) || spec->certificates.count == 0)

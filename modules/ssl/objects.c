@@ -13,7 +13,7 @@
 
 #include "core/base/hash.h"
 #include "core/module.h"
-#include "modules/ssl/ssl.h"
+#include "modules/ssl/keyproc.h"
 
 #define PRELOAD_LEAST 64   /* files; fewer are read one by one */
 #define PRELOAD_THREADS 16 /* at most */
@@ -213,7 +213,7 @@ void ssl_preload_add(struct ssl_preload *p, const struct ssl_spec *spec)
         if (ssl_pair_is_dynamic(spec, i))
             continue;
         preload_add(p, spec->certificates.items[i].path, false);
-        if (spec->passwords == NULL)
+        if (spec->passwords == NULL && !keyproc_is_on(p->cf))
             preload_add(p, spec->keys.items[i].path, true);
     }
 }

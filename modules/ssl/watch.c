@@ -18,6 +18,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/module.h"
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
@@ -126,23 +127,6 @@ static struct watched *watched_find(struct conf *cf, struct watch_main *m,
     return w;
 }
 
-/* Whether keys live in a process of their own: then none may be published. The module that has it need not be there. */
-static bool keys_are_apart(struct conf *cf)
-{
-    const struct level *main = cf->config->main;
-
-    for (unsigned i = 0; i < module_count; i++) {
-        for (const struct directive *d = modules[i]->directives; d != NULL && d->name != NULL;
-             d++) {
-            if (strcmp(d->name, "ssl_key_process") == 0 && d->set == conf_set_flag &&
-                d->store == STORE_MAIN)
-                return *((const bool *) level_conf(main, STORE_MAIN, *modules[i]->slot) +
-                         d->offset);
-        }
-    }
-    return false;
-}
-
 extern const struct module module_ssl_watch;
 
 struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec)
@@ -150,7 +134,8 @@ struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec)
     struct watch_main *m = conf_own(cf, cf->config->main, &module_ssl_watch, STORE_MAIN);
     struct ssl_watch *watch = ARENA_NEW(cf->arena, struct ssl_watch);
 
-    if (keys_are_apart(cf)) {
+    /* None may be published then. */
+    if (keyproc_conf_of(cf->config)->on) {
         conf_error_at(cf, spec->pos,
                       "\"ssl_certificate_watch\" and \"ssl_key_process\" cannot be combined yet");
         return NULL;
