@@ -77,9 +77,9 @@ int choice_next(struct choice *c)
     i = pick(c, now_s);
     if (i != PEERS_NONE)
         peers_take(&g->view, i, now_s);
+    upstream_unlock(g);
     if (g->zone != NULL && i != PEERS_NONE)
         shared_selected(g, i);
-    upstream_unlock(g);
     c->peer = NULL;
     if (i == PEERS_NONE)
         return -1;

@@ -90,7 +90,9 @@ static int32_t some_weight(enum weights weights)
 struct pair {
     struct peer_view pass, plain;
     void *memory[2], *copy;
-    unsigned count, kept;
+    unsigned count;
+    unsigned given_back;  /* of ten connections at once */
+    unsigned kept;        /* choices by an order that was kept */
     uint64_t now_s;
     enum method method;
 };
@@ -164,7 +166,6 @@ static bool same(struct pair *p, unsigned a, unsigned b)
 {
     size_t size = p->count * sizeof(int32_t);
     struct peer_view copy;
-    bool same;
 
     if (a != b)
         return false;
@@ -172,9 +173,8 @@ static bool same(struct pair *p, unsigned a, unsigned b)
     memcpy(p->copy, p->memory[0], peers_size(p->count));
     peers_map(&copy, p->copy);
     peers_settle(&copy);
-    same = memcmp(copy.current, p->plain.current, size) == 0 &&
+    return memcmp(copy.current, p->plain.current, size) == 0 &&
            memcmp(copy.effective, p->plain.effective, size) == 0;
-    return same;
 }
 
 static bool same_glance(const struct peer_view *v)
@@ -216,7 +216,7 @@ static unsigned differing(struct pair *p, unsigned choices, unsigned trouble)
         if (a == PEERS_NONE || a != b)
             continue;
         BOTH(p, peers_take(v, a, p->now_s));
-        if (below(10) < 6)
+        if (below(10) < p->given_back)
             BOTH(p, peers_give_back(v, a));
     }
     return wrong;
@@ -231,7 +231,7 @@ static void run(const char *way)
         unsigned wrong = 0, kept = 0;
 
         for (unsigned round = 0; round < 4 * ARRAY_LEN(counts) * WEIGHTS; round++) {
-            struct pair p = { .method = (enum method) method };
+            struct pair p = { .method = (enum method) method, .given_back = 6 + below(5) };
             enum weights weights = (enum weights)(round % WEIGHTS);
             unsigned count = counts[round / WEIGHTS % ARRAY_LEN(counts)];
             /* From none at all to much; one in a while lets weights recover. */
@@ -245,7 +245,7 @@ static void run(const char *way)
             unfill(&p);
         }
         is_uint(wrong, 0, "%s, %s: the same choices and numbers", way, names[method]);
-        diag("%u", kept);
+        ok(kept > 10000, "by a kept order many of them");
     }
 }
 
@@ -270,8 +270,65 @@ static void test_close(const char *way)
     free(p.memory[0]);
 }
 
+/* What members of a class have gained goes only so far. */
+static void test_far(void)
+{
+    struct pair p = { .method = SMOOTH, .given_back = 10 };
+    unsigned wrong;
+
+    fill(&p, 100, SMALL, false);
+    p.pass.set->passes = 1000;
+    wrong = differing(&p, 10, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "an order is kept");
+    for (unsigned k = 0; k < p.pass.set->class_count; k++) {
+        struct peer_class *c = &p.pass.set->classes[k];
+
+        c->gained += 0x1p52 - 1000;
+        for (unsigned seat = 0; seat < c->rows * PEER_ROW; seat++)
+            p.pass.number[c->row * PEER_ROW + seat] -= 0x1p52 - 1000;
+        for (unsigned row = c->row; row < c->row + c->rows; row++)
+            p.pass.highest[row] -= 0x1p52 - 1000;
+    }
+    wrong += differing(&p, 50, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "still");
+    wrong += differing(&p, 200, 1000000);
+    ok(p.pass.set->classes[0].gained < 10000, "it has begun anew");
+    is_uint(wrong, 0, "the choices are the same");
+    unfill(&p);
+}
+
+/* Of too many different weights no order is kept, nor of servers that are lowered; of one that is out it is. */
+static void test_kept(void)
+{
+    struct pair p = { .method = SMOOTH, .given_back = 10 };
+    unsigned first;
+
+    fill(&p, 1000, LARGE, false);
+    is_uint(differing(&p, 200, 1000000), 0, "many weights: the same choices");
+    is_uint(p.pass.set->kept, PEERS_KEEP_NOTHING, "by passes");
+    unfill(&p);
+    fill(&p, 1000, ALL_SAME, false);
+    BOTH(&p, v->records[5].max_fails = 1; v->records[5].fail_timeout_s = 1);
+    is_uint(differing(&p, 2, 1000000), 0, "two passes");
+    p.pass.set->passes = 1000;
+    first = differing(&p, 2, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "equals: an order is kept");
+    BOTH(&p, peers_failed(v, 5, 1000));
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "also when one of them is out");
+    is_uint(first + differing(&p, 2000, 1000000), 0, "the choices are the same");
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "still");
+    p.now_s += 2;
+    is_uint(differing(&p, 1, 1000000), 0, "it is asked again");
+    is_uint(p.pass.set->kept, PEERS_KEEP_NOTHING, "with little of its weight: by passes");
+    is_uint(differing(&p, 200, 1000000), 0, "until it has it again");
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "an order is kept");
+    unfill(&p);
+}
+
 int main(void)
 {
+    test_far();
+    test_kept();
     peers_force_portable(true);
     run("for any processor");
     test_close("for any processor");
