@@ -25,14 +25,8 @@ void choice_start(struct choice *c, struct upstream *g, struct req *r)
 /* Servers that this request has asked already stand aside while it chooses again. */
 static void mark_tried(struct choice *c, bool on)
 {
-    uint32_t *state = c->group->view.state;
-
-    for (unsigned i = 0; i < c->tried_count; i++) {
-        if (on)
-            state[c->tried[i]] |= PEER_TRIED;
-        else
-            state[c->tried[i]] &= ~(uint32_t) PEER_TRIED;
-    }
+    for (unsigned i = 0; i < c->tried_count; i++)
+        peers_tried(&c->group->view, c->tried[i], on);
 }
 
 static void add_tried(struct choice *c, unsigned i)
@@ -83,9 +77,9 @@ int choice_next(struct choice *c)
     i = pick(c, now_s);
     if (i != PEERS_NONE)
         peers_take(&g->view, i, now_s);
+    upstream_unlock(g);
     if (g->zone != NULL && i != PEERS_NONE)
         shared_selected(g, i);
-    upstream_unlock(g);
     c->peer = NULL;
     if (i == PEERS_NONE)
         return -1;
@@ -145,7 +139,7 @@ void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
 
 static unsigned pick_smooth(struct choice *c)
 {
-    return c->tried_count == 0 ? peers_turn(&c->group->view) : peers_smooth(&c->group->view, 0);
+    return peers_smooth(&c->group->view, 0);
 }
 
 static unsigned pick_least(struct choice *c)

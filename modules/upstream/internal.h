@@ -164,8 +164,9 @@ void shared_attach(struct upstream *g);
 void shared_stop(struct upstream *g);
 /* And when the configuration goes (a struct upstream). */
 void shared_free(void *arg);
-/* With the lock held: a server was chosen; an attempt was judged: it failed, the server is out for a while now. */
+/* A server was chosen; without the lock. */
 void shared_selected(struct upstream *g, unsigned i);
+/* With the lock held, an attempt was judged: it failed, the server is out for a while now. */
 void shared_judged(struct upstream *g, unsigned i, bool failed, bool out);
 /* How many kept-alive connections, and waiting requests, this worker has is in the zone for all to see. */
 void shared_publish(struct upstream *g);

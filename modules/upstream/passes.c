@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The choices that look at all servers of a group: smooth round robin, the fewest connections, the least time; and
- * round robin in constant time while it comes down to taking turns. The passes themselves are in passes.h: for any processor,
- * and for those with AVX2, with the same results to the bit.
+ * The choices that look at all servers of a group: smooth round robin, the fewest connections, the least time. They
+ * are made by the order that peers_order.c keeps, where there is one, and by passes else. The passes are in passes.h: for any
+ * processor, and for those with AVX2, with the same results to the bit.
  */
 #include <float.h>
 
@@ -24,8 +24,7 @@ enum among { AMONG_ALL, AMONG_CONNS, AMONG_RATIO, AMONG_EXACT };
 
 static inline double peers_score(const struct peer_view *v, enum score kind, unsigned i)
 {
-    return kind == SCORE_TIME ? (double) v->time_ms[i] * (v->conns[i] + 1) / v->weight[i]
-                              : (double) v->conns[i] / v->weight[i];
+    return kind == SCORE_TIME ? peers_time_score(v, i) : (double) v->conns[i] / v->weight[i];
 }
 
 /* What a float can have become of a score: a few roundings, and whatever is left of numbers that are next to 0. */
@@ -120,85 +119,14 @@ static const struct passes *at_hand(void)
     return passes;
 }
 
-/* Turns ------------------------------------------------------------------------------------------ */
-
-/* How many primary servers there are, and how many of them before the one whose turn it is. */
-static void count_primary(const struct peer_view *v, int32_t *primary, int32_t *before)
-{
-    *primary = *before = 0;
-    for (unsigned i = 0; i < v->set->count; i++) {
-        *primary += !(v->state[i] & PEER_BACKUP);
-        *before += !(v->state[i] & PEER_BACKUP) && i < v->set->turn;
-    }
-}
-
-/* What smooth round robin would have made of a number while servers simply took turns: those whose turn was have paid for all, all have gained. */
-static int32_t turned(const struct peer_view *v, int32_t primary, int32_t before, unsigned i)
-{
-    return (before - (i < v->set->turn ? primary : 0)) * v->weight[i];
-}
-
-void peers_settle(struct peer_view *v)
-{
-    int32_t primary, before;
-
-    if (likely(!v->set->turning))
-        return;
-    v->set->turning = false;
-    count_primary(v, &primary, &before);
-    for (unsigned i = 0; i < v->set->count; i++) {
-        if (!(v->state[i] & PEER_BACKUP))
-            v->current[i] = turned(v, primary, before, i);
-    }
-}
-
-/* Whether servers only take turns from now on: whom a pass would choose begins. */
-static bool start_turning(struct peer_view *v)
-{
-    struct peer_set *set = v->set;
-    int32_t primary, before;
-    unsigned first = PEERS_NONE;
-
-    for (unsigned i = 0; i < set->count; i++) {
-        if (v->state[i] == 0 && (first == PEERS_NONE || v->current[i] > v->current[first]))
-            first = i;
-    }
-    if (first == PEERS_NONE)
-        return false;
-    set->turn = first;
-    count_primary(v, &primary, &before);
-    for (unsigned i = 0; i < set->count; i++) {
-        /* Out of step since somebody had trouble: what nginx does then is not a row of turns any more. */
-        if (!(v->state[i] & PEER_BACKUP) && v->current[i] != turned(v, primary, before, i)) {
-            set->uneven = true;
-            return false;
-        }
-    }
-    return set->turning = true;
-}
-
-unsigned peers_turn(struct peer_view *v)
-{
-    struct peer_set *set = v->set;
-
-    if (!set->uniform || set->uneven || set->troubled + set->slowing > 0 || set->lowered ||
-        (!set->turning && !start_turning(v)))
-        return peers_smooth(v, 0);
-    for (unsigned n = 0; n < set->count; n++) {
-        unsigned i = set->turn;
-
-        set->turn = i + 1 == set->count ? 0 : i + 1;
-        if (likely(v->state[i] == 0))
-            return i;
-    }
-    return PEERS_NONE;
-}
-
 /* Passes -------------------------------------------------------------------------------------- */
 
 unsigned peers_smooth(struct peer_view *v, uint32_t want)
 {
-    peers_settle(v);
+    unsigned i;
+
+    if (want == 0 && peers_next(v, PEERS_KEEP_ALL, &i))
+        return i;
     return at_hand()->turn(v, want);
 }
 
@@ -212,6 +140,8 @@ unsigned peers_least(struct peer_view *v, uint32_t want)
 {
     unsigned i;
 
+    if (!v->set->busy && want == 0 && peers_next(v, PEERS_KEEP_IDLE, &i) && i != PEERS_NONE)
+        return i;
     peers_settle(v);
     /* Mostly somebody has no connection, and nobody has fewer. */
     if (likely(!v->set->lowered && !v->set->busy)) {
@@ -224,7 +154,10 @@ unsigned peers_least(struct peer_view *v, uint32_t want)
 
 unsigned peers_fastest(struct peer_view *v, uint32_t want)
 {
-    peers_settle(v);
+    unsigned i;
+
+    if (want == 0 && peers_next_time(v, &i))
+        return i;
     return at_hand()->least(v, want, SCORE_TIME, is_even(v, want));
 }
 

@@ -13,6 +13,12 @@ static size_t array_size(unsigned capacity)
     return ((size_t) capacity * 4 + 63) & ~(size_t) 63;
 }
 
+/* Every class may leave a row half empty. */
+static size_t row_count(unsigned capacity)
+{
+    return capacity / PEER_ROW + MIN(capacity, PEER_CLASSES);
+}
+
 static size_t header_size(void)
 {
     return (sizeof(struct peer_set) + 63) & ~(size_t) 63;
@@ -20,7 +26,10 @@ static size_t header_size(void)
 
 size_t peers_size(unsigned capacity)
 {
-    return header_size() + 6 * array_size(capacity) + capacity * sizeof(struct peer_record);
+    size_t rows = row_count(capacity);
+
+    return header_size() + 7 * array_size(capacity) + capacity * sizeof(struct peer_record) +
+           rows * PEER_ROW * (sizeof(double) + sizeof(uint32_t)) + rows * sizeof(double);
 }
 
 void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow)
@@ -35,7 +44,7 @@ void peers_init(struct peer_view *v, void *memory, unsigned capacity, bool slow)
 void peers_map(struct peer_view *v, void *memory)
 {
     char *p = memory;
-    size_t step;
+    size_t step, seats;
 
     v->set = memory;
     v->held = NULL;
@@ -47,7 +56,13 @@ void peers_map(struct peer_view *v, void *memory)
     v->weight = (int32_t *) (void *) (p + 3 * step);
     v->conns = (uint32_t *) (void *) (p + 4 * step);
     v->time_ms = (float *) (void *) (p + 5 * step);
-    v->records = (struct peer_record *) (void *) (p + 6 * step);
+    v->seat = (uint32_t *) (void *) (p + 6 * step);
+    p += 7 * step;
+    seats = row_count(v->set->capacity) * PEER_ROW;
+    v->number = (double *) (void *) p;
+    v->sitting = (uint32_t *) (void *) (v->number + seats);
+    v->highest = (double *) (void *) (v->sitting + seats);
+    v->records = (struct peer_record *) (void *) (v->highest + seats / PEER_ROW);
 }
 
 unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
@@ -57,6 +72,7 @@ unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
     unsigned i = set->count++;
 
     ASSERT(i < set->capacity);
+    peers_settle(v);
     weight *= (int32_t) set->scale;
     v->weight[i] = v->effective[i] = weight;
     v->state[i] = state;
@@ -67,24 +83,31 @@ unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
         set->uniform = set->weight == 0 || (set->uniform && weight == v->weight[0]);
         set->weight += weight;
         set->primary_live += !(state & PEER_DOWN);
-        set->troubled += state != 0;
     }
     return i;
 }
 
 /* Attempts ------------------------------------------------------------------------------------ */
 
-/* Every change of a state but PEER_TRIED comes through here: primary servers with trouble are counted. */
+/* Every change of a state while servers serve comes through here. */
 static void set_state(struct peer_view *v, unsigned i, uint32_t state)
 {
-    if (!(state & PEER_BACKUP))
-        v->set->troubled += (uint32_t) (state != 0) - (uint32_t) (v->state[i] != 0);
     v->state[i] = state;
+    if (v->set->kept != PEERS_KEEP_NOTHING)
+        peers_reorder(v, i);
+}
+
+/* Its connections or its time are others than before. */
+static inline void load_changed(struct peer_view *v, unsigned i)
+{
+    if (v->set->kept >= PEERS_KEEP_IDLE)
+        peers_reorder(v, i);
 }
 
 /* Its weight from now on, and how much of it. */
 static void set_weight(struct peer_view *v, unsigned i, int32_t weight)
 {
+    peers_settle(v);
     v->weight[i] = v->effective[i] = weight;
 }
 
@@ -167,6 +190,7 @@ void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
         v->held[i]++;
     v->conns[i]++;
     v->set->conns++;
+    load_changed(v, i);
     if (unlikely(rec->max_conns > 0) && v->conns[i] >= rec->max_conns)
         set_state(v, i, v->state[i] | PEER_FULL);
     if (unlikely(rec->fails > 0) && now_s - rec->checked_s > rec->fail_timeout_s) {
@@ -190,6 +214,7 @@ void peers_count(struct peer_view *v, unsigned i, int64_t n)
 
     v->conns[i] += (uint32_t) n;
     v->set->conns += (uint32_t) n;
+    load_changed(v, i);
     if (unlikely(max > 0))
         set_state(v, i, v->conns[i] >= max ? v->state[i] | PEER_FULL
                                            : v->state[i] & ~(uint32_t) PEER_FULL);
@@ -205,6 +230,7 @@ void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, u
     v->records[i].failed_checks = from->records[k].failed_checks;
     v->records[i].last_passed = from->records[k].last_passed;
     v->time_ms[i] = from->time_ms[k];
+    load_changed(v, i);
     if (from->state[k] & PEER_BROKEN)
         breaks(v, i);
 }
@@ -213,15 +239,15 @@ void peers_reset(struct peer_view *v)
 {
     struct peer_set *set = v->set;
 
-    set->conns = set->broken = set->troubled = 0;
-    set->turning = set->lowered = set->uneven = false;
+    set->conns = set->broken = 0;
+    set->lowered = false;
+    set->kept = PEERS_KEEP_NOTHING;
     for (unsigned i = 0; i < set->count; i++) {
         v->conns[i] = 0;
         v->current[i] = 0;
         v->effective[i] = v->weight[i];
         v->state[i] &= ~(uint32_t) (PEER_TRIED | PEER_FULL);
         set->broken += (v->state[i] & PEER_BROKEN) != 0;
-        set->troubled += (v->state[i] & ~(uint32_t) PEER_BACKUP) != 0 && !(v->state[i] & PEER_BACKUP);
     }
 }
 
@@ -235,7 +261,8 @@ bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
         return false;
     v->effective[i] = MAX(0, v->effective[i] - (int32_t) (v->weight[i] / rec->max_fails));
     v->set->lowered = true;
-    breaks(v, i);
+    if (!breaks(v, i) && v->set->kept != PEERS_KEEP_NOTHING)
+        peers_reorder(v, i);
     return rec->fails >= rec->max_fails;
 }
 
@@ -270,4 +297,10 @@ void peers_checked(struct peer_view *v, unsigned i, uint32_t state, uint64_t now
 void peers_timed(struct peer_view *v, unsigned i, float ms)
 {
     v->time_ms[i] = v->time_ms[i] > 0 ? v->time_ms[i] + (ms - v->time_ms[i]) * TIME_SHARE : ms;
+    load_changed(v, i);
+}
+
+void peers_tried(struct peer_view *v, unsigned i, bool on)
+{
+    set_state(v, i, on ? v->state[i] | PEER_TRIED : v->state[i] & ~(uint32_t) PEER_TRIED);
 }

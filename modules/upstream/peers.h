@@ -29,6 +29,9 @@ enum {
 #define PEER_WEIGHT_MAX 1000000
 #define PEERS_WEIGHT_MAX 2000000000
 #define PEERS_SCALE 100 /* of groups with slow starts */
+/* peers_order.c: for how many different weights an order is kept, and of how many servers a row is. */
+#define PEER_CLASSES 16
+#define PEER_ROW 16
 
 /* What `server` says of a server, and what is known of it besides. Times are seconds of the monotonic clock. */
 struct peer_record {
@@ -48,6 +51,17 @@ struct peer_record {
     int32_t weight;          /* as it has no place in the arrays itself */
 };
 
+/* What order is kept: of smooth round robin among all, among those without a connection, or of least_time's scores. */
+enum peers_keep { PEERS_KEEP_NOTHING, PEERS_KEEP_ALL, PEERS_KEEP_IDLE, PEERS_KEEP_TIMES };
+
+/* Primary servers that weigh the same, while an order is kept. */
+struct peer_class {
+    double gained;           /* by each that takes part */
+    int32_t weight;
+    uint32_t row, rows;      /* the first one, and how many */
+    uint32_t seats;          /* that are taken in these */
+};
+
 struct peer_set {
     uint32_t capacity, count; /* count: places, those without a server included */
     uint32_t gone;           /* places without a server */
@@ -56,15 +70,17 @@ struct peer_set {
     uint32_t conns;          /* of all servers */
     uint64_t looked_s;       /* when the broken ones were last looked at */
     int64_t weight;          /* of all primary servers, PEER_DOWN or not */
-    uint32_t troubled;       /* primary servers whose state is not 0 */
-    uint32_t turn;           /* while turning: whose turn it is; `current` is then not kept */
     uint32_t scale;          /* weights are kept so many times, for slow starts in small steps */
     uint32_t slowing;        /* servers whose weight grows */
-    bool turning;
     bool lowered;            /* some effective weight may be below the weight */
     bool uniform;            /* all primary servers weigh the same */
     bool busy;               /* nobody was without a connection when that was last looked at */
-    bool uneven;             /* smooth round robin among equals is not a row of turns any more */
+    /* peers_order.c */
+    uint32_t kept;           /* enum peers_keep; `current` of those that take part is then not up to date */
+    uint32_t passes;         /* that chose since nothing is kept */
+    uint32_t class_count;
+    double taking_part;      /* weight of those that do */
+    struct peer_class classes[PEER_CLASSES];
 };
 
 /* Where the arrays of a set lie in this process. */
@@ -74,6 +90,10 @@ struct peer_view {
     int32_t *current, *effective, *weight;
     uint32_t *conns;
     float *time_ms;          /* moving average of the time that the method asks for; 0: none yet */
+    double *number;          /* by seat: current without what its class has gained, or the score below 0; who does not take part: -INFINITY */
+    double *highest;         /* by row */
+    uint32_t *sitting;       /* by seat: which server */
+    uint32_t *seat;          /* of each primary server */
     struct peer_record *records;
     uint32_t *held;          /* this worker's share of conns; NULL: nobody asks for it */
 };
@@ -112,14 +132,14 @@ bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s);
 void peers_fine(struct peer_view *v, unsigned i, uint64_t now_s);
 /* What active checks say of a server from now on: of PEER_SICK and PEER_UNCHECKED. One that gets well begins slowly. */
 void peers_checked(struct peer_view *v, unsigned i, uint32_t state, uint64_t now_s);
+/* While a request chooses again it does not ask who it has asked: PEER_TRIED or not. */
+void peers_tried(struct peer_view *v, unsigned i, bool on);
 /* What is known of server k of another set is known of server i. */
 void peers_copy(struct peer_view *v, unsigned i, const struct peer_view *from, unsigned k);
 /* n connections more or fewer, of another worker. */
 void peers_count(struct peer_view *v, unsigned i, int64_t n);
 /* After somebody died in the midst of a change: no connections, nobody's turn, sums made anew. */
 void peers_reset(struct peer_view *v);
-/* `current` is what it would be without turns: before numbers change from outside. */
-void peers_settle(struct peer_view *v);
 /* Into the moving average of an answer's time. */
 void peers_timed(struct peer_view *v, unsigned i, float ms);
 
@@ -128,8 +148,6 @@ void peers_timed(struct peer_view *v, unsigned i, float ms);
  * weight, the richest, of equals the first, is chosen and pays for all. PEERS_NONE: there is none.
  */
 unsigned peers_smooth(struct peer_view *v, uint32_t want);
-/* The same for want 0, in constant time while all servers weigh the same and none had trouble: they take turns. */
-unsigned peers_turn(struct peer_view *v);
 /* The one with the fewest connections for its weight; several take turns by weight. */
 unsigned peers_least(struct peer_view *v, uint32_t want);
 /* The one with the least time x (connections + 1) / weight. Those of which no time is known come first. */
@@ -138,6 +156,23 @@ unsigned peers_fastest(struct peer_view *v, uint32_t want);
 void peers_glance(const struct peer_view *v, bool *free, bool *full);
 /* The passes for any processor instead of the fastest ones: for tests. */
 void peers_force_portable(bool on);
+
+/* peers_order.c: choices that need not look at all servers. */
+
+/* least_time's. */
+static inline double peers_time_score(const struct peer_view *v, unsigned i)
+{
+    return (double) v->time_ms[i] * (v->conns[i] + 1) / v->weight[i];
+}
+
+/* The next one by smooth round robin (PEERS_NONE: nobody takes part). False: no order is kept, a pass has to choose. */
+bool peers_next(struct peer_view *v, enum peers_keep keep, unsigned *chosen);
+/* The one with the lowest score. False: a pass has to choose, be it among equals. */
+bool peers_next_time(struct peer_view *v, unsigned *chosen);
+/* A server's state, or its connections or time, have changed; or its effective weight. */
+void peers_reorder(struct peer_view *v, unsigned i);
+/* Keeps no order any more, `current` is up to date: before numbers change from outside. */
+void peers_settle(struct peer_view *v);
 
 /* peers_edit.c: servers that come, change and go while others serve. After some of these, peers_recount. */
 
@@ -156,6 +191,6 @@ void peers_rescale(struct peer_view *v);
 /* All sums anew. */
 void peers_recount(struct peer_view *v);
 /* All of a set into the empty memory of a larger one. */
-void peers_move(const struct peer_view *from, void *memory, unsigned capacity);
+void peers_move(struct peer_view *from, void *memory, unsigned capacity);
 
 #endif

@@ -101,13 +101,12 @@ void peers_recount(struct peer_view *v)
     struct peer_set *set = v->set;
     int32_t first = 0;
 
-    set->primary_live = set->backup_live = set->broken = set->troubled = set->slowing = set->gone =
-        0;
+    peers_settle(v);
+    set->primary_live = set->backup_live = set->broken = set->slowing = set->gone = 0;
     set->conns = 0;
     set->weight = 0;
     set->uniform = true;
     set->lowered = true;
-    set->turning = set->uneven = false;
     for (unsigned i = 0; i < set->count; i++) {
         uint32_t state = v->state[i];
 
@@ -127,25 +126,21 @@ void peers_recount(struct peer_view *v)
         set->uniform &= v->weight[i] == first;
         set->weight += v->weight[i];
         set->primary_live += !(state & PEER_DOWN);
-        set->troubled += state != 0;
     }
     if (!peers_alone(v) || set->broken == 0)
         return;
     /* Who has become the only one is not kept out for what it did while there were others. */
     set->broken = 0;
-    for (unsigned i = 0; i < set->count; i++) {
-        if (!(v->state[i] & PEER_BROKEN))
-            continue;
+    for (unsigned i = 0; i < set->count; i++)
         v->state[i] &= ~(uint32_t) PEER_BROKEN;
-        set->troubled -= !(v->state[i] & PEER_BACKUP) && v->state[i] == 0;
-    }
 }
 
-void peers_move(const struct peer_view *from, void *memory, unsigned capacity)
+void peers_move(struct peer_view *from, void *memory, unsigned capacity)
 {
     unsigned count = from->set->count;
     struct peer_view to;
 
+    peers_settle(from);
     memcpy(memory, from->set, sizeof(*from->set));
     ((struct peer_set *) memory)->capacity = capacity;
     peers_map(&to, memory);

@@ -447,6 +447,8 @@ static bool recover_groups(struct zone *zone)
     for (struct zone_group *zg = shared_first(zone); zg != NULL; zg = shared_next_group(zone, zg)) {
         struct peer_view v;
 
+        shared_view(zone, zg, &v);
+        v.set->kept = PEERS_KEEP_NOTHING; /* it may be half an order */
         shared_places_recover(zone, zg);
         shared_view(zone, zg, &v);
         for (unsigned i = 0; i < v.set->count; i++) {

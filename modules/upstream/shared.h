@@ -167,6 +167,11 @@ static inline int64_t shared_wall_ms(void)
 {
     return (int64_t) clock_time() * 1000 + clock_time_ms();
 }
+/* Whether a server cannot be asked, which is counted as downtime. */
+static inline bool shared_is_out(uint32_t state)
+{
+    return (state & (PEER_BROKEN | PEER_SICK | PEER_UNCHECKED)) != 0;
+}
 /* The time that a server could not be asked begins or ends. */
 void shared_note_state(struct peer_stats *stats, uint32_t state);
 

@@ -203,7 +203,13 @@ void shared_selected(struct upstream *g, unsigned i)
     struct peer_stats *stats = g->peers[i]->stats;
 
     stats->selected_ms = shared_wall_ms();
-    shared_note_state(stats, g->view.state[i]);
+    /* The lock would be held while memory comes that nobody has touched for long: it is taken for what is rare. */
+    if (likely(shared_is_out(g->view.state[i]) == (stats->downstart_ms != 0)))
+        return;
+    zone_lock(g->zone);
+    if (*g->live == g->generation)
+        shared_note_state(stats, g->view.state[i]);
+    zone_unlock(g->zone);
 }
 
 void shared_judged(struct upstream *g, unsigned i, bool failed, bool out)

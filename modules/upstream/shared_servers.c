@@ -382,7 +382,7 @@ unsigned shared_find(struct zone *zone, const struct zone_group *zg, uint32_t nu
 
 void shared_note_state(struct peer_stats *stats, uint32_t state)
 {
-    bool out = (state & (PEER_BROKEN | PEER_SICK | PEER_UNCHECKED)) != 0;
+    bool out = shared_is_out(state);
 
     if (likely(out == (stats->downstart_ms != 0)))
         return;

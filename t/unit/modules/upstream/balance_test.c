@@ -274,13 +274,12 @@ static void test_checked(void)
     g->view.set->uniform = true;
     g->view.records[1].slow_start_s = 10;
     peers_checked(&g->view, 1, PEER_SICK, 5);
-    is_uint(g->view.set->troubled, 1, "a sick server is trouble");
     ok(!peers_serves(&g->view, 1), "and serves nobody, bound to it or not");
     ok(strchr(sequence(g, 12), 'b') == NULL, "it is not chosen");
     peers_checked(&g->view, 1, PEER_SICK, 6);
     is_uint(g->view.records[1].unhealthy, 1, "it became sick once");
     peers_checked(&g->view, 1, 0, 7);
-    is_uint(g->view.set->troubled, 0, "well again");
+    is_uint(g->view.state[1], 0, "well again");
     is_uint(g->view.records[1].slow_from_s, 7, "it begins slowly");
     peers_checked(&g->view, 1, PEER_UNCHECKED, 8);
     is_uint(g->view.set->slowing, 0, "not while it waits for a check");
@@ -288,7 +287,6 @@ static void test_checked(void)
     ok(!peers_serves(&g->view, 1), "and it does not serve");
     peers_reset(&g->view);
     is_uint(g->view.state[1], PEER_UNCHECKED, "which is not forgotten after an accident");
-    is_uint(g->view.set->troubled, 1, "the sums are right");
 }
 
 static void test_least_time(void)

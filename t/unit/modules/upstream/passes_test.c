@@ -10,7 +10,7 @@
 
 /* The loops ------------------------------------------------------------------------------------ */
 
-enum method { SMOOTH, TURN, LEAST, FASTEST, METHODS };
+enum method { SMOOTH, LEAST, FASTEST, METHODS };
 
 static double score(const struct peer_view *v, enum method method, unsigned i)
 {
@@ -61,10 +61,6 @@ static unsigned pass_choice(struct peer_view *v, uint32_t want, enum method meth
     switch (method) {
     case LEAST: return peers_least(v, want);
     case FASTEST: return peers_fastest(v, want);
-    case TURN:
-        if (want == 0)
-            return peers_turn(v);
-        /* FALLTHROUGH */
     default: return peers_smooth(v, want);
     }
 }
@@ -93,8 +89,10 @@ static int32_t some_weight(enum weights weights)
 
 struct pair {
     struct peer_view pass, plain;
-    void *memory[2];
+    void *memory[2], *copy;
     unsigned count;
+    unsigned given_back;  /* of ten connections at once */
+    unsigned kept;        /* choices by an order that was kept */
     uint64_t now_s;
     enum method method;
 };
@@ -107,6 +105,7 @@ static void fill(struct pair *p, unsigned count, enum weights weights, bool slow
         p->memory[k] = mem_zalloc(peers_size(count));
         peers_init(views[k], p->memory[k], count, slow);
     }
+    p->copy = mem_zalloc(peers_size(count));
     p->count = count;
     p->now_s = 1000;
     for (unsigned i = 0; i < count; i++) {
@@ -124,6 +123,13 @@ static void fill(struct pair *p, unsigned count, enum weights weights, bool slow
         for (unsigned k = 0; k < 2; k++)
             peers_add(views[k], weight, state, &record);
     }
+}
+
+static void unfill(struct pair *p)
+{
+    free(p->memory[0]);
+    free(p->memory[1]);
+    free(p->copy);
 }
 
 #define BOTH(p, call)                     \
@@ -159,12 +165,16 @@ static void befall(struct pair *p, unsigned trouble)
 static bool same(struct pair *p, unsigned a, unsigned b)
 {
     size_t size = p->count * sizeof(int32_t);
+    struct peer_view copy;
 
     if (a != b)
         return false;
-    /* Turns are not written down. */
-    return p->pass.set->turning || (memcmp(p->pass.current, p->plain.current, size) == 0 &&
-                                    memcmp(p->pass.effective, p->plain.effective, size) == 0);
+    /* What is kept as an order is not in `current`. */
+    memcpy(p->copy, p->memory[0], peers_size(p->count));
+    peers_map(&copy, p->copy);
+    peers_settle(&copy);
+    return memcmp(copy.current, p->plain.current, size) == 0 &&
+           memcmp(copy.effective, p->plain.effective, size) == 0;
 }
 
 static bool same_glance(const struct peer_view *v)
@@ -189,22 +199,24 @@ static unsigned differing(struct pair *p, unsigned choices, unsigned trouble)
     for (unsigned n = 0; n < choices; n++) {
         unsigned tried = below(20) == 0 ? below(p->count) : PEERS_NONE, a, b;
         uint32_t want = below(30) == 0 ? PEER_BACKUP : 0;
-        /* As the balancer does: a further attempt is never a turn. */
-        enum method method = tried != PEERS_NONE && p->method == TURN ? SMOOTH : p->method;
 
         befall(p, trouble);
+        /* An order is kept again sooner than after so many passes. */
+        if (below(4) == 0)
+            p->pass.set->passes = 1000;
         BOTH(p, peers_look(v, p->now_s));
         if (tried != PEERS_NONE)
-            BOTH(p, v->state[tried] |= PEER_TRIED);
-        a = pass_choice(&p->pass, want, method);
-        b = plain_choice(&p->plain, want, method);
+            BOTH(p, peers_tried(v, tried, true));
+        a = pass_choice(&p->pass, want, p->method);
+        b = plain_choice(&p->plain, want, p->method);
         if (tried != PEERS_NONE)
-            BOTH(p, v->state[tried] &= ~(uint32_t) PEER_TRIED);
+            BOTH(p, peers_tried(v, tried, false));
+        p->kept += p->pass.set->kept != PEERS_KEEP_NOTHING;
         wrong += !same(p, a, b) || !same_glance(&p->pass);
         if (a == PEERS_NONE || a != b)
             continue;
         BOTH(p, peers_take(v, a, p->now_s));
-        if (below(10) < 6)
+        if (below(10) < p->given_back)
             BOTH(p, peers_give_back(v, a));
     }
     return wrong;
@@ -212,14 +224,14 @@ static unsigned differing(struct pair *p, unsigned choices, unsigned trouble)
 
 static void run(const char *way)
 {
-    static const char *const names[] = { "smooth", "turn", "least", "fastest" };
+    static const char *const names[] = { "smooth", "least", "fastest" };
     static const unsigned counts[] = { 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 1000 };
 
     for (unsigned method = 0; method < METHODS; method++) {
-        unsigned wrong = 0;
+        unsigned wrong = 0, kept = 0;
 
         for (unsigned round = 0; round < 4 * ARRAY_LEN(counts) * WEIGHTS; round++) {
-            struct pair p = { .method = (enum method) method };
+            struct pair p = { .method = (enum method) method, .given_back = 6 + below(5) };
             enum weights weights = (enum weights)(round % WEIGHTS);
             unsigned count = counts[round / WEIGHTS % ARRAY_LEN(counts)];
             /* From none at all to much; one in a while lets weights recover. */
@@ -229,10 +241,11 @@ static void run(const char *way)
             fill(&p, count, weights, weights == SMALL && below(2));
             wrong += differing(&p, count == 1000 ? 300 : 600,
                                troubles[round / WEIGHTS / ARRAY_LEN(counts)]);
-            free(p.memory[0]);
-            free(p.memory[1]);
+            kept += p.kept;
+            unfill(&p);
         }
         is_uint(wrong, 0, "%s, %s: the same choices and numbers", way, names[method]);
+        ok(kept > 10000, "by a kept order many of them");
     }
 }
 
@@ -243,8 +256,7 @@ static void test_close(const char *way)
     struct peer_record record = { .max_fails = 0 };
 
     fill(&p, 1, LARGE, false);
-    free(p.memory[0]);
-    free(p.memory[1]);
+    unfill(&p);
     p.memory[0] = mem_zalloc(peers_size(3));
     peers_init(&p.pass, p.memory[0], 3, false);
     peers_add(&p.pass, 999998, 0, &record);
@@ -258,8 +270,65 @@ static void test_close(const char *way)
     free(p.memory[0]);
 }
 
+/* What members of a class have gained goes only so far. */
+static void test_far(void)
+{
+    struct pair p = { .method = SMOOTH, .given_back = 10 };
+    unsigned wrong;
+
+    fill(&p, 100, SMALL, false);
+    p.pass.set->passes = 1000;
+    wrong = differing(&p, 10, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "an order is kept");
+    for (unsigned k = 0; k < p.pass.set->class_count; k++) {
+        struct peer_class *c = &p.pass.set->classes[k];
+
+        c->gained += 0x1p52 - 1000;
+        for (unsigned seat = 0; seat < c->rows * PEER_ROW; seat++)
+            p.pass.number[c->row * PEER_ROW + seat] -= 0x1p52 - 1000;
+        for (unsigned row = c->row; row < c->row + c->rows; row++)
+            p.pass.highest[row] -= 0x1p52 - 1000;
+    }
+    wrong += differing(&p, 50, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "still");
+    wrong += differing(&p, 200, 1000000);
+    ok(p.pass.set->classes[0].gained < 10000, "it has begun anew");
+    is_uint(wrong, 0, "the choices are the same");
+    unfill(&p);
+}
+
+/* Of too many different weights no order is kept, nor of servers that are lowered; of one that is out it is. */
+static void test_kept(void)
+{
+    struct pair p = { .method = SMOOTH, .given_back = 10 };
+    unsigned first;
+
+    fill(&p, 1000, LARGE, false);
+    is_uint(differing(&p, 200, 1000000), 0, "many weights: the same choices");
+    is_uint(p.pass.set->kept, PEERS_KEEP_NOTHING, "by passes");
+    unfill(&p);
+    fill(&p, 1000, ALL_SAME, false);
+    BOTH(&p, v->records[5].max_fails = 1; v->records[5].fail_timeout_s = 1);
+    is_uint(differing(&p, 2, 1000000), 0, "two passes");
+    p.pass.set->passes = 1000;
+    first = differing(&p, 2, 1000000);
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "equals: an order is kept");
+    BOTH(&p, peers_failed(v, 5, 1000));
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "also when one of them is out");
+    is_uint(first + differing(&p, 2000, 1000000), 0, "the choices are the same");
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "still");
+    p.now_s += 2;
+    is_uint(differing(&p, 1, 1000000), 0, "it is asked again");
+    is_uint(p.pass.set->kept, PEERS_KEEP_NOTHING, "with little of its weight: by passes");
+    is_uint(differing(&p, 200, 1000000), 0, "until it has it again");
+    is_uint(p.pass.set->kept, PEERS_KEEP_ALL, "an order is kept");
+    unfill(&p);
+}
+
 int main(void)
 {
+    test_far();
+    test_kept();
     peers_force_portable(true);
     run("for any processor");
     test_close("for any processor");
