@@ -412,6 +412,32 @@ static void test_sizes(void)
     }
 }
 
+/* After so many records the key is changed, whoever makes them, and the end is said under the new one. */
+static void test_renewed_keys(void)
+{
+    uint32_t usual = conn_tls_key_records;
+    struct rig r;
+
+    conn_tls_key_records = 20;
+    for (unsigned i = 0; i < ARRAY_LEN(ciphers); i++) {
+        bool tls13 = ciphers[i].version == TLS1_3_VERSION;
+
+        choose(i);
+        for (int n = 19; n < 70; n += 7) {
+            rig_new(&r, n % 2, 300000, ciphers[i].version);
+            rig_shake(&r);
+            for (int k = 0; k < n; k++)
+                we_write(&r, 10);
+            is_int(seals(&r), seal_known() && (n <= 20 || !tls13), "%s: %d records", ciphers[i].name, n);
+            rig_settle(&r);
+            ok(r.got == 10u * (unsigned) n && !r.wrong, "%s: %d records are read", ciphers[i].name, n);
+            rig_free(&r);
+            ok(r.ended && !r.wrong, "%s: %d records, then the end", ciphers[i].name, n);
+        }
+    }
+    conn_tls_key_records = usual;
+}
+
 int main(void)
 {
     clock_update();
@@ -422,6 +448,7 @@ int main(void)
     test_walks();
     test_cuts();
     test_sizes();
+    test_renewed_keys();
     SSL_CTX_free(server_ctx);
     SSL_CTX_free(client_ctx);
     loop_free();
