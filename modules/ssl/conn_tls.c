@@ -35,8 +35,7 @@
 #define SILENT_MAX \
     32 /* records without data (key updates, alerts) that one read looks at: then others have their turn */
 
-#define KEY_RECORDS \
-    (1u << 24) /* under one key: of 16 KiB AES-GCM bears 2^24.5 (RFC 8446, 5.5) */
+#define KEY_RECORDS (1u << 24) /* under one key: of 16 KiB AES-GCM bears 2^24.5 (RFC 8446, 5.5) */
 
 #define TLS_SLAB 32
 
