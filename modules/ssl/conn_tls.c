@@ -41,6 +41,8 @@
     32 /* records without data (key updates, alerts) that one read looks at: then others have their turn */
 #define EARLY_MAX CONN_TLS_EARLY_MAX
 
+#define KEY_RECORDS (1u << 24) /* under one key: of 16 KiB AES-GCM bears 2^24.5 (RFC 8446, 5.5) */
+
 #define TLS_SLAB 32
 
 enum {
@@ -64,6 +66,7 @@ struct conn_tls {
     size_t accepted;   /* bytes that were encrypted, but that writev has not reported yet */
     uint64_t wrote_ms; /* when something was last written */
     uint32_t burst;    /* bytes written since the last pause */
+    uint32_t records;  /* written since we last changed our key */
     char *failure; /* the client's end: what failed, for whoever uses it, who knows what it was about */
     int failure_errno, failure_reason;
     struct seal seal;  /* active: records are encrypted by us */
@@ -91,6 +94,8 @@ static struct tls_slab *slabs;
 static struct conn_tls *free_tls; /* linked by conn.owner */
 static unsigned tls_in_use;
 static BIO_METHOD *bio_method;
+
+uint32_t conn_tls_key_records = KEY_RECORDS;
 
 /* What the library writes while one of its functions runs. */
 static char *wire;
@@ -889,6 +894,14 @@ static int encrypt(struct conn_tls *t, const char *data, size_t size)
     return SSL_write(t->ssl, data, (int) size);
 }
 
+/* TLS 1.3: the library changes our key before it encrypts what is written next. */
+static void renew_key(struct conn_tls *t)
+{
+    t->records = 0;
+    if (SSL_version(t->ssl) == TLS1_3_VERSION)
+        SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+}
+
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
 static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
 {
@@ -902,12 +915,15 @@ static ssize_t write_batch(struct conn_tls *t, struct cursor *at)
     wire_begin(t);
     while (at->left > 0 && count < RECORDS && wire_len + 2 * RECORD_EXTRA < WIRE_SIZE) {
         size_t size = MIN(record_size(t, at->left), WIRE_SIZE - RECORD_EXTRA - wire_len);
-        /* The library has nothing to say before it: a key update comes out with data. */
-        bool direct = seal_active(&t->seal) && t->state == TLS_OPEN &&
-                      SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE;
-        int n = direct ? cursor_seal(t, at, size)
-                       : encrypt(t, cursor_take(at, size), size);
+        bool direct;
+        int n;
 
+        if (unlikely(t->records++ >= conn_tls_key_records && t->state == TLS_OPEN))
+            renew_key(t);
+        /* The library has nothing to say before it: a key update comes out with data. */
+        direct = seal_active(&t->seal) && t->state == TLS_OPEN &&
+                 SSL_get_key_update_type(t->ssl) == SSL_KEY_UPDATE_NONE;
+        n = direct ? cursor_seal(t, at, size) : encrypt(t, cursor_take(at, size), size);
         if (unlikely(n <= 0)) {
             int err = errno;
 
@@ -1063,6 +1079,8 @@ static struct conn_tls *tls_new(struct conn *raw, SSL_CTX *ctx,
     }
     SSL_set_bio(ssl, bio, bio);
     SSL_clear_mode(ssl, SSL_MODE_AUTO_RETRY); /* the loop in tls_read has an end */
+    /* The library must not hold on to what it passed through as plain text, when it encrypts by itself again. */
+    SSL_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
     SSL_set_app_data(ssl, &t->conn);
     conn_setup_over(&t->conn, &tls_ops, raw);
     t->raw = raw;

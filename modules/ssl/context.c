@@ -237,6 +237,7 @@ static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands
                         bool server)
 {
     SSL_CONF_CTX *conf;
+    bool pads = false;
     int rc = 0;
 
     if (commands->count == 0)
@@ -251,6 +252,7 @@ static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands
     for (unsigned i = 0; i < commands->count && rc == 0; i++) {
         const struct ssl_command *c = &commands->items[i];
 
+        pads |= str_caseeq(c->name, STR("RecordPadding"));
         if (SSL_CONF_cmd(conf, c->name.ptr, c->value.ptr) <= 0) {
             ssl_conf_error(cf, c->pos, "SSL_CONF_cmd(\"%.*s\", \"%.*s\") failed", STR_ARG(c->name),
                            STR_ARG(c->value));
@@ -261,6 +263,8 @@ static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands
         ssl_conf_error(cf, commands->items[0].pos, "SSL_CONF_finish() failed");
         rc = -1;
     }
+    if (pads)
+        SSL_CTX_clear_options(ctx, SSL_OP_ENABLE_KTLS); /* only the library pads */
     SSL_CONF_CTX_free(conf);
     return rc;
 }

@@ -8,12 +8,14 @@
 #include <openssl/crypto.h>
 
 #include "core/base/sanitize.h"
+#include "core/event/timer.h"
 #include "modules/ssl/ssl.h"
 
 #define BUFFER_MIN (16 * 1024)
 #define BUFFER_SIZE (18 * 1024)
 #define KEPT_MAX 16
 #define CROWD 512 /* connections: from when on memory is looked for once most have gone */
+#define TRIM_AFTER_MS 1000
 
 struct kept {
     struct kept *next;
@@ -89,19 +91,35 @@ void ssl_memory_trim(void)
     kept_count = 0;
 }
 
-/*
- * What a crowd of connections took lies between what others still hold: malloc would keep it, in pages that the process does not need.
- * So when three of four have gone it is told to give back whatever is free.
- */
-void ssl_memory_gone(unsigned in_use)
-{
-    static unsigned most;
+/* Connections, since memory was last given back: now, and at most. */
+static unsigned live, most;
 
-    most = MAX(most, in_use + 1);
-    if (likely(most < CROWD || in_use > most / 4))
-        return;
-    most = in_use;
+static bool most_have_gone(void)
+{
+    return most >= CROWD && live <= most / 4;
+}
+
+static void trim(struct timer *timer UNUSED)
+{
+    if (!most_have_gone())
+        return; /* others have come */
+    most = live;
 #ifdef __GLIBC__
     malloc_trim(0);
 #endif
+}
+
+/*
+ * What a crowd of connections took lies between what others still hold: malloc would keep it, in pages that the process does not need.
+ * So when three of four have gone it is told to give back whatever is free: a moment later, when all who go have gone, for it takes
+ * some milliseconds for each hundred thousand pieces, and whoever comes and goes in crowds must not make it do so each time.
+ */
+void ssl_memory_gone(unsigned in_use)
+{
+    static struct timer timer = { .deadline_ms = TIMER_OFF, .fire = trim };
+
+    live = in_use;
+    most = MAX(most, in_use + 1);
+    if (unlikely(most_have_gone()) && !timer_active(&timer))
+        timer_set(&timer, TRIM_AFTER_MS);
 }

@@ -47,8 +47,12 @@ static struct {
 bool seal_known(void)
 {
 #if defined(TLS_CIPHER_CHACHA20_POLY1305) && !defined(OPENSSL_NO_KTLS)
-    /* From 3.2 on the library keeps books on records in another way; the interface is its internal one. */
-    return OPENSSL_version_major() == 3 && OPENSSL_version_minor() < 2;
+    /*
+     * From 3.2 on the library keeps books on records in another way; the interface is its internal one. And where a FIPS module is asked
+     * for, it is the module that has to make the nonces of TLS 1.2.
+     */
+    return OPENSSL_version_major() == 3 && OPENSSL_version_minor() < 2 &&
+           !EVP_default_properties_is_fips_enabled(NULL);
 #else
     return false;
 #endif
@@ -128,10 +132,15 @@ bool seal_take(struct seal *s, const void *info)
 
 void seal_drop(struct seal *s)
 {
+    static const unsigned char none[sizeof(s->key)];
+
     if (s->kind == KIND_NONE)
         return;
-    if (keyed[s->kind] == s)
+    if (keyed[s->kind] == s) {
+        /* What was made of the key must not outlive the connection in the context, either. */
+        EVP_EncryptInit_ex(contexts[s->kind], NULL, NULL, none, NULL);
         keyed[s->kind] = NULL;
+    }
     OPENSSL_cleanse(s, sizeof(*s));
 }
 

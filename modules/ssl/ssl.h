@@ -192,6 +192,8 @@ struct conn *conn_tls_connect(struct conn *raw, SSL_CTX *ctx, const struct conn_
 bool conn_is_tls(const struct conn *c);
 /* The library's object; NULL once closed. */
 SSL *conn_tls_ssl(const struct conn *c);
+/* After how many records a connection of TLS 1.3 changes its key for writing; fewer in tests. */
+extern uint32_t conn_tls_key_records;
 /* The conn of a library's object: for callbacks. */
 struct conn *conn_tls_of(const SSL *ssl);
 void conn_tls_set_options(struct conn *c, const struct conn_tls_options *options);
