@@ -94,7 +94,7 @@ $p->expect_log(qr/the key process refused a worker's request/, qr/(?:key|worker)
     kill 'KILL', $old;
     successor($old);
     my @held;
-    for (1 .. 8) {
+    for (1 .. 24) {
         my ($gone) = $p->workers;
         push @held, socket_of($gone);
         kill 'KILL', $gone;
