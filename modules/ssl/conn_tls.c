@@ -655,6 +655,8 @@ static void shake(struct conn_tls *t)
 
     if (t->fibre != NULL && !t->answered)
         return; /* whatever else has come is read later */
+    if (unlikely(t->queued) && !fibre_available())
+        return; /* who sends more does not lose the place */
     wire_begin(t);
     if (!handshake(t, &n)) {
         wire_end(t); /* if that fails, so will the next thing that is written */
