@@ -83,6 +83,27 @@ for (
 }
 is verdict('ssl_certificate certs/none; ssl_certificate_key certs/none; ssl_password_file certs/none; ssl_dhparam none;', '--offline'),
     'good', '--offline reads none of it';
+
+# --- a key of another type than its certificate -------------------------------------------------------
+
+# The library pairs them by type: that is no error, and in the end it may even be right.
+$certs->make('rsa', key => 'rsa');
+for (
+    ['a', 'rsa', 'certificate "DIR/certs/a.crt" cannot be used: no certificate key of its type is defined, "DIR/certs/rsa.key" is of another one in DIR/proxyd.conf:4'],
+    ['rsa', 'a', 'certificate "DIR/certs/rsa.crt" cannot be used: no certificate key of its type is defined, "DIR/certs/a.key" is of another one in DIR/proxyd.conf:4'],
+    ['rsa', 'rsa', undef, 'a', 'rsa', 'certificate "DIR/certs/a.crt" cannot be used: no certificate key of its type is defined, "DIR/certs/rsa.key" is of another one in DIR/proxyd.conf:4'],
+    ['a', 'rsa', undef, 'rsa', 'a'],
+    ['a', 'a', undef, 'b', 'b', undef, 'rsa', 'rsa'],
+) {
+    my ($text, @want) = ('');
+    for (my @pairs = @$_; my ($certificate, $key, $warning) = splice @pairs, 0, 3;) {
+        $text .= "ssl_certificate certs/$certificate.crt; ssl_certificate_key certs/$key.key; ";
+        push @want, $warning // ();
+    }
+    is verdict($text), 'good', "$text is no error";
+    my $err = $p->run(add => ['-t'])->{err} =~ s/\Q$dir\E/DIR/gr;
+    is_deeply [grep { /cannot be used/ } $err =~ /\[warn\] (.*)/g], \@want, 'but said';
+}
 $p->discard;
 
 done_testing;

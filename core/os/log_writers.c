@@ -283,6 +283,12 @@ bool log_file_is_special(struct str spec)
     return str_starts(spec, STR("syslog:")) || str_starts(spec, STR("memory:"));
 }
 
+void log_file_disconnect(struct log_file *file)
+{
+    if (file->write == write_syslog)
+        syslog_close(file->data);
+}
+
 static void close_syslog(void *arg)
 {
     syslog_close(arg);

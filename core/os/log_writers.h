@@ -61,5 +61,7 @@ bool log_file_is_special(struct str spec);
  */
 int log_file_open_special(struct arena *arena, struct str spec, struct log_file *out,
                           const char **error);
+/* Closes what a special writer has opened; it opens it anew when it is needed. For a process that closes what it has inherited. */
+void log_file_disconnect(struct log_file *file);
 
 #endif

@@ -599,13 +599,16 @@ static void stop_waiting(struct conn_tls *t)
     t->queued = false;
 }
 
-/* One more may pause now. */
+/*
+ * The next one that waits has its turn, if it could pause now. Whoever has had it calls this again, whether it has paused, ended or
+ * gone: one that needed no key after all leaves the turn to the next, or those behind it would wait for nobody.
+ */
 static void serve_waiting(void)
 {
-    struct list *first = list_pop_front(&waiting);
+    struct list *first = fibre_available() ? list_pop_front(&waiting) : NULL;
     struct conn_tls *t;
 
-    if (first == NULL)
+    if (likely(first == NULL))
         return;
     t = container_of(first, struct conn_tls, wait);
     t->queued = false;
@@ -618,8 +621,6 @@ static void serve_waiting(void)
  */
 static bool handshake(struct conn_tls *t, int *result)
 {
-    bool paused = t->fibre != NULL;
-
     if (likely(!keyproc_client_active())) {
         *result = do_handshake(&t->conn);
         return true;
@@ -627,11 +628,8 @@ static bool handshake(struct conn_tls *t, int *result)
     stop_waiting(t);
     t->answered = false;
     switch (fibre_run(&t->fibre, do_handshake, &t->conn, result)) {
-    case FIBRE_ENDED:
-        if (paused)
-            serve_waiting();
-        return true;
-    case FIBRE_PAUSED: return false;
+    case FIBRE_ENDED: serve_waiting(); return true;
+    case FIBRE_PAUSED: serve_waiting(); return false;
     default:
         list_push_back(&waiting, &t->wait);
         t->queued = true;
@@ -645,13 +643,13 @@ static void abandon(struct conn_tls *t)
     int result;
 
     stop_waiting(t);
-    if (t->fibre == NULL)
-        return;
-    fibre_cancel(t->fibre);
-    wire_begin(t);
-    fibre_run(&t->fibre, do_handshake, &t->conn, &result);
-    wire_of = NULL;
-    ASSERT(t->fibre == NULL);
+    if (t->fibre != NULL) {
+        fibre_cancel(t->fibre);
+        wire_begin(t);
+        fibre_run(&t->fibre, do_handshake, &t->conn, &result);
+        wire_of = NULL;
+        ASSERT(t->fibre == NULL);
+    }
     serve_waiting();
 }
 
@@ -662,6 +660,8 @@ static void shake(struct conn_tls *t)
 
     if (t->fibre != NULL && !t->answered)
         return; /* whatever else has come is read later */
+    if (unlikely(t->queued) && !fibre_available())
+        return; /* who sends more does not lose the place */
     wire_begin(t);
     if (!handshake(t, &n)) {
         wire_end(t); /* if that fails, so will the next thing that is written */

@@ -65,14 +65,54 @@ static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
     return -1;
 }
 
+/* Whether a certificate of that type has its key. */
+static bool has_pair_of(SSL_CTX *ctx, int type)
+{
+    for (int more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_FIRST); more == 1;
+         more = SSL_CTX_set_current_cert(ctx, SSL_CERT_SET_NEXT)) {
+        if (EVP_PKEY_get_base_id(X509_get0_pubkey(SSL_CTX_get0_certificate(ctx))) == type)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * The library keeps one certificate and one key of each type, and pairs them by it: a key of another type than its certificate's is no
+ * error, since the next certificate may be the one that it belongs to. But a certificate for which none has come is of no use.
+ */
+static void warn_of_lone(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        const struct ssl_file *file = &spec->certificates.items[i];
+        STACK_OF(X509) *chain = NULL;
+        const char *error;
+        X509 *leaf = !ssl_pair_is_dynamic(spec, i) && !ssl_lazy_has(spec->lazy, i)
+                         ? ssl_object_certificate(cf, file->path, &chain, &error)
+                         : NULL;
+
+        if (leaf == NULL)
+            continue;
+        if (!has_pair_of(ctx, EVP_PKEY_get_base_id(X509_get0_pubkey(leaf))))
+            conf_warn_at(cf, spec->keys.items[i].pos,
+                         "certificate \"%.*s\" cannot be used: no certificate key of its type is "
+                         "defined, \"%.*s\" is of another one",
+                         STR_ARG(file->path), STR_ARG(spec->keys.items[i].path));
+        sk_X509_pop_free(chain, X509_free);
+        X509_free(leaf);
+    }
+    ERR_clear_error();
+}
+
 static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
 {
     unsigned uses = keyproc_uses(spec, server);
+    bool lone = false;
 
     if (keyproc_allows(cf, spec) != 0)
         return -1;
     for (unsigned i = 0; i < spec->certificates.count; i++) {
         const struct ssl_file *certificate = &spec->certificates.items[i];
+        const X509 *leaf;
 
         if (i >= spec->keys.count) {
             conf_error_at(cf, certificate->pos,
@@ -82,12 +122,17 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
         }
         if (ssl_pair_is_dynamic(spec, i) || ssl_lazy_has(spec->lazy, i))
             continue;
-        if (use_certificate(cf, ctx, certificate) != 0 ||
-            use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
+        if (use_certificate(cf, ctx, certificate) != 0)
             return -1;
+        leaf = SSL_CTX_get0_certificate(ctx);
+        if (use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
+            return -1;
+        lone |= SSL_CTX_get0_certificate(ctx) != leaf; /* the one of the key's type, now */
         if (spec->watch != NULL)
             ssl_watch_keep(spec->watch, i, ctx);
     }
+    if (unlikely(lone))
+        warn_of_lone(cf, ctx, spec);
     return 0;
 }
 

@@ -145,6 +145,19 @@ int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
         if (allows_file(cf, &spec->keys.items[i]) != 0)
             return -1;
     }
+    /* Then the worker would load the key beside it, too. */
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        const struct ssl_file *file = &spec->certificates.items[i];
+
+        if (file->name == NULL)
+            continue;
+        conf_error_at(
+            cf, file->pos,
+            "\"ssl_key_process\" cannot keep keys of certificates that are named by variables, as "
+            "in \"%.*s\"",
+            STR_ARG(file->path));
+        return -1;
+    }
     for (unsigned i = 0; i < spec->commands.count; i++) {
         const struct ssl_command *command = &spec->commands.items[i];
 

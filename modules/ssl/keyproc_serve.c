@@ -18,13 +18,14 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/os/log_writers.h"
 #include "core/os/process.h"
 #include "modules/ssl/keyproc.h"
 
 #define STACK_SIZE (512 * 1024)
 #define DESCRIPTORS_MAX 4096
 #define COMPLAINT_MS 1000
-#define REJECTION_LEN 48 /* SHA-384 */
+#define UNREAD_MAX 4096 /* requests in a socket */
 
 static struct {
     const struct keyproc_start *start;
@@ -195,12 +196,34 @@ static void leave_if_alone(void)
         _exit(0);
 }
 
+struct worker {
+    int fd;
+    bool inherited; /* from a key process that has died */
+};
+
+/*
+ * Requests that the last process has not read are sent again, as those that it has. There are not more of them than a socket holds,
+ * unless the worker goes on sending: that is not to be told from its new requests, then, and these are answered.
+ */
+static void take_over(int fd)
+{
+    char byte;
+
+    for (unsigned i = 0; i < UNREAD_MAX && recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) > 0; i++) {
+    }
+    send_answer(fd, 0, KEYPROC_RESTARTED, NULL, 0);
+}
+
+/* All that may wait for the worker, which may have stopped reading, is done here. */
 static void *worker_thread(void *arg)
 {
-    int fd = (int) (intptr_t) arg;
+    struct worker worker = *(struct worker *) arg;
 
-    serve(fd);
-    close(fd);
+    free(arg);
+    if (worker.inherited)
+        take_over(worker.fd);
+    serve(worker.fd);
+    close(worker.fd);
     OPENSSL_thread_stop();
     ssl_memory_trim();
     pthread_mutex_lock(&self.lock);
@@ -210,36 +233,27 @@ static void *worker_thread(void *arg)
     return NULL;
 }
 
-static void worker_add(int fd)
+static void worker_add(int fd, bool inherited)
 {
+    struct worker *worker = mem_alloc(sizeof(*worker));
     pthread_attr_t attr;
     pthread_t thread;
     int err;
 
+    *worker = (struct worker){ fd, inherited };
     pthread_mutex_lock(&self.lock);
     self.workers++;
     pthread_mutex_unlock(&self.lock);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, STACK_SIZE);
-    err = pthread_create(&thread, &attr, worker_thread, (void *) (intptr_t) fd);
+    err = pthread_create(&thread, &attr, worker_thread, worker);
     pthread_attr_destroy(&attr);
     if (err == 0)
         return;
     /* Another process, which the master will start, may have more luck. */
     log_emerg(log_main, err, "pthread_create() failed in the key process");
     _exit(2);
-}
-
-/* Requests that the last process has not read are sent again, as those that it has. */
-static void take_over(int fd)
-{
-    char byte;
-
-    while (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) > 0) {
-    }
-    send_answer(fd, 0, KEYPROC_RESTARTED, NULL, 0);
-    worker_add(fd);
 }
 
 /* The log has been opened anew, by who may do that: the n-th target's file. */
@@ -281,7 +295,7 @@ static void listen_to_master(int control)
             continue;
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
         if (what == KEYPROC_NEW_WORKER)
-            worker_add(fd);
+            worker_add(fd, false);
         else
             reopened(what, fd);
     }
@@ -304,6 +318,13 @@ static unsigned add_targets(int *fds, unsigned n, const struct log_scope *scope)
     return n;
 }
 
+/* No writer may go on with the number of a descriptor that is closed now and will be a worker's socket soon. */
+static void disconnect_targets(const struct log_scope *scope)
+{
+    for (const struct log_target *t = scope->targets; t != NULL; t = t->next)
+        log_file_disconnect(t->file);
+}
+
 /*
  * Whoever holds the master's end of a socket keeps its other end from seeing the master die. reading: errors still go to where the
  * master's do.
@@ -323,6 +344,8 @@ static int close_others(bool reading)
     if (reading)
         n = add_targets(fds, n, log_main->scope);
     n = add_targets(fds, n, &self.start->config->log);
+    disconnect_targets(log_main->scope);
+    disconnect_targets(&self.start->config->log);
     qsort(fds, n, sizeof(fds[0]), compare);
     return process_keep_descriptors(fds, n);
 }
@@ -396,7 +419,7 @@ void keyproc_serve(const struct keyproc_start *start)
     if (send(start->control, "", 1, MSG_NOSIGNAL) != 1)
         _exit(2);
     for (unsigned i = 0; i < start->count; i++)
-        take_over(start->workers[i]);
+        worker_add(start->workers[i], true);
     listen_to_master(start->control);
     pthread_mutex_lock(&self.lock);
     self.orphan = true;
