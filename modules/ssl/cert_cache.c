@@ -245,7 +245,7 @@ static void keep(struct ssl_cache *c, uint64_t hash, struct str path, bool key,
     c->count++;
 }
 
-int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
+int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key, bool anew,
                   const struct ssl_passwords *passwords, struct ssl_object *out, const char **error)
 {
     uint64_t hash = hash_of(path, key, key ? passwords : NULL);
@@ -254,7 +254,9 @@ int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
     struct stat st;
     bool there;
 
-    if (e != NULL) {
+    if (e != NULL && anew) {
+        drop(cache, e);
+    } else if (e != NULL) {
         *error = "X509_chain_up_ref() failed";
         return share(&e->object, out);
     }
