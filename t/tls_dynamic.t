@@ -21,6 +21,10 @@ $p->write_file('passwords', "first\nsecond\n");
 $p->write_file('certs/x.test.crt', "not a certificate\n");
 my %pem = map { $_ => Proxyd::Certs::slurp($certs->path("one.$_")) } qw(crt key);
 mkdir $p->dir . '/certs/dir.crt';
+{
+    open my $fh, '>', $p->dir . '/certs/huge.crt' or die $!;
+    truncate $fh, 1024 * 1024 + 1;
+}
 POSIX::mkfifo($certs->path('pipe.crt'), 0644);
 Proxyd::Certs::run('cp', $certs->path('b.test.key'), $certs->path('odd.key'));
 Proxyd::Certs::run('cp', $certs->path('a.test.crt'), $certs->path('odd.crt'));
@@ -140,6 +144,7 @@ for (
     ['main',    'odd',    'none'],
     ['main',    'dir',    'none'],
     ['main',    'pipe',   'none'],
+    ['main',    'huge',   'none'],
 ) {
     my ($port, $name, $want, %o) = @$_;
     is shown($port, name => $name, %o), $want, "$port: \"$name\"" . (%o ? " $o{ciphers}" : '');
@@ -160,6 +165,7 @@ for (
     ['a key of another',         qr/\[error\] .*SSL_use_PrivateKey\("\Q$dir\E\/certs\/odd\.key"\) failed \(SSL: error:05800074:x509 certificate routines::key values mismatch\)/],
     ['a locked key',             qr/cannot load certificate key "\Q$dir\E\/certs\/locked\.key": PEM_read_bio_PrivateKey\(\) failed \(SSL: /],
     ['a pipe',                   qr/cannot load certificate "\Q$dir\E\/certs\/pipe\.crt": it is not a regular file/],
+    ['a huge file',              qr/cannot load certificate "\Q$dir\E\/certs\/huge\.crt": it is too large/],
     ['data',                     qr/cannot load certificate "\$pem": PEM_read_bio_X509_AUX\(\) failed/],
 ) {
     like $p->error_log, $_->[1], "log: $_->[0]";
