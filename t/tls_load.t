@@ -131,6 +131,7 @@ for (
     ['ssl_certificate certs/none.crt; ssl_certificate_key certs/one.key;', qr/\[emerg\] cannot load certificate "DIR\/certs\/none\.crt": it cannot be read \(2: No such file or directory\) in DIR\/proxyd\.conf:\d+/],
     ['ssl_certificate certs/one.crt; ssl_certificate_key certs/none.key;', qr/\[emerg\] cannot load certificate key "DIR\/certs\/none\.key": it cannot be read \(2: No such file or directory\) in/],
     ['ssl_certificate certs/one.crt; ssl_certificate_key certs/dir.key;', qr/\[emerg\] cannot load certificate key "DIR\/certs\/dir\.key": it cannot be read \(21: Is a directory\) in/],
+    ['ssl_certificate /dev/null; ssl_certificate_key certs/one.key;', qr/\[emerg\] cannot load certificate "\/dev\/null": "ssl_certificate_load lazy" needs a regular file in/],
     ['ssl_certificate_watch on; ' . $pair->('one'), qr/\[emerg\] "ssl_certificate_load lazy" and "ssl_certificate_watch" cannot be combined yet in/],
 ) {
     my ($text, $want) = @$_;

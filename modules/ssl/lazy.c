@@ -52,12 +52,20 @@ static void lazy_free(void *arg)
 /* "data:" and what the file holds. An empty string: reported, in the library's words. */
 static struct str read_file(struct conf *cf, const struct ssl_file *file, const char *what)
 {
-    int fd = open(file->path.ptr, O_RDONLY | O_CLOEXEC);
+    int fd = open(file->path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     size_t n = 5, room = 0;
     ssize_t got = -1;
     char *buf = NULL;
     struct stat st;
 
+    /* Of what has no length (a pipe) nothing would be read, and handshakes would fail. */
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        conf_error_at(cf, file->pos,
+                      "cannot load %s \"%.*s\": \"ssl_certificate_load lazy\" needs a regular file",
+                      what, STR_ARG(file->path));
+        close(fd);
+        return STR("");
+    }
     if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size >= 0 && st.st_size < FILE_MAX) {
         room = (size_t) st.st_size + 5;
         buf = arena_bytes(cf->arena, room + 1);
