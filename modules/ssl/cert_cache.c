@@ -12,7 +12,7 @@
 
 #define INACTIVE_S 10
 #define VALID_S 60
-#define FILE_MAX (1024 * 1024) /* bytes; a name may be the client's choice, and the worker waits for the disk */
+#define FILE_MAX (1024 * 1024) /* bytes; a client may have chosen the name, and all wait for the disk */
 #define BUCKETS_MAX 65536
 #define SWEEP 2 /* stale ones that each new one drives out, so that none stays for ever */
 

@@ -130,8 +130,8 @@ static int load(const struct ssl_spec *spec, struct load *l, bool anew, struct s
         return -1;
     l->shown = path;
     cache = ssl_is_file(path) ? spec->cache : NULL;
-    if (ssl_cache_get(cache, path, key, anew,
-                      spec->passwords != NULL ? spec->passwords : &none, out, &error) == 0)
+    if (ssl_cache_get(cache, path, key, anew, spec->passwords != NULL ? spec->passwords : &none,
+                      out, &error) == 0)
         return 0;
     if (str_starts(path, STR("data:")))
         path = l->file->path;
@@ -144,8 +144,8 @@ static int complain(const struct load *l, const char *function)
 {
     bool data = str_starts(l->name, STR("data:"));
 
-    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function, STR_ARG(data ? l->file->path : l->shown),
-              ssl_errors());
+    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function,
+              STR_ARG(data ? l->file->path : l->shown), ssl_errors());
     return -1;
 }
 

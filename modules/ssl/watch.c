@@ -22,8 +22,8 @@
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
-#define YOUNG_S 2 /* what a file system's clock may be too coarse to tell apart */
-#define CHUNK 64  /* slots that are mapped together */
+#define YOUNG_S 2   /* what a file system's clock may be too coarse to tell apart */
+#define CHUNK 64    /* slots that are mapped together */
 #define READ_MAX 32 /* pairs that are read before signals are looked at again */
 
 struct watch_main {
@@ -44,7 +44,7 @@ static void unmap(void *chunk)
     munmap(chunk, CHUNK * sizeof(struct watch_slot));
 }
 
-/* Pages that are not written to cost nothing. NULL: reported. */
+/* Pages that nobody touches cost nothing. NULL: reported. */
 static struct watch_slot *slot_new(struct conf *cf, struct watch_main *m)
 {
     if (m->chunk == NULL || m->chunk_used == CHUNK) {
@@ -332,7 +332,8 @@ static bool look(struct watched *w, struct reading *r)
         memset(&w->bad, 0xff, sizeof(w->bad));
         if (likely(!w->young))
             return false;
-        w->young = is_young(&now); /* though it may not be fit to be read: its password was typed in */
+        /* Here, too: it may not be fit to be read, where its password was typed in. */
+        w->young = is_young(&now);
     } else if (w->complained && same_state(&now, &w->bad)) {
         return false;
     }
