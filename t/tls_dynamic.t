@@ -21,6 +21,10 @@ $p->write_file('passwords', "first\nsecond\n");
 $p->write_file('certs/x.test.crt', "not a certificate\n");
 my %pem = map { $_ => Proxyd::Certs::slurp($certs->path("one.$_")) } qw(crt key);
 mkdir $p->dir . '/certs/dir.crt';
+{
+    open my $fh, '>', $p->dir . '/certs/huge.crt' or die $!;
+    truncate $fh, 1024 * 1024 + 1;
+}
 POSIX::mkfifo($certs->path('pipe.crt'), 0644);
 Proxyd::Certs::run('cp', $certs->path('b.test.key'), $certs->path('odd.key'));
 Proxyd::Certs::run('cp', $certs->path('a.test.crt'), $certs->path('odd.crt'));
@@ -65,6 +69,8 @@ http {
     server { $ssl:{{port:checked}} ssl; $both ssl_certificate_cache max=4 valid=0s; return 200 checked; }
     server { $ssl:{{port:idle}} ssl; $both ssl_certificate_cache max=4 inactive=0s valid=1h; return 200 idle; }
     server { $ssl:{{port:small}} ssl; $both ssl_certificate_cache max=2 valid=1h inactive=1h; return 200 small; }
+    server { $ssl:{{port:uneven}} ssl; ssl_certificate certs/\$ssl_server_name.crt; ssl_certificate_key certs/uneven.key;
+        ssl_certificate_cache max=4 valid=1h inactive=1h; return 200 uneven; }
     server { $ssl:{{port:session}} ssl; $both ssl_session_tickets off; ssl_session_cache shared:s:1m; return 200 "\$ssl_session_reused"; }
 
     # the server's end of what is passed on
@@ -138,6 +144,7 @@ for (
     ['main',    'odd',    'none'],
     ['main',    'dir',    'none'],
     ['main',    'pipe',   'none'],
+    ['main',    'huge',   'none'],
 ) {
     my ($port, $name, $want, %o) = @$_;
     is shown($port, name => $name, %o), $want, "$port: \"$name\"" . (%o ? " $o{ciphers}" : '');
@@ -158,6 +165,7 @@ for (
     ['a key of another',         qr/\[error\] .*SSL_use_PrivateKey\("\Q$dir\E\/certs\/odd\.key"\) failed \(SSL: error:05800074:x509 certificate routines::key values mismatch\)/],
     ['a locked key',             qr/cannot load certificate key "\Q$dir\E\/certs\/locked\.key": PEM_read_bio_PrivateKey\(\) failed \(SSL: /],
     ['a pipe',                   qr/cannot load certificate "\Q$dir\E\/certs\/pipe\.crt": it is not a regular file/],
+    ['a huge file',              qr/cannot load certificate "\Q$dir\E\/certs\/huge\.crt": it is too large/],
     ['data',                     qr/cannot load certificate "\$pem": PEM_read_bio_X509_AUX\(\) failed/],
 ) {
     like $p->error_log, $_->[1], "log: $_->[0]";
@@ -200,6 +208,15 @@ put('hit', 'second');
 is shown('small', name => 'hit'), 'first', 'cache: is kept';
 is shown('small', name => 'a.test'), 'a.test', 'cache: until another comes';
 is shown('small', name => 'hit'), 'second', 'cache: then it is read again';
+# One key for many names, of which the cache has not seen all.
+Proxyd::Certs::run('cp', $certs->path("first.$_->[0]"), $certs->path("$_->[1]")) for ['crt', 'u1.crt'], ['crt', 'u2.crt'], ['key', 'uneven.key'];
+is shown('uneven', name => 'u1'), 'first', 'cache: a common key';
+Proxyd::Certs::run('cp', $certs->path("second.$_->[0]"), $certs->path("$_->[1]")) for ['crt', 'u2.crt'], ['key', 'uneven.key'];
+is shown('uneven', name => 'u2'), 'second', 'cache: one that does not fit is read again';
+is shown('uneven', name => 'u1'), 'none', 'cache: and still does not fit';
+Proxyd::Certs::run('cp', $certs->path('rsa-a.test.crt'), $certs->path('u3.crt'));
+Proxyd::Certs::run('cp', $certs->path('rsa-a.test.key'), $certs->path('uneven.key'));
+is shown('uneven', name => 'u3'), 'rsa-a.test', 'cache: nor does one of another type';
 put('old', 'first');
 is shown('kept', name => 'old'), 'first', 'cache: a file';
 unlink $certs->path("old.$_") for qw(crt key);
@@ -219,6 +236,8 @@ for my $version ('-tls1_2', '-tls1_3') {
         is $how, 'New', "session: $port $version";
         ($how) = $certs->s_client($p->port($port), '/', session => "$port$version", name => 'a.test', version => $version, keep => 1);
         is $how, 'Reused', "session: $port $version, again";
+        ($how) = $certs->s_client($p->port($port), '/', session => "$port$version", name => 'b.test', version => $version, keep => 1);
+        is $how, 'New', "session: $port $version, another name has another certificate";
         # asking what is verified is another matter
         ($how) = $certs->s_client($p->port('verify'), '/', session => "$port$version", name => 'a.test', version => $version, keep => 1);
         isnt $how, 'Reused', "session: $port $version, elsewhere";

@@ -77,6 +77,32 @@ like $p->error_log, qr/\[error\] .*cannot load certificate "\Q$dir\E\/certs\/rub
 like $p->error_log, qr/\[error\] .*SSL_CTX_use_PrivateKey\("\Q$dir\E\/certs\/odd\.key"\) failed \(SSL: error:[^)]*mismatch\) in \Q$dir\E\/proxyd\.conf:\d+ while/, 'log: a key of another';
 like $p->error_log, qr/cannot load certificate key "\Q$dir\E\/certs\/locked\.key": PEM_read_bio_PrivateKey\(\) failed \(SSL: .*\) $said/, 'log: a locked key';
 
+# a connection that has begun before the first handshake of its server was over
+{
+    my $q = Proxyd->new;
+    Proxyd::Certs::run('cp', '-r', "$dir/certs", $q->dir);
+    $q->write_conf('worker_processes 1; http { ssl_certificate_load lazy; server { listen 127.0.0.1:{{port}} ssl; ' . $pair->('two')
+        . ' } server { listen 127.0.0.1:{{port:three}} ssl; ' . $pair->('two') . $pair->('rsa') . ' } }');
+    $q->start;
+    for my $port ('main', 'three') {
+        my $ctx = Net::SSLeay::CTX_new();
+        my $ssl = Net::SSLeay::new($ctx);
+        my ($in, $out) = map { Net::SSLeay::BIO_new(Net::SSLeay::BIO_s_mem()) } 1, 2;
+        Net::SSLeay::set_bio($ssl, $in, $out);
+        Net::SSLeay::connect($ssl);
+        my $hello = Net::SSLeay::BIO_read($out);
+        my $sock  = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $q->port($port)) or die $!;
+        syswrite $sock, substr $hello, 0, 20;
+        # that one is certain to come after it: the only worker has served it
+        for (1 .. 3) { my $c = $certs->connect($q->port($port)) or die $@; $c->close }
+        syswrite $sock, substr $hello, 20;
+        sysread $sock, my $answer, 1;
+        is unpack('C', $answer), 22, "late: $port: a connection from before";
+        close $sock;
+    }
+    $q->stop;
+}
+
 # sessions are good across workers and a reload, and only where the same is shown
 my ($how) = $certs->s_client($p->port('main'), '/', session => 's', name => 'two.test', version => '-tls1_2');
 is $how, 'New', 'a session';
@@ -105,6 +131,7 @@ for (
     ['ssl_certificate certs/none.crt; ssl_certificate_key certs/one.key;', qr/\[emerg\] cannot load certificate "DIR\/certs\/none\.crt": it cannot be read \(2: No such file or directory\) in DIR\/proxyd\.conf:\d+/],
     ['ssl_certificate certs/one.crt; ssl_certificate_key certs/none.key;', qr/\[emerg\] cannot load certificate key "DIR\/certs\/none\.key": it cannot be read \(2: No such file or directory\) in/],
     ['ssl_certificate certs/one.crt; ssl_certificate_key certs/dir.key;', qr/\[emerg\] cannot load certificate key "DIR\/certs\/dir\.key": it cannot be read \(21: Is a directory\) in/],
+    ['ssl_certificate /dev/null; ssl_certificate_key certs/one.key;', qr/\[emerg\] cannot load certificate "\/dev\/null": "ssl_certificate_load lazy" needs a regular file in/],
     ['ssl_certificate_watch on; ' . $pair->('one'), qr/\[emerg\] "ssl_certificate_load lazy" and "ssl_certificate_watch" cannot be combined yet in/],
 ) {
     my ($text, $want) = @$_;

@@ -280,5 +280,25 @@ is single(), 'one', 'a single process';
 replace('single', 'two');
 ok $q->wait_for(sub { single() eq 'two' }, 20), 'a single process looks, too';
 $q->stop;
+
+# --- many at once: some in each of the master's turns --------------------------------------------------
+
+my $many = Proxyd->new;
+mkdir $many->dir . '/many';
+sub lay_many { my ($cert) = @_; for my $n (0 .. 99) { copy($certs->path("$cert.$_"), $many->dir . "/many/$n.$_") for qw(crt key) } }
+lay_many('one');
+$many->write_conf('worker_processes 1; http { ssl_certificate_watch on; server_names_hash_max_size 4096; ' . join('', map {
+    "server { listen 127.0.0.1:{{port}} ssl; server_name n$_.test; ssl_certificate many/$_.crt; ssl_certificate_key many/$_.key; }\n" } 0 .. 99) . '}');
+$many->expect_log(qr/has changed, but cannot be used/); # half of a pair, on a slow machine
+$many->start;
+lay_many('two');
+ok $many->wait_for(sub { 100 == grep { /was replaced/ } split /\n/, $many->error_log }, 30), 'many: all are replaced';
+is scalar(grep {
+    my $c = $certs->connect($many->port('main'), name => "n$_.test");
+    my $cn = $c ? $c->sock->peer_certificate('cn') : 'none';
+    $c->close if $c;
+    $cn ne 'two';
+} 0 .. 99), 0, 'many: and shown';
+$many->stop;
 $p->stop;
 done_testing;

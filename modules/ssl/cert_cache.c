@@ -12,7 +12,7 @@
 
 #define INACTIVE_S 10
 #define VALID_S 60
-#define MAX_MAX 1000000
+#define FILE_MAX (1024 * 1024) /* bytes; a client may have chosen the name, and all wait for the disk */
 #define BUCKETS_MAX 65536
 #define SWEEP 2 /* stale ones that each new one drives out, so that none stays for ever */
 
@@ -76,8 +76,8 @@ static const char *read_parameter(struct conf *cf, unsigned n, struct ssl_cache 
     int rc = -1;
 
     if (parameter(arg, STR("max="), &value)) {
-        rc = str_to_u64(value, &number) == 0 && number > 0 && number <= MAX_MAX ? 0 : -1;
-        c->max = (unsigned) MIN(number, (uint64_t) MAX_MAX);
+        rc = str_to_u64(value, &number) == 0 && number > 0 && number <= INT32_MAX ? 0 : -1;
+        c->max = (unsigned) MIN(number, (uint64_t) INT32_MAX);
     } else if (parameter(arg, STR("inactive="), &value)) {
         rc = str_to_ms(value, true, &c->inactive_ms);
     } else if (parameter(arg, STR("valid="), &value)) {
@@ -245,7 +245,7 @@ static void keep(struct ssl_cache *c, uint64_t hash, struct str path, bool key,
     c->count++;
 }
 
-int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
+int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key, bool anew,
                   const struct ssl_passwords *passwords, struct ssl_object *out, const char **error)
 {
     uint64_t hash = hash_of(path, key, key ? passwords : NULL);
@@ -254,7 +254,9 @@ int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
     struct stat st;
     bool there;
 
-    if (e != NULL) {
+    if (e != NULL && anew) {
+        drop(cache, e);
+    } else if (e != NULL) {
         *error = "X509_chain_up_ref() failed";
         return share(&e->object, out);
     }
@@ -262,6 +264,10 @@ int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
     there = ssl_is_file(path) && stat(path.ptr, &st) == 0;
     if (there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
         *error = "it is not a regular file";
+        return -1;
+    }
+    if (there && S_ISREG(st.st_mode) && st.st_size > FILE_MAX) {
+        *error = "it is too large";
         return -1;
     }
     if (read_object(path, key, passwords, out, error) != 0)

@@ -349,11 +349,44 @@ static int add_file(EVP_MD_CTX *md, struct str path)
     return ok;
 }
 
+static int names_index = -1;
+
+/* What ssl_context_name needs. 0 or -1. */
+static int keep_session_context(struct conf *cf, SSL_CTX *ctx, const unsigned char *id)
+{
+    void *copy = arena_bytes(cf->arena, SSL_MAX_SID_CTX_LENGTH);
+
+    memcpy(copy, id, SSL_MAX_SID_CTX_LENGTH);
+    if (names_index < 0)
+        names_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    return names_index >= 0 && SSL_CTX_set_ex_data(ctx, names_index, copy) ? 0 : -1;
+}
+
+int ssl_context_name(SSL *ssl, struct str name)
+{
+    const unsigned char *base =
+        names_index >= 0 ? SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), names_index) : NULL;
+    unsigned char id[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *md;
+    unsigned len = 0;
+    int ok;
+
+    if (likely(base == NULL))
+        return 0;
+    md = EVP_MD_CTX_new();
+    ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
+         EVP_DigestUpdate(md, base, SSL_MAX_SID_CTX_LENGTH) &&
+         EVP_DigestUpdate(md, name.ptr, name.len) && EVP_DigestFinal_ex(md, id, &len) &&
+         SSL_set_session_id_context(ssl, id, MIN(len, SSL_MAX_SID_CTX_LENGTH));
+    EVP_MD_CTX_free(md);
+    return ok ? 0 : -1;
+}
+
 /*
  * A session is good for those contexts only that ask the same of a client and show it the same certificate: a client that has been let
  * in by one server is a stranger to the next. So is one whose certificate another list of revocations may name.
  */
-static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
+static int set_session_context(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
     unsigned char id[EVP_MAX_MD_SIZE], digest[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -383,7 +416,9 @@ static int set_session_context(SSL_CTX *ctx, const struct ssl_spec *spec)
              EVP_DigestUpdate(md, digest, n);
     ok = ok && EVP_DigestFinal_ex(md, id, &len);
     EVP_MD_CTX_free(md);
-    return ok && SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)) ? 0 : -1;
+    if (!ok || !SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)))
+        return -1;
+    return ssl_has_dynamic(spec) ? keep_session_context(cf, ctx, id) : 0;
 }
 
 static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
@@ -432,7 +467,7 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     if (use_pairs(cf, ctx, spec, server) != 0 || use_parameters(cf, ctx, spec) != 0 ||
         use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
-    if (server && set_session_context(ctx, spec) != 0) {
+    if (server && set_session_context(cf, ctx, spec) != 0) {
         ssl_conf_error(cf, spec->pos, "SSL_CTX_set_session_id_context() failed");
         return NULL;
     }

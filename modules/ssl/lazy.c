@@ -28,7 +28,8 @@ struct lazy {
 struct ssl_lazy {
     struct lazy **certificates, **keys; /* by the number of the pair; NULL: the context has it */
     unsigned count;
-    bool done; /* the context has all of them */
+    bool done;  /* the context has all of them */
+    bool mixed; /* and others besides */
 };
 
 struct lazy_main {
@@ -51,12 +52,20 @@ static void lazy_free(void *arg)
 /* "data:" and what the file holds. An empty string: reported, in the library's words. */
 static struct str read_file(struct conf *cf, const struct ssl_file *file, const char *what)
 {
-    int fd = open(file->path.ptr, O_RDONLY | O_CLOEXEC);
+    int fd = open(file->path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     size_t n = 5, room = 0;
     ssize_t got = -1;
     char *buf = NULL;
     struct stat st;
 
+    /* Of what has no length (a pipe) nothing would be read, and handshakes would fail. */
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        conf_error_at(cf, file->pos,
+                      "cannot load %s \"%.*s\": \"ssl_certificate_load lazy\" needs a regular file",
+                      what, STR_ARG(file->path));
+        close(fd);
+        return STR("");
+    }
     if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size >= 0 && st.st_size < FILE_MAX) {
         room = (size_t) st.st_size + 5;
         buf = arena_bytes(cf->arena, room + 1);
@@ -117,8 +126,10 @@ struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
         const struct ssl_file *certificate = &spec->certificates.items[i],
                               *key = &spec->keys.items[i];
 
-        if (ssl_pair_is_dynamic(spec, i) || str_starts(key->path, STR("store:")))
+        if (ssl_pair_is_dynamic(spec, i) || str_starts(key->path, STR("store:"))) {
+            lazy->mixed = true;
             continue;
+        }
         lazy->certificates[i] = lazy_of(cf, certificate, false, NULL);
         lazy->keys[i] = lazy_of(cf, key, true, spec->passwords);
         if (lazy->certificates[i] == NULL || lazy->keys[i] == NULL)
@@ -171,7 +182,8 @@ int ssl_lazy_use(SSL *ssl, struct ssl_lazy *lazy, const struct logger *log)
 {
     SSL_CTX *ctx = SSL_get_SSL_CTX(ssl);
 
-    if (likely(lazy->done))
+    /* A connection has what the context had when it began, which may be nothing yet. */
+    if (likely(lazy->done && !lazy->mixed && SSL_get_certificate(ssl) != NULL))
         return 0;
     for (unsigned i = 0; i < lazy->count; i++) {
         struct lazy *c = lazy->certificates[i], *k = lazy->keys[i];
@@ -181,7 +193,8 @@ int ssl_lazy_use(SSL *ssl, struct ssl_lazy *lazy, const struct logger *log)
         if (parse(c, log) != 0 || parse(k, log) != 0)
             return -1;
         if (SSL_use_cert_and_key(ssl, c->object.leaf, k->object.key, c->object.chain, 1) != 1 ||
-            SSL_CTX_use_cert_and_key(ctx, c->object.leaf, k->object.key, c->object.chain, 1) != 1) {
+            (!lazy->done && SSL_CTX_use_cert_and_key(ctx, c->object.leaf, k->object.key,
+                                                     c->object.chain, 1) != 1)) {
             log_error(log, 0, "SSL_CTX_use_PrivateKey(\"%.*s\") failed%s in %s:%u",
                       STR_ARG(k->file->path), ssl_errors(), k->file->pos.file, k->file->pos.line);
             return -1;

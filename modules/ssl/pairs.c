@@ -78,8 +78,8 @@ struct ssl_pair_names ssl_pair_eval(struct eval *e, const struct ssl_spec *spec,
 /* One of a pair, for the time of its being loaded. */
 struct load {
     const struct ssl_file *file;
-    struct str name;
-    const char *what; /* "certificate" */
+    struct str name, shown; /* as the variables make it, and the path that comes of it */
+    const char *what;       /* "certificate" */
     const struct logger *log;
     char path[PATH_MAX];
 };
@@ -117,15 +117,21 @@ static int complete(struct load *l, struct str *out)
     return 0;
 }
 
-static int load(const struct ssl_spec *spec, struct load *l, struct str path,
-                struct ssl_object *out)
+/* anew: whatever is kept of it. 0, or -1: logged. */
+static int load(const struct ssl_spec *spec, struct load *l, bool anew, struct ssl_object *out)
 {
     static const struct ssl_passwords none; /* nobody is asked on a terminal */
     bool key = strcmp(l->what, "certificate") != 0;
     const char *error = NULL;
+    struct ssl_cache *cache;
+    struct str path;
 
-    if (ssl_cache_get(ssl_is_file(path) ? spec->cache : NULL, path, key,
-                      spec->passwords != NULL ? spec->passwords : &none, out, &error) == 0)
+    if (complete(l, &path) != 0)
+        return -1;
+    l->shown = path;
+    cache = ssl_is_file(path) ? spec->cache : NULL;
+    if (ssl_cache_get(cache, path, key, anew, spec->passwords != NULL ? spec->passwords : &none,
+                      out, &error) == 0)
         return 0;
     if (str_starts(path, STR("data:")))
         path = l->file->path;
@@ -138,43 +144,32 @@ static int complain(const struct load *l, const char *function)
 {
     bool data = str_starts(l->name, STR("data:"));
 
-    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function, STR_ARG(data ? l->file->path : l->name),
-              ssl_errors());
+    log_error(l->log, 0, "%s(\"%.*s\") failed%s", function,
+              STR_ARG(data ? l->file->path : l->shown), ssl_errors());
     return -1;
 }
 
-static int use_certificate(SSL *ssl, const struct ssl_spec *spec, struct load *l)
+static int load_both(const struct ssl_spec *spec, struct load *certificate, struct load *key,
+                     bool anew, struct ssl_object *c, struct ssl_object *k)
 {
-    struct ssl_object o = { .leaf = NULL };
-    struct str path;
-    int rc = 0;
-
-    if (complete(l, &path) != 0 || load(spec, l, path, &o) != 0)
+    if (load(spec, certificate, anew, c) != 0)
         return -1;
-    l->name = path;
-    if (SSL_use_certificate(ssl, o.leaf) == 0)
-        rc = complain(l, "SSL_use_certificate");
-    else if (SSL_set0_chain(ssl, o.chain) == 0)
-        rc = complain(l, "SSL_set0_chain");
-    else
-        o.chain = NULL;
-    ssl_object_free(&o);
-    return rc;
+    if (load(spec, key, anew, k) == 0)
+        return 0;
+    ssl_object_free(c);
+    return -1;
 }
 
-static int use_key(SSL *ssl, const struct ssl_spec *spec, struct load *l)
+/* Takes c's chain. 0, or -1: logged. */
+static int use(SSL *ssl, const struct load *certificate, const struct load *key,
+               struct ssl_object *c, const struct ssl_object *k)
 {
-    struct ssl_object o = { .key = NULL };
-    struct str path;
-    int rc = 0;
-
-    if (complete(l, &path) != 0 || load(spec, l, path, &o) != 0)
-        return -1;
-    l->name = path;
-    if (SSL_use_PrivateKey(ssl, o.key) == 0)
-        rc = complain(l, "SSL_use_PrivateKey");
-    ssl_object_free(&o);
-    return rc;
+    if (SSL_use_certificate(ssl, c->leaf) == 0)
+        return complain(certificate, "SSL_use_certificate");
+    if (SSL_set0_chain(ssl, c->chain) == 0)
+        return complain(certificate, "SSL_set0_chain");
+    c->chain = NULL;
+    return SSL_use_PrivateKey(ssl, k->key) != 0 ? 0 : complain(key, "SSL_use_PrivateKey");
 }
 
 int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
@@ -188,9 +183,25 @@ int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
         .file = &spec->keys.items[i], .name = names->key, .what = "certificate key", .log = log
     };
 
+    struct ssl_object c = { .leaf = NULL }, k = { .leaf = NULL };
+    int rc;
+
     ERR_clear_error();
     log_debug(log, "SSL certificate: \"%.*s\"",
               STR_ARG(str_starts(names->certificate, STR("data:")) ? certificate.file->path
                                                                    : names->certificate));
-    return use_certificate(ssl, spec, &certificate) == 0 ? use_key(ssl, spec, &key) : -1;
+    if (load_both(spec, &certificate, &key, false, &c, &k) != 0)
+        return -1;
+    /* Of a pair that has been replaced the cache may have looked at one file only. */
+    if (spec->cache != NULL && X509_check_private_key(c.leaf, k.key) != 1) {
+        ERR_clear_error();
+        ssl_object_free(&c);
+        ssl_object_free(&k);
+        if (load_both(spec, &certificate, &key, true, &c, &k) != 0)
+            return -1;
+    }
+    rc = use(ssl, &certificate, &key, &c, &k);
+    ssl_object_free(&c);
+    ssl_object_free(&k);
+    return rc;
 }

@@ -22,10 +22,10 @@ void ssl_object_free(struct ssl_object *o);
 bool ssl_same_file(const struct stat *a, const struct stat *b);
 
 /*
- * A file's certificate, or key, from the cache, or read and put there. cache NULL: read. passwords: never NULL. The references
- * are the caller's. 0, or -1 + *error, as ssl_load_certificate has it.
+ * A file's certificate, or key, from the cache, or read and put there. cache NULL, or anew: read. passwords: never NULL. The
+ * references are the caller's. 0, or -1 + *error, as ssl_load_certificate has it.
  */
-int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key,
+int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key, bool anew,
                   const struct ssl_passwords *passwords, struct ssl_object *out,
                   const char **error);
 

@@ -64,6 +64,10 @@ static int hello(SSL *ssl, int *alert, void *arg UNUSED)
             return SSL_CLIENT_HELLO_ERROR;
         }
     }
+    if (ssl_context_name(ssl, name) != 0) {
+        *alert = SSL_AD_INTERNAL_ERROR;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
     return SSL_CLIENT_HELLO_SUCCESS;
 }
 

@@ -107,6 +107,11 @@ struct ssl_spec {
 SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server);
 /* A handshake takes another context in its midst (SNI), with all that the library does not take over by itself. 0 or -1. */
 int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
+/*
+ * The name that the client asks for, while its hello is looked at: where names of certificates hold variables, sessions are good for this
+ * name alone (RFC 6066, 3), for another one may have another certificate. 0 or -1.
+ */
+int ssl_context_name(SSL *ssl, struct str name);
 
 /*
  * pairs.c: certificates and keys whose names hold variables. They are no part of the context: whoever makes a handshake

@@ -22,15 +22,17 @@
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
-#define YOUNG_S 2 /* what a file system's clock may be too coarse to tell apart */
-#define CHUNK 64  /* slots that are mapped together */
+#define YOUNG_S 2   /* what a file system's clock may be too coarse to tell apart */
+#define CHUNK 64    /* slots that are mapped together */
+#define READ_MAX 32 /* pairs that are read before signals are looked at again */
 
 struct watch_main {
     struct watched *first;
     struct table by_name;
     struct watch_slot *chunk;
     unsigned chunk_used;
-    uint64_t look_ms; /* when to look again */
+    struct watched *rest; /* where to go on; NULL: all have been looked at */
+    uint64_t look_ms;     /* when to look again */
 };
 
 static unsigned ssl_watch_slot;
@@ -42,7 +44,7 @@ static void unmap(void *chunk)
     munmap(chunk, CHUNK * sizeof(struct watch_slot));
 }
 
-/* Pages that are not written to cost nothing. NULL: reported. */
+/* Pages that nobody touches cost nothing. NULL: reported. */
 static struct watch_slot *slot_new(struct conf *cf, struct watch_main *m)
 {
     if (m->chunk == NULL || m->chunk_used == CHUNK) {
@@ -319,7 +321,8 @@ static void take(struct watched *w, const struct watch_state *now, struct readin
     settle(w, now);
 }
 
-static void look(struct watched *w, struct reading *r)
+/* Whether the files have been read. */
+static bool look(struct watched *w, struct reading *r)
 {
     struct watch_state now;
 
@@ -328,9 +331,11 @@ static void look(struct watched *w, struct reading *r)
         w->complained = false; /* as it was, or again */
         memset(&w->bad, 0xff, sizeof(w->bad));
         if (likely(!w->young))
-            return;
+            return false;
+        /* Here, too: it may not be fit to be read, where its password was typed in. */
+        w->young = is_young(&now);
     } else if (w->complained && same_state(&now, &w->bad)) {
-        return;
+        return false;
     }
     if (read_both(w, &now, r) && fits(w, r)) {
         take(w, &now, r);
@@ -345,6 +350,7 @@ static void look(struct watched *w, struct reading *r)
         w->bad = now;
         w->complained = false;
     }
+    return true;
 }
 
 static uint64_t watch_tick(const struct config *config)
@@ -354,15 +360,20 @@ static uint64_t watch_tick(const struct config *config)
 
     if (m->first == NULL)
         return UINT64_MAX;
-    if (clock_ms() < m->look_ms)
+    if (m->rest == NULL && clock_ms() < m->look_ms)
         return m->look_ms - clock_ms();
-    m->look_ms = clock_ms() + LOOK_MS;
+    if (m->rest == NULL) {
+        m->rest = m->first;
+        m->look_ms = clock_ms() + LOOK_MS;
+    }
     r = mem_alloc(sizeof(*r));
-    for (struct watched *w = m->first; w != NULL; w = w->next)
-        look(w, r);
+    /* A key may take a millisecond: where all have been replaced, signals do not wait for the last of them. */
+    for (unsigned n = 0; m->rest != NULL && n < READ_MAX; m->rest = m->rest->next)
+        n += look(m->rest, r);
     OPENSSL_cleanse(r, sizeof(*r));
     free(r);
-    return LOOK_MS;
+    clock_update();
+    return m->rest != NULL ? 1 : m->look_ms - MIN(clock_ms(), m->look_ms);
 }
 
 static const struct directive directives[] = { ROW_END };

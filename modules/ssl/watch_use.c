@@ -15,8 +15,9 @@ static char *copy_slot(const struct watch_slot *slot, uint64_t generation, uint3
 {
     char *bytes;
 
-    *certificate = slot->certificate_len;
-    *key = slot->key_len;
+    /* Each read once: what has been judged is what is used. */
+    *certificate = __atomic_load_n(&slot->certificate_len, __ATOMIC_RELAXED);
+    *key = __atomic_load_n(&slot->key_len, __ATOMIC_RELAXED);
     if (*certificate > WATCH_PAIR_MAX || *key > WATCH_PAIR_MAX - *certificate)
         return NULL;
     bytes = mem_alloc(*certificate + *key);
