@@ -237,6 +237,13 @@ for my $method (qw(POST PUT DELETE PATCH)) {
 }
 like early(text('GET', '/', keep => 1) . text('POST', '/origin', keep => 1, body => 'abc') . text('GET', '/')),
     qr/GET \[1\] r\..*POST early=\..*GET \[\] r\./s, 'one behind others';
+# bodies, of which a part is early
+sub body { my ($n, $fields) = @_; return "GET /origin HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: $n\r\n$fields\r\n" }
+like early(body(6, '') . 'abc', then => 'def'), qr/GET early=1?\./, 'half of a body';
+like early(body(6, "Expect: 100-continue\r\n"), then => 'abcdef'), qr/100 Continue.*GET early=1?\./s, 'a body that is waited for';
+like early(text('POST', '/origin', body => 'x' x 5000) =~ s/x{4000}\z//r, then => 'x' x 4000), qr/POST early=\./, 'half of one that is held back';
+like early("GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\r\nframes"), qr/GET \[\] r\./,
+    'what is said in a tunnel is no question: it waits';
 like early(text('GET', '/', host => 'off.test')), qr/off \[\]\./, 'a server that wants none, by its Host';
 
 # --- replayed ---------------------------------------------------------------------------------------------
