@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use IO::Select;
 use IO::Socket::INET;
+use Socket qw(SOL_SOCKET SO_RCVBUF inet_aton pack_sockaddr_in);
 use Test::More;
 use Proxyd;
 use Proxyd::Certs;
@@ -98,6 +99,11 @@ http {
         listen 127.0.0.1:{{port:proxy}} ssl proxy_protocol;
         server_name a.test;
         location / { return 200 "$proxy_protocol_addr [$ssl_early_data]."; }
+    }
+    server {
+        listen 127.0.0.1:{{port:narrow}} ssl sndbuf=4k;
+        server_name a.test;
+        client_header_timeout 10s;
     }
 }
 EOC
@@ -190,6 +196,38 @@ for (1 .. 6) { like early(text('GET', '/')), qr/Early data was accepted/, "which
 for (1 .. 4) { like early(text('GET', '/', host => 'kept.test'), name => 'kept.test'), qr/kept \[1\] r\./, "sessions in a cache: $_" }
 like early(text('GET', '/'), port => $p->port('late')), qr/named \[1\]\./, 'the named server accepts it, the default one does not';
 
+# A client through which nothing more comes once the handshake can end, until it has, and the last of the answer is with the server.
+{
+    $p->write_file('html/last', 'x' x 30_000);
+    my $session = session();
+    my $listen  = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1, Proto => 'tcp') or die $!;
+    $p->write_file('early', text('GET', '/last'));
+    open my $out, '-|', "sleep 15 | timeout 15 openssl s_client -connect 127.0.0.1:@{[ $listen->sockport ]} -servername a.test -tls1_3"
+        . " -ign_eof -sess_in $session -early_data @{[ $p->dir ]}/early 2>&1" or die $!;
+    my $client = $listen->accept;
+    my $server = IO::Socket::INET->new(Proto => 'tcp') or die $!;
+    setsockopt $server, SOL_SOCKET, SO_RCVBUF, 4096;
+    connect $server, pack_sockaddr_in($p->port('narrow'), inet_aton('127.0.0.1')) or die $!;
+    my ($both, $told, $bytes) = (IO::Select->new($client, $server), 0);
+    # The server's flight is small; the client's second one is what comes after it.
+    while (my @ready = $both->can_read(10)) {
+        my $from = (grep { $_ == $client } @ready) ? $client : $server;
+        my $n = sysread $from, $bytes, $from == $server ? 500 : 65536 or last;
+        syswrite $from == $server ? $client : $server, $bytes;
+        $told += $n if $from == $server;
+        $both->remove($server) if $told >= 500;
+        last if $told >= 500 && $from == $client;
+    }
+    ok !IO::Select->new($client)->can_read(0.5), 'the handshake has ended, the answer has not';
+    while (sysread $server, $bytes, 65536) { syswrite $client, $bytes }
+    shutdown $client, 1;
+    my $all = join '', <$out>;
+    my $come = 0;
+    $come += length $1 while $all =~ /(x{10,})/g; # s_client tells of tickets in between
+    is $come, 30_000,
+        'all of an answer whose end was still with us when the handshake ended';
+}
+
 # --- held back --------------------------------------------------------------------------------------------
 
 for my $method (qw(POST PUT DELETE PATCH)) {
@@ -199,6 +237,13 @@ for my $method (qw(POST PUT DELETE PATCH)) {
 }
 like early(text('GET', '/', keep => 1) . text('POST', '/origin', keep => 1, body => 'abc') . text('GET', '/')),
     qr/GET \[1\] r\..*POST early=\..*GET \[\] r\./s, 'one behind others';
+# bodies, of which a part is early
+sub body { my ($n, $fields) = @_; return "GET /origin HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: $n\r\n$fields\r\n" }
+like early(body(6, '') . 'abc', then => 'def'), qr/GET early=1?\./, 'half of a body';
+like early(body(6, "Expect: 100-continue\r\n"), then => 'abcdef'), qr/100 Continue.*GET early=1?\./s, 'a body that is waited for';
+like early(text('POST', '/origin', body => 'x' x 5000) =~ s/x{4000}\z//r, then => 'x' x 4000), qr/POST early=\./, 'half of one that is held back';
+like early("GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\r\nframes"), qr/GET \[\] r\./,
+    'what is said in a tunnel is no question: it waits';
 like early(text('GET', '/', host => 'off.test')), qr/off \[\]\./, 'a server that wants none, by its Host';
 
 # --- replayed ---------------------------------------------------------------------------------------------

@@ -28,9 +28,13 @@ $certs->make('middle', ca => 1, by => 'ca', ext => $aia->('plain'));
 $certs->make('rotten', ca => 1, by => 'ca', ext => $aia->('plain'));
 $certs->make('deep', by => 'middle', ext => $aia->('middle'));
 $certs->make('sunk', by => 'rotten', ext => $aia->('rotten'));
+$certs->make('own', ca => 1, by => 'ca', ext => $aia->('own'));
+$certs->make('below', by => 'own', ext => $aia->('below'));
 $certs->make('signer', ext => 'extendedKeyUsage=OCSPSigning');
 $certs->make('usurper', by => 'self', ext => 'extendedKeyUsage=OCSPSigning');
-my %status = (good => 'V', bad => 'R', bare => 'V', deep => 'V', middle => 'V', sunk => 'V', rotten => 'R');
+my %status = (good => 'V', bad => 'R', bare => 'V', deep => 'V', middle => 'V', sunk => 'V', rotten => 'R', own => 'V', below => 'V');
+# A good answer, about another certificate.
+system("openssl ocsp -issuer @{[ $certs->path('ca.only') ]} -cert @{[ $certs->path('bare.only') ]} -no_nonce -reqout @{[ $p->dir ]}/bare.request >/dev/null 2>&1") == 0 or die;
 
 # Another clock for openssl, so that what it says is over.
 $p->write_file('past.c', "#include <time.h>\ntime_t time(time_t *t) { struct timespec s; clock_gettime(CLOCK_REALTIME, &s);"
@@ -49,14 +53,25 @@ my $answer = sub {
     open my $fh, '>', $file or die;
     print $fh decode_base64($base64);
     close $fh;
+    $file = $p->dir . '/bare.request' if $mode eq 'another';
     my %o = (status => \%status);
     $o{env}     = { LD_PRELOAD => $past, ASAN_OPTIONS => 'verify_asan_link_order=0' } if $mode eq 'past';
     $o{by}      = $mode if $mode =~ /^(?:signer|usurper)$/;
     $o{by}      = 'good' if $mode eq 'itself';
+    $o{by}      = 'own' if $mode eq 'own';
     $o{openssl} = ['-badsig', '-nmin', 60] if $mode eq 'forged';
     $o{openssl} = [] if $mode eq 'timeless';
     $o{status}  = {} if $mode eq 'unknown';
-    my $der = $certs->ocsp_answer($mode =~ /^(?:middle|rotten)$/ ? $mode : 'ca', $file, %o);
+    my $der = $certs->ocsp_answer($mode =~ /^(?:middle|rotten)$/ ? $mode : $mode eq 'below' ? 'own' : 'ca', $file, %o);
+    my $head = "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response\r\n";
+    if ($mode eq 'endless') { eval { $c->write($head . "\r\n" . 'x' x 200_000) }; $c->wait_close(10); return }
+    if ($mode eq 'heads') { eval { $c->write($head . ('X: ' . 'x' x 1000 . "\r\n") x 200) }; $c->wait_close(10); return }
+    if ($mode eq 'chunked') { $c->write($head . sprintf "Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", length $der, $der); return }
+    if ($mode eq 'moved') { $c->write("HTTP/1.0 302 Found\r\nLocation: http://127.0.0.1:$port/plain/$base64\r\n\r\n"); return }
+    if ($mode eq 'length') { $c->write($head . 'Content-Length: ' . (length($der) + 1) . "\r\n\r\n$der"); return }
+    if ($mode eq 'nothing') { $c->write($head . "Content-Length: 0\r\n\r\n"); return }
+    if ($mode eq 'trailing') { $der .= "\0" }
+    if ($mode eq 'kept') { $c->write($head . 'Content-Length: ' . length($der) . "\r\n\r\n$der"); $c->wait_close(10); return }
     $der = 'garbage' if $mode eq 'garbage';
     my $all = "HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response\r\n\r\n$der";
     if ($mode eq 'pieces') { $c->write($_) for split //, $all; return }
@@ -71,7 +86,8 @@ my $server = sub {
     my ($name, $text) = @_;
     $servers .= "server { listen 127.0.0.1:{{port}} ssl; server_name $name.test; $text }\n";
 };
-my @modes = qw(plain pieces signer unknown garbage cut forged usurper itself timeless middle rotten);
+my @hostile = qw(another endless heads chunked moved length nothing trailing);
+my @modes = (@hostile, qw(kept plain pieces signer unknown garbage cut forged usurper itself timeless middle rotten));
 push @modes, 'past' if $have_past;
 $server->($_, "ssl_ocsp leaf; ssl_ocsp_responder http://127.0.0.1:$port/$_;") for @modes;
 $server->('aia', 'ssl_ocsp leaf;');
@@ -129,11 +145,11 @@ sub asked { my ($mode) = @_; return scalar $origin->lines(qr{R .*/$mode/}) }
 my $failed = '400 FAILED:certificate status request failed';
 for my $version ('TLSv1_3', 'TLSv1_2') {
     is says(@$_[0, 1], version => $version), $_->[2], "$version: $_->[0], $_->[1]" for (
-        (map { [$_, 'good', 'SUCCESS .'] } qw(plain pieces signer aia chain off optional timeless)),
+        (map { [$_, 'good', 'SUCCESS .'] } qw(plain kept pieces signer aia chain off optional timeless)),
         (map { [$_, 'bad', '400 FAILED:certificate revoked'] } qw(plain aia chain optional)),
         ['off', 'bad', 'SUCCESS .'],
         ['unknown', 'good', '400 FAILED:certificate status unknown'],
-        (map { [$_, 'good', $failed] } qw(garbage cut forged usurper itself dead), $have_past ? 'past' : ()),
+        (map { [$_, 'good', $failed] } @hostile, qw(garbage cut forged usurper itself dead), $have_past ? 'past' : ()),
         ['aia', 'bare', $failed],
         ['aia', 'https', $failed],
         ['plain', 'bare', 'SUCCESS .'],
@@ -142,6 +158,9 @@ for my $version ('TLSv1_3', 'TLSv1_2') {
         # chains: the authority between is asked about, by itself, or not
         ['chain', 'deep', 'SUCCESS .'],
         ['chain', 'sunk', '400 FAILED:certificate revoked'],
+        # one between that speaks for itself
+        ['aia', 'below', 'SUCCESS .'],
+        ['chain', 'below', $failed],
         ['aia', 'deep', 'SUCCESS .'],
         ['aia', 'sunk', 'SUCCESS .'],
         # an answer of one authority about another's certificate

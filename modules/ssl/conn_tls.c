@@ -509,8 +509,9 @@ static void shaken(struct conn_tls *t)
         fail(t);
         return;
     }
-    if (likely(t->out == NULL) || tickets)
-        what |= CONN_WRITE; /* else the outcome is told when the last flight has gone */
+    /* Else the outcome is told when the last flight has gone, or the answer to early data that has been encrypted. */
+    if (likely(t->out == NULL) || (tickets && t->accepted == 0))
+        what |= CONN_WRITE;
     conn_want(t->raw, CONN_READ | CONN_HUP | (~t->raw->ready & CONN_WRITE));
     if (unlikely(t->shut_later) && shut(t) != 0) {
         fail(t);

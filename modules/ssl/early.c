@@ -24,7 +24,9 @@ void http_ssl_early(struct http_ssl *ssl)
 
 bool http_ssl_waits(struct req *r)
 {
-    /* The Host may have led to a server that wants none of it. */
-    return !(r->in->method & SAFE_METHODS) || !http_ssl_of(r->server)->early_data ||
-           http_ssl_of(r->server)->spec.verify != SSL_VERIFY_OFF;
+    const struct http_ssl *ssl = http_ssl_of(r->server);
+
+    /* What is said in a tunnel may be anything. The Host may have led to a server that wants none of it. */
+    return !(r->in->method & SAFE_METHODS) || r->in->upgrade || !ssl->early_data ||
+           ssl->spec.verify != SSL_VERIFY_OFF;
 }
