@@ -263,6 +263,8 @@ static void set_cookie(struct exchange *x)
     struct req *r = x->req;
     struct str now, ends, same;
 
+    if (p->gone)
+        return; /* it would bind to nobody, and its cookie went with the tables that knew it */
     if (!s->has_expires && cookie_get(&r->in->fields, s->name, &now) && str_eq(now, p->cookie))
         return;
     ends = expiry(r, s);
