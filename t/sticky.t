@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use Digest::MD5 qw(md5_hex);
 use Test::More;
 use Proxyd;
 
@@ -69,6 +70,7 @@ sub once_each { return join '', sort split //, $_[0] }
 my $r = $p->get('/plain');
 my ($cookie) = ($r->header('Set-Cookie') // '') =~ /^srv=([0-9a-f]{32})$/;
 ok defined $cookie, 'a new client gets a cookie' or diag $r->header('Set-Cookie');
+is $cookie, md5_hex('127.0.0.1:' . $p->port($r->body)), 'the MD5 of the address';
 is bodies('/plain', 6, Cookie => "srv=$cookie"), $r->body x 6, 'with it, it stays where it was, whichever worker';
 is $p->get('/plain', headers => [Cookie => "srv=$cookie"])->header('Set-Cookie'), undef, 'and is not told again';
 like bodies('/plain', 8, Cookie => 'srv=nonsense'), qr/a.*b|b.*c|c.*a/, 'a cookie of nobody binds to nobody';
