@@ -133,8 +133,7 @@ static void arm(struct probe *p)
 
     /* Else it fires in this turn: a byte in each would put it off forever. */
     if (p->deadline_ms >= now_ms)
-        timer_set(&p->conn->timer,
-                  MIN(p->check->conf->read_timeout_ms, p->deadline_ms - now_ms));
+        timer_set(&p->conn->timer, MIN(p->check->conf->read_timeout_ms, p->deadline_ms - now_ms));
 }
 
 /* What the protocol has to say in the midst of an answer. False: the probe is over. */
