@@ -5,6 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use Digest::MD5 qw(md5_hex);
 use Test::More;
 use Proxyd;
 
@@ -19,6 +20,10 @@ sub origin {
     return sub {
         my ($c) = @_;
         while (my $q = $c->request) {
+            if ($q->{uri} =~ /wait=(\w+)/) {
+                $p->write_file("waits-$name", '');
+                select undef, undef, undef, 0.02 while !-e $p->dir . "/go-$1";
+            }
             my $status = -e $p->dir . "/bad-$name" ? '503 Service Unavailable' : '200 OK';
             my $more = $q->{uri} =~ /login=(\w+)/ ? "Set-Cookie: session=$1; Path=/\r\n" : '';
             $c->write("HTTP/1.1 $status\r\n${more}Content-Length: 1\r\n\r\n$name");
@@ -38,6 +43,9 @@ http {
     upstream forever { @{[ servers({}) ]} sticky cookie srv expires=max samesite=\$arg_same; }
     upstream named   { $routes sticky cookie srv; }
     upstream route   { $routes sticky route \$cookie_route \$arg_route; }
+    upstream ids     { @{[ servers({ a => 'sid=one', b => 'sid=two', c => 'sid=three' }) ]} sticky route \$arg_route; }
+    upstream idc     { @{[ servers({ a => 'sid=one', b => 'sid=two', c => 'sid=three' }) ]} sticky cookie srv; }
+    upstream going   { zone going 512k; @{[ servers({}) ]} sticky cookie srv; }
     upstream drained { @{[ servers({ a => 'route=one drain', b => 'route=two', c => 'route=three' }) ]} sticky route \$arg_route; }
     upstream down    { @{[ servers({ a => 'route=one down', b => 'route=two', c => 'route=three' }) ]} sticky route \$arg_route; }
     upstream learn   { zone learn 64k; @{[ servers({}) ]}
@@ -47,6 +55,7 @@ http {
     proxy_next_upstream error timeout http_503;
     server {
         listen 127.0.0.1:{{port}};
+        location /api { api write=on; }
         location ~ ^/(\\w+)\$ { proxy_pass http://\$1/\$is_args\$args; }
     }
 }
@@ -61,6 +70,7 @@ sub once_each { return join '', sort split //, $_[0] }
 my $r = $p->get('/plain');
 my ($cookie) = ($r->header('Set-Cookie') // '') =~ /^srv=([0-9a-f]{32})$/;
 ok defined $cookie, 'a new client gets a cookie' or diag $r->header('Set-Cookie');
+is $cookie, md5_hex('127.0.0.1:' . $p->port($r->body)), 'the MD5 of the address';
 is bodies('/plain', 6, Cookie => "srv=$cookie"), $r->body x 6, 'with it, it stays where it was, whichever worker';
 is $p->get('/plain', headers => [Cookie => "srv=$cookie"])->header('Set-Cookie'), undef, 'and is not told again';
 like bodies('/plain', 8, Cookie => 'srv=nonsense'), qr/a.*b|b.*c|c.*a/, 'a cookie of nobody binds to nobody';
@@ -82,6 +92,24 @@ like $p->get('/forever?same=strict')->header('Set-Cookie'), qr/; expires=Thu, 31
 like $p->get('/forever')->header('Set-Cookie'), qr/; max-age=315360000$/, 'which may be empty';
 like $p->get('/named')->header('Set-Cookie'), qr/^srv=(?:one|two|three)$/, 'the route is the value where there is one';
 is bodies('/named', 4, Cookie => 'other=1; srv=two'), 'bbbb', 'and leads there';
+
+is bodies('/ids?route=three', 4), 'cccc', 'sid: routes lead there';
+is bodies('/idc', 4, Cookie => 'srv=two'), 'bbbb', 'and cookies';
+like $p->get('/idc')->header('Set-Cookie'), qr/^srv=(?:one|two|three)$/, 'which have it as their value';
+
+# A server that goes while it is asked: nobody is bound to it.
+my $late = $p->connect;
+$late->send("GET /going?wait=now HTTP/1.1\r\nHost: x\r\n\r\n");
+my ($gone) = map { Proxyd::wait_for(sub { grep { -e $p->dir . "/waits-$_" } @names }) ? grep { -e $p->dir . "/waits-$_" } @names : () } 1;
+my ($id) = grep { $names[$_] eq $gone } 0 .. 2;
+is $p->request('DELETE', "/api/9/http/upstreams/going/servers/$id")->status, 200, 'a server goes';
+# Both workers, and those who use the memory again.
+unlike bodies('/going', 12), qr/$gone/, 'and is not asked any more';
+$p->get('/forever?same=' . 'x' x 3000) for 1 .. 12;
+$p->write_file('go-now', '');
+$r = $late->response;
+is $r->body, $gone, 'but what it was asked before is answered';
+is $r->header('Set-Cookie'), undef, 'without a cookie';
 
 # --- route -------------------------------------------------------------------------------------------
 is bodies('/route?route=three', 4), 'cccc', 'a route in the URI';

@@ -19,6 +19,20 @@ char *h2_put_setting(char *p, enum h2_setting setting, uint32_t value)
     return h2_put32(p, value);
 }
 
+/* What the payload begins with in any case. */
+static uint32_t least(struct h2_frame f)
+{
+    uint32_t padding = (f.flags & H2_PADDED) ? 1 : 0;
+
+    switch (f.type) {
+    case H2_DATA: return padding;
+    case H2_HEADERS: return padding + ((f.flags & H2_PRIORITISED) ? 5 : 0);
+    case H2_PUSH_PROMISE: return padding + 4;
+    case H2_GOAWAY: return 8;
+    default: return 0;
+    }
+}
+
 enum h2_error h2_head_check(struct h2_frame f, uint32_t max)
 {
     static const struct {
@@ -44,7 +58,7 @@ enum h2_error h2_head_check(struct h2_frame f, uint32_t max)
         return H2_FRAME_SIZE_ERROR;
     if (f.type == H2_SETTINGS && ((f.flags & H2_ACK) ? f.len != 0 : f.len % 6 != 0))
         return H2_FRAME_SIZE_ERROR;
-    return f.type == H2_GOAWAY && f.len < 8 ? H2_FRAME_SIZE_ERROR : H2_NO_ERROR;
+    return f.len < least(f) ? H2_FRAME_SIZE_ERROR : H2_NO_ERROR;
 }
 
 bool h2_unpad(struct h2_frame f, struct str *payload)

@@ -89,6 +89,10 @@ void hpack_decoder_init(struct hpack_decoder *d)
 void hpack_decoder_limit(struct hpack_decoder *d, size_t limit)
 {
     d->limit = MIN(limit, HPACK_INT_MAX);
+    if (d->update_due)
+        d->least = MIN(d->least, d->limit);
+    else
+        d->least = d->limit;
     d->update_due |= d->limit < d->table.max;
 }
 
@@ -167,11 +171,13 @@ static bool read_literal(struct reading *r, unsigned bits, bool indexed, bool ne
     return true;
 }
 
+/* The first one behind a smaller limit has to be within that (4.2), whatever was allowed later. */
 static bool read_size(struct reading *r)
 {
+    size_t limit = r->d->update_due ? r->d->least : r->d->limit;
     uint32_t max;
 
-    if (!hpack_read_int(&r->p, r->end, SIZE_UPDATE_BITS, &max) || max > r->d->limit)
+    if (!hpack_read_int(&r->p, r->end, SIZE_UPDATE_BITS, &max) || max > limit)
         return fails(r, "with a table size that is not allowed");
     hpack_table_resize(&r->d->table, max);
     r->d->update_due = false;

@@ -43,6 +43,7 @@ struct hpack_decoder {
     struct hpack_table table;
     size_t limit;    /* what the peer's encoder may set max to */
     bool update_due; /* the limit has sunk below max: the peer has to say what it makes of that */
+    size_t least;    /* update_due: of the limits since then, though it may have risen again */
     const char *why; /* HPACK_ERROR: a sentence's end, "with …" */
 };
 

@@ -9,6 +9,7 @@
 #include "modules/upstream/health.h"
 
 #define FRAMES_MAX 256     /* of an answer; a good one has fewer than 20 */
+#define ANSWER_MAX 131072  /* all together; a good one has a few hundred bytes */
 #define FIELDS_MAX 16384   /* of a block of fields, as it is sent and decoded */
 #define DATA_MAX H2_WINDOW /* with padding: the window, which is never opened again */
 #define MESSAGE_MAX 1024   /* an answer of the service has two bytes, but may learn more */
@@ -305,6 +306,7 @@ static bool fields_done(struct probe *p)
 
     c->in_fields = false;
     c->status = 0;
+    c->grpc_status = -1; /* that of the last block counts */
     result = hpack_decode(&c->decoder, p->arena, str_from(c->fields, c->fields_len), FIELDS_MAX,
                           take_field, c);
     if (result == HPACK_ERROR)
@@ -460,6 +462,8 @@ static bool grpc_take(struct probe *p, size_t n)
     const char *data = c->block->data;
     size_t at = 0;
 
+    if (p->received > ANSWER_MAX)
+        return fail(p, "upstream sent too big response");
     c->len += n;
     while (c->len - at >= H2_HEAD) {
         struct h2_frame f = h2_head(data + at);

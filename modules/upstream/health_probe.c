@@ -129,9 +129,11 @@ static void read_failed(struct probe *p, ssize_t n, int error)
 /* The time that the answer may still take. */
 static void arm(struct probe *p)
 {
-    uint64_t now_ms = clock_ms(), left_ms = p->deadline_ms > now_ms ? p->deadline_ms - now_ms : 1;
+    uint64_t now_ms = clock_ms();
 
-    timer_set(&p->conn->timer, MIN(p->check->conf->read_timeout_ms, left_ms));
+    /* Else it fires in this turn: a byte in each would put it off forever. */
+    if (p->deadline_ms >= now_ms)
+        timer_set(&p->conn->timer, MIN(p->check->conf->read_timeout_ms, p->deadline_ms - now_ms));
 }
 
 /* What the protocol has to say in the midst of an answer. False: the probe is over. */
@@ -164,6 +166,11 @@ static void read_answer(struct probe *p)
         p->received += (uint64_t) n;
         if (!p->protocol->take(p, (size_t) n) || !reply(p))
             return;
+        /* Who brings a byte again and again would keep the timer from ever firing. */
+        if (clock_ms() >= p->deadline_ms) {
+            probe_failed(p, ETIMEDOUT, "upstream timed out");
+            return;
+        }
         arm(p);
     }
     if (p->protocol->pause != NULL)

@@ -288,6 +288,14 @@ static void test_limits(void)
     is_int(decode(&d, from_hex("3f46 82"), 100), HPACK_ERROR, "by what is within it");
     is_int(decode(&d, from_hex("3f45 82"), 100), HPACK_OK, "as this is");
     is_int(decode(&d, from_hex("82"), 100), HPACK_OK, "once");
+    hpack_decoder_limit(&d, 0);
+    hpack_decoder_limit(&d, 100);
+    is_int(decode(&d, from_hex("3f45 82"), 100), HPACK_ERROR, "the least limit in between too");
+    is_int(decode(&d, from_hex("20 3f46 82"), 100), HPACK_ERROR, "and then the last one");
+    is_int(decode(&d, from_hex("3f45 20 82"), 100), HPACK_OK, "which counts again");
+    hpack_decoder_limit(&d, 4096);
+    is_int(decode(&d, from_hex("82"), 100), HPACK_OK, "a larger one need not be taken");
+    is_uint(d.table.max, 0, "and is not");
     hpack_decoder_free(&d);
 }
 
