@@ -458,7 +458,8 @@ is(zone('server', 'new')->{requests}, 0, 'the new zone');
     $ask->() for 1 .. 10;
     kill 'WINCH', $old;
     ok($p->wait_for($ask, 15), 'answers');
-    is(join(',', keys %seen), '2', 'and whoever is asked names the workers of his own');
+    # One that has just been started may not have said so yet.
+    ok($seen{2} && !grep({ $_ > 2 } keys %seen), 'and whoever is asked names the workers of his own');
     survived('two binaries');
     kill 'QUIT', $old;
     ok($p->adopt($new), 'the old one goes');
