@@ -196,8 +196,10 @@ static void *change(void *arg)
             cell = cells_put(table(), &kept, page, digest, NULL);
         else
             wrong[me] += cell.line->narrow[cell.n] != model[n];
-        cell.line->narrow[cell.n] = model[n] = i + 1;
-        if (i % 5 == 0) {
+        /* A page may be full while the thread that makes the table grow has lost its processor. */
+        if (cell.line != NULL)
+            cell.line->narrow[cell.n] = model[n] = i + 1;
+        if (cell.line != NULL && i % 5 == 0) {
             cells_drop(page, cell);
             model[n] = 0;
         }
