@@ -18,8 +18,17 @@ my %rcodes = (servfail => 2, nxdomain => 3, refused => 5);
 # more than 512 bytes is cut, without any record.
 sub start {
     my ($class, %o) = @_;
-    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $o{port}, Proto => 'udp')
-        or die "dns: $!";
+    my ($socket, $listen);
+
+    # Both must have the same port: one that is free for UDP may be taken for TCP.
+    for (1 .. 50) {
+        $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $o{port}, Proto => 'udp')
+            or die "dns: $!";
+        last unless $o{tcp};
+        $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $socket->sockport, Listen => 16,
+            ReuseAddr => 1) and last;
+    }
+    die "dns, tcp: $!" if $o{tcp} && !$listen;
     my $self = bless { %o, owner => $$, port => $socket->sockport }, $class;
     $self->records('');
     my $pid = fork;
@@ -34,14 +43,12 @@ sub start {
         }
     }
     $self->{pid} = $pid;
-    $self->start_tcp if $o{tcp};
+    $self->start_tcp($listen) if $listen;
     return $self;
 }
 
 sub start_tcp {
-    my ($self) = @_;
-    my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Listen => 16, ReuseAddr => 1)
-        or die "dns, tcp: $!";
+    my ($self, $listen) = @_;
     my $pid = fork;
     die "fork: $!" unless defined $pid;
     if ($pid) { $self->{tcp_pid} = $pid; return }
