@@ -11,6 +11,7 @@ use POSIX ();
 use Test::More;
 use Proxyd;
 use Proxyd::Certs;
+use Proxyd::KeyProcess qw(fds socket_of);
 
 plan skip_all => 'needs the super-user' if $> != 0;
 
@@ -84,7 +85,7 @@ EOT
 $p->write_conf($conf);
 $p->start;
 
-sub key_processes { my $pid = shift // $p->master; return grep { $p->title($_) =~ /key process/ } $p->children($pid) }
+sub key_processes { return Proxyd::KeyProcess::key_processes($p, @_) }
 
 sub s_client {
     my ($name, @args) = @_;
@@ -156,7 +157,6 @@ is +(stat "/proc/$key_process/environ")[4], 0, 'its memory is not its user\'s to
     open my $fh, '<', "/proc/$key_process/limits" or die $!;
     like join('', <$fh>), qr/^Max core file size\s+0\s+0/m, 'it leaves no core file';
 }
-sub fds { my $pid = shift; opendir my $d, "/proc/$pid/fd" or return 0; return scalar grep { /\d/ } readdir $d }
 is fds($key_process), 3 + 1 + 1 + 2, 'it has the standard descriptors, the log, the master\'s socket and one for each worker';
 
 # Whether any of the needles is in a process's memory.
@@ -222,19 +222,6 @@ SKIP: {
 
 # --- a worker that is somebody else's --------------------------------------------------------------
 
-# Its socket to the key process (pidfd_open, pidfd_getfd).
-sub socket_of {
-    my ($pid) = @_;
-    open my $unix, '<', '/proc/net/unix' or return;
-    my %seqpacket = map { (split)[4] eq '0005' ? ((split)[6] => 1) : () } <$unix>;
-    my ($n) = map { m{/(\d+)$} } grep { (readlink($_) // '') =~ /^socket:\[(\d+)\]/ && $seqpacket{$1} } glob "/proc/$pid/fd/*";
-    my $pidfd = syscall 434, $pid + 0, 0;
-    return if !defined $n || $pidfd < 0;
-    my $fd = syscall 438, $pidfd, $n + 0, 0;
-    return if $fd < 0;
-    open my $socket, '+<&=', $fd or return;
-    return $socket;
-}
 SKIP: {
     my ($worker) = $p->workers;
     my $socket = socket_of($worker) or skip 'its socket cannot be had', 4;
@@ -323,7 +310,7 @@ sub ended {
 }
 
 sub lines_of_log { return ($p->access_log // '') =~ tr/\n// }
-sub successor { my ($old) = @_; my $new; Proxyd::wait_for(sub { ($new) = grep { $_ != $old } key_processes() }, 20); return $new }
+sub successor { return Proxyd::KeyProcess::successor($p, @_) }
 
 {
     my $clients = clients(4);

@@ -11,6 +11,7 @@ use POSIX ();
 use Test::More;
 use Proxyd;
 use Proxyd::Certs;
+use Proxyd::KeyProcess qw(fds socket_of);
 
 plan skip_all => 'needs the super-user' if $> != 0;
 
@@ -44,25 +45,11 @@ $p->write_conf(conf_of(2));
 $p->start;
 my $port = $p->port('main');
 
-sub key_processes { return grep { $p->title($_) =~ /key process/ } $p->children($p->master) }
-sub successor { my ($old) = @_; my $new; Proxyd::wait_for(sub { ($new) = grep { $_ != $old } key_processes() }, 20); return $new }
-sub fds { my $pid = shift; opendir my $d, "/proc/$pid/fd" or return 0; return scalar grep { /\d/ } readdir $d }
+sub key_processes { return Proxyd::KeyProcess::key_processes($p, @_) }
+sub successor { return Proxyd::KeyProcess::successor($p, @_) }
 sub threads { my $pid = shift; return scalar(() = glob "/proc/$pid/task/*") }
 sub answers { return $certs->get($port, '/', name => 'a.test')->status == 200 }
 
-# A worker's socket to the key process (pidfd_open, pidfd_getfd).
-sub socket_of {
-    my ($pid) = @_;
-    open my $unix, '<', '/proc/net/unix' or return;
-    my %seqpacket = map { (split)[4] eq '0005' ? ((split)[6] => 1) : () } <$unix>;
-    my ($n) = map { m{/(\d+)$} } grep { (readlink($_) // '') =~ /^socket:\[(\d+)\]/ && $seqpacket{$1} } glob "/proc/$pid/fd/*";
-    my $pidfd = syscall 434, $pid + 0, 0;
-    return if !defined $n || $pidfd < 0;
-    my $fd = syscall 438, $pidfd, $n + 0, 0;
-    return if $fd < 0;
-    open my $socket, '+<&=', $fd or return;
-    return $socket;
-}
 my ($worker) = $p->workers;
 my $socket = socket_of($worker) or plan skip_all => 'a worker\'s socket cannot be had';
 $p->expect_log(qr/the key process refused a worker's request/, qr/(?:key|worker) process \d+ exited on signal 9/);
