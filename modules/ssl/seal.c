@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Encryption of records without the library's record layer. OpenSSL can hand the keys of a direction to whoever carries its bytes, so
- * that the kernel encrypts (SSL_OP_ENABLE_KTLS); the BIO of conn_tls.c takes them as a socket would, and what is to be sent is
+ * that the kernel encrypts (SSL_OP_ENABLE_KTLS); the BIO of conn_tls_wire.c takes them as a socket would, and what is to be sent is
  * encrypted here: from where it lies straight into the buffer that is sent. The library's way copies each record twice
  * more, and allocates eight times for it.
  *

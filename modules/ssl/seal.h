@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Encryption of records by ourselves (seal.c), for conn_tls.c alone.
+ * Encryption of records by ourselves (seal.c), for conn_tls_wire.c alone.
  */
 #ifndef MODULES_SSL_SEAL_H
 #define MODULES_SSL_SEAL_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * TLS by OpenSSL: connections (conn_tls.c), what they are set up from (context.c), and the
+ * TLS by OpenSSL: connections (conn_tls*.c), what they are set up from (context.c), and the
  * library's errors in words (error.c). Neither knows of HTTP, nor which end it is: listening addresses
  * (http_ssl.c), connections to upstreams and layer 4 all use what stands here.
  */
