@@ -9,7 +9,7 @@
 #define LARGE_BLOCK (64 * 1024)
 
 /* Kept for the next request: 4 MiB; what a burst needed beyond that goes back to malloc. */
-#define FREE_BLOCKS_MAX 1024
+#define FREE_BLOCKS_MAX 256
 
 struct arena_block {
     struct arena_block *next;

@@ -60,9 +60,22 @@ struct cells *cells_of(const struct zone *zone)
     return (struct cells *) (void *) (zone->base + zone->header->root);
 }
 
-uint64_t cells_digest(const struct cells *t, struct str key)
+void cells_learn(struct cells_known *known, const struct zone *zone)
 {
-    uint64_t digest = hash_keyed(t->seed, key) & ~UINT64_C(1);
+    struct cells *t;
+
+    known->generation = zone_generation(zone);
+    t = cells_of(zone);
+    known->zone = zone;
+    known->table = t;
+    known->pages = page_at(zone, t, 0);
+    known->in_use = t->in_use;
+    memcpy(known->seed, t->seed, sizeof(known->seed));
+}
+
+uint64_t cells_digest(const uint64_t seed[2], struct str key)
+{
+    uint64_t digest = hash_keyed(seed, key) & ~UINT64_C(1);
 
     return likely(digest != 0) ? digest : 2;
 }
@@ -103,12 +116,14 @@ static unsigned line_after(unsigned line)
     return line + 1 < CELLS_LINES ? line + 1 : 0;
 }
 
-void cells_prefetch(const struct zone *zone, const struct cells *t, uint64_t digest)
+/* By the pages that were in use when we looked last: most of what was asked for since is where it was. */
+void cells_prefetch(struct cells_known *known, uint64_t digest)
 {
-    struct cells_page *page = page_of(zone, t, digest);
+    const struct cells_page *page = known->pages + page_number(digest, known->in_use);
 
     __builtin_prefetch(page, 1);
     __builtin_prefetch(&page->lines[home_of(digest)], 1);
+    known->in_use = pages_in_use(known->table);
 }
 
 /* Cells ---------------------------------------------------------------------------------------- */

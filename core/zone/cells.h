@@ -69,15 +69,33 @@ struct cells_kind {
 struct cells *cells_new(struct zone *zone, size_t bytes);
 /* The table that is a zone's root. */
 struct cells *cells_of(const struct zone *zone);
-/* Whether both give every key the same digest. */
-static inline bool cells_agree(const struct cells *t, const uint64_t seed[2])
+
+/*
+ * What a process knows of a zone's table by itself, so that it need not go from the zone to its header, to the table and
+ * to its pages before it can ask for the memory that it wants: each step may be one into memory that is far away. All zero:
+ * nothing yet.
+ */
+struct cells_known {
+    const struct zone *zone;
+    unsigned generation; /* of the zone, for which this holds */
+    uint32_t in_use;     /* pages: for a guess */
+    struct cells *table;
+    const struct cells_page *pages;
+    uint64_t seed[2];
+};
+void cells_learn(struct cells_known *known, const struct zone *zone); /* private */
+/* As it is now. */
+static inline const struct cells_known *cells_know(struct cells_known *known,
+                                                   const struct zone *zone)
 {
-    return t->seed[0] == seed[0] && t->seed[1] == seed[1];
+    if (unlikely(known->zone != zone || known->generation != zone_generation(zone)))
+        cells_learn(known, zone);
+    return known;
 }
 /* Even, and never 0. */
-uint64_t cells_digest(const struct cells *t, struct str key);
+uint64_t cells_digest(const uint64_t seed[2], struct str key);
 /* Asks the memory for what a look-up will need. */
-void cells_prefetch(const struct zone *zone, const struct cells *t, uint64_t digest);
+void cells_prefetch(struct cells_known *known, uint64_t digest);
 
 /*
  * The page of a digest, locked, by a latch: see there for what must not be done before cells_unlock. Order of locks: that by

@@ -85,16 +85,9 @@ zone_off_t ledger_take(struct zone *zone, struct ledger *ledger, uint64_t what)
     return entry;
 }
 
-uint64_t ledger_held(const struct zone *zone, zone_off_t entry)
-{
-    uint64_t what = *entry_at(zone, entry);
-
-    ASSERT((what & ENTRY_FREE) == 0);
-    return what;
-}
-
 void ledger_give(struct zone *zone, struct ledger *ledger, zone_off_t entry)
 {
+    ASSERT((*entry_at(zone, entry) & ENTRY_FREE) == 0);
     ZONE_SET(*entry_at(zone, entry), ledger->free | ENTRY_FREE);
     ZONE_SET(ledger->free, entry);
 }

@@ -25,8 +25,7 @@ struct ledger {
 static inline bool ledger_reserve(struct zone *zone, struct ledger *ledger);
 /* Notes that the worker holds what that even number names. The entry, which was reserved. */
 zone_off_t ledger_take(struct zone *zone, struct ledger *ledger, uint64_t what);
-/* What the entry holds. Entries are forgotten by a wipe: see zone_generation. */
-uint64_t ledger_held(const struct zone *zone, zone_off_t entry);
+/* Entries are forgotten by a wipe: see zone_generation. */
 void ledger_give(struct zone *zone, struct ledger *ledger, zone_off_t entry);
 
 /* All that follow: with the zone's lock, or of a dead worker's ledger in the master, which drops it. */

@@ -115,8 +115,7 @@ void limit_forget_digest(void)
     last.r = NULL;
 }
 
-static uint64_t digest_anew(struct req *r, const struct limit_zone *zone, const struct cells *t,
-                            size_t max, bool quietly)
+static uint64_t digest_anew(struct req *r, const struct limit_zone *zone, size_t max, bool quietly)
 {
     struct str value = expr_eval(&r->eval, zone->key);
 
@@ -130,24 +129,27 @@ static uint64_t digest_anew(struct req *r, const struct limit_zone *zone, const 
     }
     last.r = r;
     last.key = zone->source;
-    memcpy(last.seed, t->seed, sizeof(last.seed));
+    memcpy(last.seed, zone->known.seed, sizeof(last.seed));
     last.len = value.len;
-    last.digest = cells_digest(t, value);
+    last.digest = cells_digest(last.seed, value);
     return last.digest;
 }
 
-uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly)
+/* Tables of one process and its children have the same seed, unless an older binary made them. */
+static bool is_last(const struct req *r, const struct limit_zone *zone, size_t max)
 {
-    const struct cells *t = limit_table(zone->res->zone);
+    return last.r == r && last.len <= max && last.seed[0] == zone->known.seed[0] &&
+           last.seed[1] == zone->known.seed[1] && str_eq(last.key, zone->source);
+}
+
+uint64_t limit_digest(struct req *r, struct limit_zone *zone, size_t max, bool quietly)
+{
     uint64_t digest;
 
-    if (last.r == r && last.len <= max && cells_agree(t, last.seed) &&
-        str_eq(last.key, zone->source))
-        digest = last.digest;
-    else
-        digest = digest_anew(r, zone, t, max, quietly);
+    (void) cells_know(&zone->known, zone->res->zone);
+    digest = is_last(r, zone, max) ? last.digest : digest_anew(r, zone, max, quietly);
     if (likely(digest != 0))
-        cells_prefetch(zone->res->zone, t, digest);
+        cells_prefetch(&zone->known, digest);
     return digest;
 }
 

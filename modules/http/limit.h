@@ -15,6 +15,7 @@ struct limit_zone {
     struct res_zone *res;
     struct expr *key;
     struct str source; /* the key's */
+    struct cells_known known; /* in a worker */
     struct conf_pos pos;
     struct counter_set *counts; /* how requests fared, for status */
 };
@@ -70,7 +71,7 @@ extern const struct conf_range limit_statuses;
  * The digest of the zone's key for the request; the memory has been asked for what is known of it. 0: it is
  * not to be counted, being empty or longer than max bytes, which is logged unless `quietly`.
  */
-uint64_t limit_digest(struct req *r, const struct limit_zone *zone, size_t max, bool quietly);
+uint64_t limit_digest(struct req *r, struct limit_zone *zone, size_t max, bool quietly);
 /*
  * Zones with the same key share a digest, which is remembered for as long as nothing but the hooks of limits runs. Each of
  * them that reads digests ends with this.

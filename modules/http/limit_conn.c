@@ -38,9 +38,11 @@ struct held {
     unsigned count;
     struct held_one {
         struct zone *zone;
-        zone_off_t entry;
+        struct cells *table;
         unsigned generation;
-        struct counter_set *counts; /* of the zone */
+        uint64_t digest;
+        zone_off_t entry;
+        struct counter_set *counts; /* of the zone; the caller's of count */
     } items[];
 };
 
@@ -102,9 +104,9 @@ static void recount(struct zone *zone, const struct cells *t, struct cells_page 
 
 enum outcome { COUNTED, TOO_MANY, NO_ROOM };
 
-static enum outcome count(struct zone *zone, uint64_t digest, unsigned max, struct held_one *one)
+static enum outcome count(struct zone *zone, struct cells *t, uint64_t digest, unsigned max,
+                          struct held_one *one)
 {
-    struct cells *t = limit_table(zone);
     struct ledger *ledger = zone_my_slot(zone);
     enum outcome outcome = COUNTED;
     struct cells_page *page;
@@ -122,7 +124,9 @@ static enum outcome count(struct zone *zone, uint64_t digest, unsigned max, stru
         outcome = TOO_MANY;
     } else {
         one->zone = zone;
+        one->table = t;
         one->generation = zone_generation(zone);
+        one->digest = digest;
         one->entry = ledger_take(zone, ledger, digest);
         ZONE_SET(*count_of(cell), *count_of(cell) + 1);
     }
@@ -130,10 +134,9 @@ static enum outcome count(struct zone *zone, uint64_t digest, unsigned max, stru
     return outcome;
 }
 
-static void give_one(struct zone *zone, struct ledger *ledger, zone_off_t entry)
+static void give_one(struct zone *zone, struct cells *t, struct ledger *ledger, uint64_t digest,
+                     zone_off_t entry)
 {
-    struct cells *t = limit_table(zone);
-    uint64_t digest = ledger_held(zone, entry);
     struct cells_page *page = cells_lock(zone, t, &counts, digest);
     struct cell cell = cells_find(page, digest);
 
@@ -150,7 +153,7 @@ static void give_back(struct held *held)
 
         /* A wipe has forgotten it. */
         if (likely(zone_generation(one->zone) == one->generation))
-            give_one(one->zone, zone_my_slot(one->zone), one->entry);
+            give_one(one->zone, one->table, zone_my_slot(one->zone), one->digest, one->entry);
     }
 }
 
@@ -165,9 +168,9 @@ enum { COUNT_PASSED, COUNT_REJECTED, COUNT_REJECTED_DRY_RUN };
 static const char *const counter_names[] = { "passed", "rejected", "rejected_dry_run", NULL };
 static const struct counter_kind conn_counters = { "limit_conn", counter_names, 0, 0 };
 
-static struct counter_set *counts_of(const struct conn_limit *limit)
+static struct limit_zone *zone_of(const struct conn_limit *limit)
 {
-    return ((const struct limit_zone *) limit->res->spec.data)->counts;
+    return limit->res->spec.data;
 }
 
 static enum verdict refuse(struct req *r, const struct conn_conf *conf,
@@ -175,8 +178,8 @@ static enum verdict refuse(struct req *r, const struct conn_conf *conf,
 {
     struct str name = limit->res->spec.name;
 
-    counters_add(counts_of(limit), conf->settings.dry_run ? COUNT_REJECTED_DRY_RUN : COUNT_REJECTED,
-                 1);
+    counters_add(zone_of(limit)->counts,
+                 conf->settings.dry_run ? COUNT_REJECTED_DRY_RUN : COUNT_REJECTED, 1);
     if (outcome == NO_ROOM)
         log_crit(log_main, 0, "no memory in limit_conn_zone \"%.*s\"", STR_ARG(name));
     else
@@ -205,7 +208,7 @@ static enum verdict conn_prepare(struct req *r)
         return V_NEXT;
     prepared.r = r;
     for (unsigned i = 0; i < MIN(limits->count, PREPARED_MAX); i++)
-        prepared.digests[i] = limit_digest(r, limits->items[i].res->spec.data, KEY_MAX, true);
+        prepared.digests[i] = limit_digest(r, zone_of(&limits->items[i]), KEY_MAX, true);
     return V_NEXT;
 }
 
@@ -213,7 +216,7 @@ static uint64_t conn_digest(struct req *r, const struct conn_limits *limits, uns
 {
     if (likely(prepared.r == r && n < PREPARED_MAX && prepared.digests[n] != 0))
         return prepared.digests[n];
-    return limit_digest(r, limits->items[n].res->spec.data, KEY_MAX, false);
+    return limit_digest(r, zone_of(&limits->items[n]), KEY_MAX, false);
 }
 
 static enum verdict judge(struct req *r, const struct conn_conf *conf)
@@ -232,12 +235,13 @@ static enum verdict judge(struct req *r, const struct conn_conf *conf)
                                sizeof(*held) + conf->limits.count * sizeof(held->items[0]));
             held->count = 0;
         }
-        outcome = count(limit->res->zone, digest, limit->max, &held->items[held->count]);
+        outcome = count(limit->res->zone, zone_of(limit)->known.table, digest, limit->max,
+                        &held->items[held->count]);
         if (unlikely(outcome != COUNTED)) {
             give_back(held);
             return refuse(r, conf, limit, outcome);
         }
-        held->items[held->count++].counts = counts_of(limit);
+        held->items[held->count++].counts = zone_of(limit)->counts;
     }
     if (held == NULL)
         return V_NEXT;
@@ -291,8 +295,7 @@ static bool recover(struct zone *zone)
 
 static bool give_of_dead(struct zone *zone, zone_off_t entry, uint64_t digest, void *ledger)
 {
-    (void) digest;
-    give_one(zone, ledger, entry);
+    give_one(zone, limit_table(zone), ledger, digest, entry);
     return true;
 }
 

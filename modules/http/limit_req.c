@@ -140,7 +140,7 @@ static bool judge(const struct req_limit *limit, uint64_t digest, bool charged, 
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
-    struct cells *t = limit_table(zone);
+    struct cells *t = z->zone.known.table;
     struct cells_page *page = cells_lock(zone, t, &buckets, digest);
     struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms();
@@ -169,7 +169,7 @@ static uint64_t charge(const struct req_limit *limit, uint64_t digest)
 {
     const struct req_zone *z = limit->res->spec.data;
     struct zone *zone = limit->res->zone;
-    struct cells *t = limit_table(zone);
+    struct cells *t = z->zone.known.table;
     struct cells_page *page = cells_lock(zone, t, &buckets, digest);
     struct cell cell = cells_find(page, digest);
     uint64_t now = clock_ms(), excess = 0;

@@ -59,17 +59,18 @@ static uint64_t rnd(uint64_t *seed)
 /* With all that limits do between a key and its release, which comes IN_FLIGHT requests later. */
 static void one(unsigned n, unsigned key)
 {
-    struct cells *rt = limit_table(requests), *ct = limit_table(connections);
+    static struct cells_known of_connections, of_requests;
     struct held_one *held = &flight[n % IN_FLIGHT];
     struct str text = str_from((const char *) &key, sizeof(key));
-    uint64_t d = cells_digest(rt, text), c = cells_digest(ct, text);
+    uint64_t digest = cells_digest(cells_know(&of_connections, connections)->seed, text);
 
-    cells_prefetch(connections, ct, c);
-    cells_prefetch(requests, rt, d);
+    (void) cells_know(&of_requests, requests);
+    cells_prefetch(&of_connections, digest);
+    cells_prefetch(&of_requests, digest);
     if (held->zone != NULL)
-        give_one(connections, zone_my_slot(connections), held->entry);
-    judge_request(d);
-    ASSERT(count(connections, c, 1000, held) == COUNTED);
+        give_one(connections, held->table, zone_my_slot(connections), held->digest, held->entry);
+    judge_request(digest);
+    ASSERT(count(connections, of_connections.table, digest, 1000, held) == COUNTED);
 }
 
 static int by_value(const void *a, const void *b)
@@ -108,7 +109,7 @@ int main(void)
     spec.kind = &kind;
     requests = zone_create(&spec, log_main);
     for (unsigned key = 0; key < KEYS; key++)
-        judge_request(cells_digest(limit_table(requests),
+        judge_request(cells_digest(limit_table(requests)->seed,
                                    str_from((const char *) &key, sizeof(key))));
     measure("one key", 1);
     measure("a million", KEYS);

@@ -21,13 +21,15 @@ WARM = {"requests": 2000}       # before anything is counted
 class Workload:
     """One kind of request. `big`: the header fields of a browser instead of those of curl.
     `keys`: an argument with so many random values. `tls`: the kind of key of the certificate;
-    `resume`: new connections come again with the session they had."""
+    `resume`: new connections come again with the session they had. `fill`: as many requests as
+    it takes until nearly every key has been there come before anything is counted."""
 
     def __init__(self, path, size, servers, big=False, fresh=False, weight=1, keys=0, tls=None,
-                 resume=False):
+                 resume=False, fill=False):
         self.path, self.size, self.servers = path, size, servers
         self.big, self.fresh, self.keys = big, fresh, keys
         self.tls, self.resume = tls, resume
+        self.fill = fill
         self.weight = weight    # one request stands for about so many small ones
 
     def load_args(self, server):
@@ -70,7 +72,7 @@ WORKLOADS = {
     "shakeresumed": Workload("/ready", 2, SHAKE, fresh=True, weight=10, tls="ecdsa", resume=True),
     # What limits cost is the difference of these two.
     "keys1k": Workload("/keyed/1k", K, ("nginx", "proxyd"), keys=1000000),
-    "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000),
+    "limit1k": Workload("/limit/1k", K, ("nginx", "proxyd"), keys=1000000, fill=True),
 }
 DEFAULT_WORKLOADS = ("proxy1k", "proxy64k", "proxy1m", "static1k", "conn1k", "tls1k", "tlsconn")
 
@@ -139,6 +141,10 @@ def cpu_rounds(bench, kinds, names):
     servers = [bench.start(kind) for kind in kinds]
     runs = {name: {s.name: [] for s in servers if s.name in WORKLOADS[name].servers}
             for name in names}
+    for name in (name for name in names if WORKLOADS[name].fill):
+        for server in servers:
+            if server.name in runs[name]:
+                load(bench, server, WORKLOADS[name], requests=4 * WORKLOADS[name].keys)
     for number in range(-1, bench.rounds):      # round -1 warms up and is not counted
         turn = servers[number % len(servers):] + servers[:number % len(servers)]
         for name in names:

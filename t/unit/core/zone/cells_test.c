@@ -37,7 +37,7 @@ static void zone_open(size_t size)
 
 static uint64_t digest_of(unsigned n)
 {
-    return cells_digest(table(), str_from((const char *) &n, sizeof(n)));
+    return cells_digest(table()->seed, str_from((const char *) &n, sizeof(n)));
 }
 
 static uint64_t rnd(uint64_t *seed)
@@ -138,10 +138,11 @@ static void test_capacity(void)
         zone_open((size_t) megabytes[i] << 20);
         for (unsigned n = 0; n < many; n++)
             put(&aging, n, 0);
-        is_uint(held(0, many), many, "%u MB hold %u keys", megabytes[i], many);
+        /* One page of a few thousand, of those that have no other half, may be too full by chance. */
+        ok(held(0, many) >= many - many / 20000, "%u MB hold %u keys", megabytes[i], many);
         for (unsigned n = many; n < many * 4; n++)
             put(&aging, n, 0);
-        is_uint(held(many * 3, many * 4), many, "of more, the youngest remain");
+        ok(held(many * 3, many * 4) >= many - many / 20000, "of more, the youngest remain");
         ok(held(0, many) < many / 2, "the oldest do not");
         is_str(cells_check(zone, table()), NULL, "all is sound");
         zone_destroy(zone);
@@ -159,7 +160,8 @@ static void test_expiry(void)
     for (unsigned n = 8000; n < 200000; n++)
         put(&aging, n, n - 4000);
     is_uint(held(196000, 200000), 4000, "what is worth something stays");
-    is_uint(table()->in_use, before, "and the table does not grow for what is worth nothing");
+    /* By chance a page may have been about to. */
+    ok(table()->in_use <= before + 2, "and the table does not grow for what is worth nothing");
     zone_destroy(zone);
 }
 

@@ -24,12 +24,12 @@ static struct held_one both, own, many[FULL];
 
 static uint64_t digest_of(const char *text)
 {
-    return cells_digest(limit_table(zone), str_cstr(text));
+    return cells_digest(limit_table(zone)->seed, str_cstr(text));
 }
 
 static enum outcome take(const char *text, struct held_one *one)
 {
-    return count(zone, digest_of(text), LIMIT, one);
+    return count(zone, limit_table(zone), digest_of(text), LIMIT, one);
 }
 
 static void give(const struct held_one *one)

@@ -42,7 +42,7 @@ static uint64_t digest_of(struct zone *zone, unsigned n)
     static char text[64];
 
     return cells_digest(
-        limit_table(zone),
+        limit_table(zone)->seed,
         str_from(text, (size_t) snprintf(text, sizeof(text), "%0*u", (int) (n % 40) + 1, n)));
 }
 
@@ -64,7 +64,7 @@ static void NORETURN work(struct zone *zone, unsigned worker, uint64_t seed)
         } else {
             uint64_t digest = digest_of(zone, (unsigned) (rnd(&seed) % KEYS));
 
-            held[i]->count = count(zone, digest, LIMIT, &held[i]->items[0]) == COUNTED ? 1 : 0;
+            held[i]->count = count(zone, limit_table(zone), digest, LIMIT, &held[i]->items[0]) == COUNTED ? 1 : 0;
         }
         (void) __atomic_add_fetch(&done[worker], 1, __ATOMIC_RELEASE);
     }

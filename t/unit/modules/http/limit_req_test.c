@@ -95,7 +95,7 @@ static struct expr *no_key;
 static bool passes(const struct req_limit *limit, unsigned n)
 {
     uint64_t excess,
-        digest = cells_digest(limit_table(zone), str_from((const char *) &n, sizeof(n)));
+        digest = cells_digest(limit_table(zone)->seed, str_from((const char *) &n, sizeof(n)));
 
     return judge(limit, digest, true, &excess);
 }
