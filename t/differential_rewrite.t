@@ -152,6 +152,13 @@ http {
         location = /errredirect { return 302 /off; }
         location /ret/errrw { error_page 404 /errrw; return 404; }
         location = /errrw { rewrite ^ /show?x=1 redirect; }
+        location /ret/codestatus { error_page 404 =403 /show?s=$status; return 404; }
+        location /ret/err204 { error_page 404 =200 /ret/204t; return 404; }
+        location /ret/err204none { error_page 404 /ret/204t; return 404; }
+        location /ret/errapp { error_page 302 = @app; return 302 /there; }
+        location @app { proxy_pass http://127.0.0.1:{{port:app}}; }
+        location /dot/ { rewrite ^/dot/(.*)$ /dotted/$1 last; }
+        location /dotted/ { return 200 ok; }
         location /ret/named { error_page 404 = @rename; return 404; }
         location /ret/rebreak { error_page 404 = @rebreak; return 404; }
 
@@ -276,6 +283,8 @@ add('GET', $_)
     /mapcap/a?m=q /CASE/x /al/a.txt /al/b/a.txt /al/c/a.txt /al2/a.txt /al2/b/a.txt /unin /unin2 /never
     /pre?own=1 /selfset /nolog /rate /break0 /show /show?x /ret/named /ret/rebreak);
 add('GET', "/pre?own=1", 'Own', 'v');
+add('GET', "/dot/$_") for qw(.txt a/.txt a/b.txt .html a.html/.x.txt .x.html);
+add('GET', "/dotted/$_") for qw(.txt a/.txt a/b.txt .x.html);
 while ($conf =~ m{location (/ret/\S+)}g) {
     my $uri = $1;
     # not an answer at all there

@@ -76,18 +76,23 @@ static struct str path_of(struct req *r, struct str root, struct str name)
     return str_from(p, root.len + name.len);
 }
 
-static void use(struct req *r, size_t alias, struct str name)
+static void use(struct req *r, size_t alias, struct str name, bool dir)
 {
     if (alias == 0) {
         r->uri = str_dup(r->arena, name);
-    } else if (alias != SIZE_MAX) {
+    } else if (alias == SIZE_MAX) {
+        /* Under the alias of a regex location the path of a directory does not depend on the URI. */
+        if (!dir) {
+            r->uri = str_dup(r->arena, name);
+            r->uri_below_alias = true;
+        }
+    } else {
         char *p = arena_bytes(r->arena, alias + name.len + 1);
 
         memcpy(p, r->uri.ptr, alias);
         memcpy(p + alias, name.ptr, name.len);
         r->uri = str_from(p, alias + name.len);
     }
-    /* Under the alias of a regex location the path does not depend on the URI. */
     r->valid_unparsed_uri = false;
     req_set_exten(r);
 }
@@ -122,7 +127,7 @@ static enum verdict try_run(struct req *r)
             continue;
         }
         req_trace(r, req_where(r, "try_files"), "try_files %.*s: is there", STR_ARG(path));
-        use(r, alias, name);
+        use(r, alias, name, item->dir);
         return V_NEXT;
     }
     return fall_back(r, list);
