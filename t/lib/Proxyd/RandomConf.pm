@@ -50,10 +50,10 @@ our %named;
 sub literal { return pick(qw(x one /a /b/ a.txt 1 2), '', '-') }
 
 sub variable {
-    return pick(qw($uri $args $arg_x $arg_y $1 $2 $v1 $v2 $request_uri $request_filename $document_root $host $is_args
+    return pick(qw($uri $args $arg_x $arg_y $1 $2 $v1 $v2 $request_uri $document_root $host $is_args
         $request_method $g $http_x_a $cookie_k $m2 $mv $g $sc $query_string $realpath_root $scheme $remote_user
         $status $sent_http_x_1 $content_type $document_uri $server_name $remote_addr $http_referer $invalid_referer
-        $content_length $upstream_status $upstream_http_x_app $sent_http_content_type $server_protocol $request
+        $content_length $upstream_status $upstream_http_x_app $server_protocol $request
         $limit_rate $request_completion $proxy_host $proxy_add_x_forwarded_for $http_cookie $secure_link $auth1));
 }
 
@@ -225,7 +225,7 @@ sub contents {
     push @d, 'autoindex on;' if chance(0.05);
     push @d, r_try_files() if chance($level ? 0.2 : 0.06);
     if ($level && $prefix ne '@') {
-        push @d, 'alias {{dir}}/html' . ($prefix eq '~' ? pick('/$1', '/a/$1', '') : pick('/', '/a/', '/b', '')) . ';' if chance(0.1) && !grep { /^(?:root|proxy_pass)/ } @d;
+        push @d, 'alias {{dir}}/html' . ($prefix eq '~' ? pick('/$1', '/a/$1', '/') : pick('/', '/a/', '/b', '')) . ';' if chance(0.1) && !grep { /^(?:root|proxy_pass)/ } @d;
         push @d, 'limit_except ' . pick('GET', 'GET POST', 'PUT') . ' { ' . pick('deny all;', 'allow 10.0.0.0/8; deny all;', 'auth_basic r;', 'deny 127.0.0.1;') . ' }' if chance(0.05);
     }
     my %seen;
@@ -289,7 +289,7 @@ sub request {
     my ($name, $id) = @_;
     my $method = pick(('GET') x 8, 'HEAD', 'POST', 'POST', pick(qw(PUT DELETE OPTIONS)));
     my $uri = escaped(known_path());
-    $uri .= pick('/', '/b', '.txt', '%20x', '/../b', '//a', '/./', '/%2e%2e', '%2Fb', '/index.html') if chance(0.2);
+    $uri .= pick('/', '/b', '.txt', '%20x', '/../b', '//a', '/./', '/b/%2e%2e', '%2Fb', '/index.html') if chance(0.2);
     $uri .= '?' . join '&', some(3, 'x=1', 'x=2', 'x=a', 'y=1', 'y=b', 'k', 'x=a.txt', 'y=%20', '', 'x=b/a.html') if chance(0.5);
     my $host = pick(($name) x 6, uc $name, "$name:81", "$name.");
     my @h = ("X-Id: $id");
