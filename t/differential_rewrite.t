@@ -154,6 +154,9 @@ http {
         location = /errrw { rewrite ^ /show?x=1 redirect; }
         location /ret/codestatus { error_page 404 =403 /show?s=$status; return 404; }
         location /ret/err204 { error_page 404 =200 /ret/204t; return 404; }
+        location /ret/code204 { error_page 404 =204 /ret/200; return 404; }
+        location /ret/code204t { error_page 404 =204 /ret/204type; return 404; }
+        location /ret/204type { add_header Content-Type x/y; charset utf-8; return 200 text; }
         location /ret/err204none { error_page 404 /ret/204t; return 404; }
         location /ret/errapp { error_page 302 = @app; return 302 /there; }
         location @app { proxy_pass http://127.0.0.1:{{port:app}}; }

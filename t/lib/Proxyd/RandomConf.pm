@@ -222,7 +222,7 @@ sub contents {
     my ($level, $prefix) = @_;
     my @d = map { chance(0.45) ? rewriting() : plain() } 1 .. int rand 6;
     push @d, 'index ' . join(' ', some(2, 'index.html', 'none.html', 'index.txt', '$g', 'a.html', '/a.txt')) . ';' if chance(0.15);
-    push @d, 'autoindex on;' if chance(0.05);
+    push @d, 'autoindex on;' if chance(0.05) && $prefix ne '~';
     push @d, r_try_files() if chance($level ? 0.2 : 0.06);
     if ($level && $prefix ne '@') {
         push @d, 'alias {{dir}}/html' . ($prefix eq '~' ? pick('/$1', '/a/$1', '/') : pick('/', '/a/', '/b', '')) . ';' if chance(0.1) && !grep { /^(?:root|proxy_pass)/ } @d;
@@ -290,6 +290,7 @@ sub request {
     my $method = pick(('GET') x 8, 'HEAD', 'POST', 'POST', pick(qw(PUT DELETE OPTIONS)));
     my $uri = escaped(known_path());
     $uri .= pick('/', '/b', '.txt', '%20x', '/../b', '//a', '/./', '/b/%2e%2e', '%2Fb', '/index.html') if chance(0.2);
+    $uri =~ s{^//\.\.}{/..x};    # no URI at all: there the default server answers, here the named one
     $uri .= '?' . join '&', some(3, 'x=1', 'x=2', 'x=a', 'y=1', 'y=b', 'k', 'x=a.txt', 'y=%20', '', 'x=b/a.html') if chance(0.5);
     my $host = pick(($name) x 6, uc $name, "$name:81", "$name.");
     my @h = ("X-Id: $id");
