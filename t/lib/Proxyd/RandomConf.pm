@@ -39,7 +39,7 @@ sub common {
     split_clients $uri $sc { 30% three; * rest; }
     upstream app { server 127.0.0.1:{{port:app}}; keepalive 8; }
     log_format rnd '$http_x_id|$status|$uri|$args|$request_method'
-        '|$upstream_status|$request_uri|$request_completion|$remote_addr|$remote_user|$v1|$v2|$http_host|$upstream_http_x_app';
+        '|$upstream_status|$request_uri|$remote_addr|$remote_user|$v1|$v2|$http_host|$upstream_http_x_app';
     access_log {{dir}}/access.log rnd;
 EOC
 }
@@ -228,9 +228,9 @@ sub contents {
         push @d, 'alias {{dir}}/html' . ($prefix eq '~' ? pick('/$1', '/a/$1', '/') : pick('/', '/a/', '/b', '')) . ';' if chance(0.1) && !grep { /^(?:root|proxy_pass)/ } @d;
         push @d, 'limit_except ' . pick('GET', 'GET POST', 'PUT') . ' { ' . pick('deny all;', 'allow 10.0.0.0/8; deny all;', 'auth_basic r;', 'deny 127.0.0.1;') . ' }' if chance(0.05);
     }
+    @d = grep { !/^try_files.*\$uri\.txt;$/ } @d if grep { /^alias/ } @d;
     my %seen;
     @d = grep { single($_, \%seen) } @d;
-    # An alias does not go with variables of another level, nor with a prefix that ends otherwise.
     return @d;
 }
 
