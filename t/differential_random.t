@@ -50,6 +50,7 @@ sub access_lines {
         s/:$port\b/:PORT/g;
         my ($id, $rest) = /^([^|]*)\|(.*)/ or next;
         $rest =~ s/^500\|[^|]*\|[^|]*/500||/;    # cycles, and URIs that came to nothing
+        $rest =~ s/^(\d+)\|-\|/$1||/;        # no URI at all
         $rest =~ s/^206/200/;               # of an error page
         $rest =~ s/boundary=\w+/boundary/;
         $rest =~ s/\|-?\|(HEAD|GET|POST|PUT|DELETE|OPTIONS)\|/|-|$1|/;

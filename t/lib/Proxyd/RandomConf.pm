@@ -87,7 +87,7 @@ sub replacement {
 sub r_rewrite {
     return 'rewrite ' . regex() . ' ' . replacement() . pick('', '', ' last', ' last', ' break', ' break', ' redirect', ' permanent') . ';';
 }
-sub r_set { return 'set ' . pick('$v1', '$v1', '$v2', '$v2', '$args', '$limit_rate') . ' ' . value() . ';' =~ s/\$limit_rate .*/\$v1 x;/r }
+sub r_set { return 'set ' . pick('$v1', '$v1', '$v2', '$v2', '$args') . ' ' . value() . ';' }
 sub r_break { return 'break;' }
 
 sub r_return {
