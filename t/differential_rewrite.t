@@ -187,6 +187,9 @@ http {
         location /if/ne2 { if (!-e $document_root/$arg_a) { return 200 yes; } return 200 no; }
         location /if/x { if (-x $document_root/$arg_a) { return 200 yes; } return 200 no; }
         location /if/nx { if (!-x $document_root/$arg_a) { return 200 yes; } return 200 no; }
+        location /if/emptyd { if (-d $arg_none) { return 200 yes; } return 200 no; }
+        location /if/emptye { if (-e "") { return 200 yes; } return 200 no; }
+        location /if/emptyne { if (!-e $arg_none) { return 200 yes; } return 200 no; }
         location /if/last { set $x 0; if ($arg_a) { set $x 1; add_header X-A 1; } if ($arg_b) { set $x "${x}2"; add_header X-B 1; }
             set $x "${x}end"; return 200 "$x\n"; }
         location /if/break { set $x 1; if ($arg_a) { set $x 2; break; } set $x 3; return 200 "$x\n"; }
@@ -286,6 +289,7 @@ add('GET', $_)
     /mapcap/a?m=q /CASE/x /al/a.txt /al/b/a.txt /al/c/a.txt /al2/a.txt /al2/b/a.txt /unin /unin2 /never
     /pre?own=1 /selfset /nolog /rate /break0 /show /show?x /ret/named /ret/rebreak);
 add('GET', "/pre?own=1", 'Own', 'v');
+add('GET', "/if/$_") for qw(emptyd emptye emptyne);
 add('GET', "/dot/$_") for qw(.txt a/.txt a/b.txt .html a.html/.x.txt .x.html);
 add('GET', "/dotted/$_") for qw(.txt a/.txt a/b.txt .x.html);
 while ($conf =~ m{location (/ret/\S+)}g) {

@@ -23,6 +23,8 @@ static bool test_file(struct req *r, const struct condition *c, const struct run
     struct str path = rewrite_value(r, &c->operand, run);
     struct file_info info;
 
+    if (path.len == 0)
+        return false; /* no name is not the prefix's */
     if (file_lookup(r, path, 0, &info) != 0) {
         if (info.err != ENOENT && info.err != ENOTDIR && info.err != ENAMETOOLONG)
             log_crit(&r->log, info.err, "%s \"%.*s\" failed", info.failed, STR_ARG(path));
