@@ -25,8 +25,10 @@ static bool test_file(struct req *r, const struct condition *c, const struct run
 
     if (path.len == 0)
         return false; /* no name is not the prefix's */
-    if (path.ptr[0] != '/')
+    if (path.ptr[0] != '/') {
         path = str_printf(r->arena, "%s%.*s", r->server->config->prefix, STR_ARG(path));
+        path.ptr = str_z(r->arena, path);
+    }
     if (file_lookup(r, path, 0, &info) != 0) {
         if (info.err != ENOENT && info.err != ENOTDIR && info.err != ENAMETOOLONG)
             log_crit(&r->log, info.err, "%s \"%.*s\" failed", info.failed, STR_ARG(path));
