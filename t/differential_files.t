@@ -83,6 +83,20 @@ http {
         location /cs/err { charset utf-8; return 404; }
         location /cs/if/ { alias {{dir}}/html/t/; charset one; if ($arg_x) { charset two; } }
 
+        location /tf/proxy/ { proxy_pass http://app; try_files /t/a.html @tf; }
+        location /q/ { proxy_pass http://app/n; try_files /t/a.html @tf; }
+        location /z/ { proxy_pass http://app/n/; try_files /z/none /t/a.html @tf; }
+        location /tf/literal/ { alias {{dir}}/html/t/; try_files /tf/literal/a.html @tf; }
+        location /tf/var/ { alias {{dir}}/html/t/; try_files $uri /tf/var$arg_x =404; }
+        location /tf/twice/ { alias {{dir}}/html/t/; try_files $uri /tf/twice//tf/show?$args; }
+        location /tf/noslash { alias {{dir}}/html/t; try_files $uri$is_args /tf/noslash/tf/show?$args; }
+        location ~ ^/tf/re/(.*)$ { alias {{dir}}/html/t; try_files $uri /$1 $1 =404; }
+        location ~ ^/tf/whole/(.*)$ { alias {{dir}}/html/t/$1; try_files "" @tf; add_header X-F $request_filename; }
+        location /tf/show { return 200 "show $uri $args"; }
+        location @tf { return 200 "tf $uri $request_filename"; }
+        location /et/ { add_header X-0 0; add_header ETag "\"x\""; add_header X-1 1; alias {{dir}}/html/t/; }
+        location /etp/ { add_header X-0 0; add_header ETag x; add_header X-1 1; proxy_pass http://app/; }
+        location /etnone/ { add_header X-0 0; add_header ETag ""; add_header X-1 1; alias {{dir}}/html/t/; }
         location /dav/ { dav_methods PUT DELETE MKCOL COPY MOVE; }
         location /davfull/ { alias {{dir}}/html/dav/; dav_methods PUT DELETE MKCOL COPY MOVE;
             create_full_put_path on; dav_access group:rw all:r; }
@@ -195,6 +209,9 @@ add($_, '/gif') for qw(POST PUT DELETE);
 add('POST', '/gif', 'body');
 add('GET', '/gif', 'If-Modified-Since', 'Mon, 28 Sep 1970 06:00:00 GMT');
 add('GET', '/gif', 'Range', 'bytes=0-5');
+
+add('GET', "/tf/$_/a.html"), add('GET', "/tf/$_/none?x=/a.html") for qw(proxy literal var twice noslash re whole);
+add('GET', $_) for qw(/q/x /z/x?y /z/a.html /et/a.html /etp/html /etp/fields /etnone/a.html);
 
 # charsets
 for my $where (qw(announce off types any bytes back to8 same)) {

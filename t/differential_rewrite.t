@@ -152,6 +152,16 @@ http {
         location = /errredirect { return 302 /off; }
         location /ret/errrw { error_page 404 /errrw; return 404; }
         location = /errrw { rewrite ^ /show?x=1 redirect; }
+        location /ret/codestatus { error_page 404 =403 /show?s=$status; return 404; }
+        location /ret/err204 { error_page 404 =200 /ret/204t; return 404; }
+        location /ret/code204 { error_page 404 =204 /ret/200; return 404; }
+        location /ret/code204t { error_page 404 =204 /ret/204type; return 404; }
+        location /ret/204type { add_header Content-Type x/y; charset utf-8; return 200 text; }
+        location /ret/err204none { error_page 404 /ret/204t; return 404; }
+        location /ret/errapp { error_page 302 = @app; return 302 /there; }
+        location @app { proxy_pass http://127.0.0.1:{{port:app}}; }
+        location /dot/ { rewrite ^/dot/(.*)$ /dotted/$1 last; }
+        location /dotted/ { return 200 ok; }
         location /ret/named { error_page 404 = @rename; return 404; }
         location /ret/rebreak { error_page 404 = @rebreak; return 404; }
 
@@ -177,6 +187,9 @@ http {
         location /if/ne2 { if (!-e $document_root/$arg_a) { return 200 yes; } return 200 no; }
         location /if/x { if (-x $document_root/$arg_a) { return 200 yes; } return 200 no; }
         location /if/nx { if (!-x $document_root/$arg_a) { return 200 yes; } return 200 no; }
+        location /if/emptyd { if (-d $arg_none) { return 200 yes; } return 200 no; }
+        location /if/emptye { if (-e "") { return 200 yes; } return 200 no; }
+        location /if/emptyne { if (!-e $arg_none) { return 200 yes; } return 200 no; }
         location /if/last { set $x 0; if ($arg_a) { set $x 1; add_header X-A 1; } if ($arg_b) { set $x "${x}2"; add_header X-B 1; }
             set $x "${x}end"; return 200 "$x\n"; }
         location /if/break { set $x 1; if ($arg_a) { set $x 2; break; } set $x 3; return 200 "$x\n"; }
@@ -276,6 +289,9 @@ add('GET', $_)
     /mapcap/a?m=q /CASE/x /al/a.txt /al/b/a.txt /al/c/a.txt /al2/a.txt /al2/b/a.txt /unin /unin2 /never
     /pre?own=1 /selfset /nolog /rate /break0 /show /show?x /ret/named /ret/rebreak);
 add('GET', "/pre?own=1", 'Own', 'v');
+add('GET', "/if/$_") for qw(emptyd emptye emptyne);
+add('GET', "/dot/$_") for qw(.txt a/.txt a/b.txt .html a.html/.x.txt .x.html);
+add('GET', "/dotted/$_") for qw(.txt a/.txt a/b.txt .x.html);
 while ($conf =~ m{location (/ret/\S+)}g) {
     my $uri = $1;
     # not an answer at all there

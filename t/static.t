@@ -76,6 +76,11 @@ http {
         location /trynamed/ { try_files $uri @fallback; }
         location /tryuri/ { try_files /none /ret?x=$uri&$args; }
         location /tryalias/ { alias {{dir}}/html/; try_files $uri /dir/file.txt; }
+        location ~ ^/tryre/(.*)$ { alias {{dir}}/html; try_files /none/$1 /$1 /tryalias/none;
+            add_header X-File $request_filename; }
+        location ~ ^/tryrewhole/(.*)$ { alias {{dir}}/html/$1; try_files "" =404; default_type x/y; }
+        location ~ ^/tryredir/(.*)$ { alias {{dir}}/html/$1; try_files / =404; }
+        location ~ ^/tryrenamed/(.*)$ { alias {{dir}}/html; try_files /$1 @fallback; }
         location /trydir/ { try_files $uri/ =404; }
         location @fallback { return 200 "fallback:$uri:$args"; }
         location = /ret { return 200 "ret:$uri:$args"; }
@@ -484,6 +489,15 @@ is body('/trynamed/none?a=b'), '200 fallback:/trynamed/none:a=b', 'named: URI an
 is body('/tryuri/z?q=1'),      '200 ret:/ret:x=/tryuri/z&q=1',    'the last one with arguments';
 is body('/tryalias/a.txt'),    "200 0123456789\n",                'under alias';
 is body('/tryalias/none'),     '200 in dir',                      'under alias, fallback';
+$r = get('/tryre/a.txt');
+is $r->body . $r->header('Content-Type'), "0123456789\ntext/plain", 'under the alias of a regex location: the name stands behind it';
+is $r->header('X-File'), $p->dir . '/html/a.txt', '... in $request_filename as well';
+is body('/tryre/none'), '200 in dir', '... fallback';
+$r = get('/tryrewhole/a.txt');
+is $r->body . $r->header('Content-Type'), "0123456789\nx/y", '... the alias alone';
+is st('/tryrewhole/none'), 404, '... which is not there';
+is st('/tryredir/dir'), 301, '... a directory leaves the path alone';
+is body('/tryrenamed/none?a=b'), '200 fallback:/tryrenamed/none:a=b', '... named';
 is st('/trydir/d'),            301,                               'directory form: found';
 is st('/trydir/d/'),           404, 'directory form: its index enters again, and is no directory';
 is st('/trydir/none'),         404, 'directory form: not found';

@@ -77,8 +77,13 @@ static void absolutise_location(struct req *r)
 /* What the filters no longer change: typed values become fields. */
 static void complete_head(struct req *r)
 {
-    struct field *type;
+    struct field *type = fields_get(&r->out.fields, T_CONTENT_TYPE);
 
+    /* A 204 has no content to be of a type, unless add_header says so. */
+    if (unlikely(r->out.status == 204) && type != NULL && !type->in_order) {
+        type->deleted = true;
+        r->charset = STR_NULL;
+    }
     if (r->last_modified != -1 && fields_get(&r->out.fields, T_LAST_MODIFIED) == NULL
         && (r->out.status == 200 || r->out.status == 206 || r->out.status == 304)) {
         char *date = arena_bytes(r->arena, FMT_HTTP_DATE);
@@ -86,7 +91,7 @@ static void complete_head(struct req *r)
         fmt_http_date(date, r->last_modified);
         fields_add_token(&r->out, &r->out.fields, T_LAST_MODIFIED, str_from(date, FMT_HTTP_DATE));
     }
-    if (r->charset.len > 0 && (type = fields_get(&r->out.fields, T_CONTENT_TYPE)) != NULL)
+    if (r->charset.len > 0 && type != NULL)
         type->value = str_printf(r->arena, "%.*s; charset=%.*s", STR_ARG(type->value),
                                  STR_ARG(r->charset));
     absolutise_location(r);

@@ -205,7 +205,7 @@ static const char *set_aio(struct conf *cf, void *field)
         loc->aio = AIO_THREADS;
         loc->aio_pool = res_pool(cf->config, str_dup(cf->arena, name), cf->pos);
     } else {
-        return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(v));
+        return conf_error_arg(cf, 1, "\"aio\" directive invalid value");
     }
     return NULL;
 }
@@ -219,7 +219,7 @@ static const char *set_directio(struct conf *cf, void *field)
         return NULL;
     }
     if (str_to_size(cf->args[1], value) != 0)
-        return conf_error_arg(cf, 1, "invalid value \"%.*s\"", STR_ARG(cf->args[1]));
+        return conf_error_arg(cf, 1, "\"directio\" directive invalid value");
     return NULL;
 }
 

@@ -34,10 +34,13 @@ const struct error_page *error_page_find(const struct req *r, unsigned status)
  */
 static enum verdict use_page(struct req *r, const struct error_page *page)
 {
-    struct str target = expr_eval(&r->eval, page->uri);
+    struct str target;
     ssize_t mark;
 
-    r->err_status = page->overwrite >= 0 ? (unsigned) page->overwrite : r->err_status;
+    /* Before the target is made, which may name $status. */
+    if (page->overwrite >= 0)
+        r->err_status = (unsigned) page->overwrite;
+    target = expr_eval(&r->eval, page->uri);
     if (target.len > 0 && target.ptr[0] == '/') {
         struct str args = STR_NULL;
 

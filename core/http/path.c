@@ -45,7 +45,7 @@ int req_map_path(struct req *r, struct str *path, size_t *root_len, size_t extra
         return -1;
     }
     if (core->alias != NULL && core->alias_regex) {
-        rest = STR("");
+        rest = r->uri_below_alias ? r->uri : STR("");
     } else if (core->alias != NULL) {
         rest = str_skip(r->uri, core->alias_prefix);
     }

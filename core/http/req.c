@@ -82,7 +82,8 @@ void req_set_exten(struct req *r)
     ssize_t dot = str_rchr(r->uri, '.');
     ssize_t slash = str_rchr(r->uri, '/');
 
-    r->exten = dot > slash ? str_skip(r->uri, (size_t) dot + 1) : STR_NULL;
+    /* A name that begins with its only dot has none here, while it has one in a request line, as in nginx. */
+    r->exten = dot > slash + 1 ? str_skip(r->uri, (size_t) dot + 1) : STR_NULL;
 }
 
 enum verdict req_restart_uri(struct req *r, struct str uri, struct str args)
@@ -517,6 +518,7 @@ static enum verdict restart(struct req *r)
     r->hook = 0;
     r->refused = 0;
     r->range_refused = false;
+    r->uri_below_alias = false;
     if (r->restart == RESTART_URI) {
         r->valid_unparsed_uri = false;
         r->valid_location = true;

@@ -151,6 +151,7 @@ struct req {
     bool uri_changed;            /* rewrite module: the location search is due again */
     bool internal;               /* internal redirect, subrequest or rewritten */
     bool valid_unparsed_uri;     /* unparsed_uri still corresponds to uri: proxy_pass may send it raw */
+    bool uri_below_alias;        /* the alias of a regex location stands before uri: try_files found it there */
     bool valid_location;         /* uri begins with what the location search matched: no rewrite since */
     bool complex_uri;
     bool delayed;                /* auth_delay has been waited out for the refusal under way */

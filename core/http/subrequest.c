@@ -182,6 +182,7 @@ static void clone_place(struct req *r, const struct req *parent)
 {
     r->valid_unparsed_uri = parent->valid_unparsed_uri;
     r->valid_location = parent->valid_location;
+    r->uri_below_alias = parent->uri_below_alias;
     r->complex_uri = parent->complex_uri;
     r->match = parent->match;
     r->eval.match = parent->eval.match ? &r->match : NULL;

@@ -188,8 +188,11 @@ static void add_header(struct req *r, const struct header *h)
             r->last_modified = fmt_parse_http_date(value);
         break;
     case T_ETAG:
-        answer_clear_etag(r);
-        break;
+        if (value.len > 0)
+            fields_set(&r->out, &r->out.fields, T_ETAG, value); /* where the old one stands */
+        else
+            answer_clear_etag(r);
+        return;
     default:
         break;
     }

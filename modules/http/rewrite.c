@@ -209,6 +209,9 @@ static enum verdict answer_empty(struct req *r, unsigned status)
     struct chain none = CHAIN_INIT;
     enum verdict v;
 
+    /* An error page that stands for another status is an empty one. */
+    if (r->err_status != 0 && r->err_status != status)
+        return answer_text(r, status, req_content_type(r), STR(""));
     r->out.status = status;
     r->out.content_length = -1;
     if (!r->body.complete)

@@ -23,6 +23,12 @@ static bool test_file(struct req *r, const struct condition *c, const struct run
     struct str path = rewrite_value(r, &c->operand, run);
     struct file_info info;
 
+    if (path.len == 0)
+        return false; /* no name is not the prefix's */
+    if (path.ptr[0] != '/') {
+        path = str_printf(r->arena, "%s%.*s", r->server->config->prefix, STR_ARG(path));
+        path.ptr = str_z(r->arena, path);
+    }
     if (file_lookup(r, path, 0, &info) != 0) {
         if (info.err != ENOENT && info.err != ENOTDIR && info.err != ENAMETOOLONG)
             log_crit(&r->log, info.err, "%s \"%.*s\" failed", info.failed, STR_ARG(path));
@@ -130,7 +136,7 @@ static const char *file_condition(struct conf *cf, unsigned cur, unsigned last, 
     case 'x': c->test = IF_EXEC; break;
     default: return invalid(cf, cur);
     }
-    return rewrite_compile(cf, last, EXPR_PREFIX | EXPR_Z, &c->operand);
+    return rewrite_compile(cf, last, EXPR_Z, &c->operand);
 }
 
 static const char *simple_condition(struct conf *cf, unsigned cur, unsigned last,

@@ -26,26 +26,6 @@ struct try_conf {
     struct try_list *list;
 };
 
-static enum verdict fall_back(struct req *r, const struct try_list *list)
-{
-    struct str target, args = STR_NULL;
-    ssize_t mark;
-
-    req_trace(r, req_where(r, "try_files"), "try_files the last argument: %.*s",
-              STR_ARG(expr_source(list->items[list->count - 1].name)));
-    if (list->code != 0)
-        return req_status(r, list->code);
-    target = str_dup(r->arena, expr_eval(&r->eval, list->items[list->count - 1].name));
-    if (target.len > 0 && target.ptr[0] == '@')
-        return req_restart_named(r, target);
-    mark = str_chr(target, '?');
-    if (mark >= 0) {
-        args = str_skip(target, (size_t) mark + 1);
-        target.len = (size_t) mark;
-    }
-    return req_restart_uri(r, target, args);
-}
-
 /* The bytes of the URI that alias stands for; 0 under root. SIZE_MAX: all of it (a regex location). */
 static size_t aliased(const struct req *r)
 {
@@ -56,13 +36,46 @@ static size_t aliased(const struct req *r)
     return core->alias_regex ? SIZE_MAX : core->alias_prefix;
 }
 
-/* The location's part of the name, which the alias already stands for, is left out. */
-static struct str below_alias(const struct req *r, size_t alias, struct str name)
+/*
+ * The location's part of the name, which the alias already stands for, is left out of names that are made for the
+ * request; one that is written out is meant as it is, as in nginx.
+ */
+static struct str below_alias(const struct req *r, size_t alias, const struct expr *x, struct str name)
 {
-    if (alias == 0 || alias == SIZE_MAX || name.len < alias || r->uri.len < alias
+    struct str literal;
+
+    if (expr_is_literal(x, &literal) || alias == 0 || alias == SIZE_MAX || name.len < alias || r->uri.len < alias
         || memcmp(name.ptr, r->uri.ptr, alias) != 0)
         return name;
     return str_skip(name, alias);
+}
+
+/*
+ * nginx leaves the location's part out here as well, so that people write it twice. Where what remains is no URI it is
+ * meant to stay.
+ */
+static enum verdict fall_back(struct req *r, const struct try_list *list)
+{
+    const struct expr *last = list->items[list->count - 1].name;
+    struct str target, below, args = STR_NULL;
+    ssize_t mark;
+
+    req_trace(r, req_where(r, "try_files"), "try_files the last argument: %.*s",
+              STR_ARG(expr_source(last)));
+    if (list->code != 0)
+        return req_status(r, list->code);
+    target = str_dup(r->arena, expr_eval(&r->eval, last));
+    below = below_alias(r, aliased(r), last, target);
+    if (below.len > 0 && below.ptr[0] == '/')
+        target = below;
+    if (target.len > 0 && target.ptr[0] == '@')
+        return req_restart_named(r, target);
+    mark = str_chr(target, '?');
+    if (mark >= 0) {
+        args = str_skip(target, (size_t) mark + 1);
+        target.len = (size_t) mark;
+    }
+    return req_restart_uri(r, target, args);
 }
 
 /* root + name, NUL-terminated; one slash where they meet without any. */
@@ -76,19 +89,23 @@ static struct str path_of(struct req *r, struct str root, struct str name)
     return str_from(p, root.len + name.len);
 }
 
-static void use(struct req *r, size_t alias, struct str name)
+static void use(struct req *r, size_t alias, struct str name, bool dir)
 {
     if (alias == 0) {
         r->uri = str_dup(r->arena, name);
-    } else if (alias != SIZE_MAX) {
+    } else if (alias == SIZE_MAX) {
+        /* Under the alias of a regex location the path of a directory does not depend on the URI. */
+        if (!dir) {
+            r->uri = str_dup(r->arena, name);
+            r->uri_below_alias = true;
+        }
+    } else {
         char *p = arena_bytes(r->arena, alias + name.len + 1);
 
         memcpy(p, r->uri.ptr, alias);
         memcpy(p + alias, name.ptr, name.len);
         r->uri = str_from(p, alias + name.len);
     }
-    /* Under the alias of a regex location the path does not depend on the URI. */
-    r->valid_unparsed_uri = false;
     req_set_exten(r);
 }
 
@@ -106,7 +123,7 @@ static enum verdict try_run(struct req *r)
     root_path = str_from(path.ptr, root);
     for (unsigned i = 0; i + 1 < list->count; i++) {
         const struct try_item *item = &list->items[i];
-        struct str name = below_alias(r, alias, expr_eval(&r->eval, item->name));
+        struct str name = below_alias(r, alias, item->name, expr_eval(&r->eval, item->name));
         struct file_info info;
 
         path = path_of(r, root_path, name);
@@ -122,7 +139,7 @@ static enum verdict try_run(struct req *r)
             continue;
         }
         req_trace(r, req_where(r, "try_files"), "try_files %.*s: is there", STR_ARG(path));
-        use(r, alias, name);
+        use(r, alias, name, item->dir);
         return V_NEXT;
     }
     return fall_back(r, list);

@@ -288,11 +288,16 @@ static void pass_special(struct exchange *x, const struct field *f)
         if (x->conf->force_ranges)
             return;
         break;
-    default: /* Location, Refresh, Set-Cookie */
-        if (x->backend->field != NULL && x->backend->field(x, f, &value)
-            && f->token == T_LOCATION)
-            r->location_as_is = false;
+    default: { /* Location, Refresh, Set-Cookie */
+        bool changed = x->backend->field != NULL && x->backend->field(x, f, &value);
+
+        if (f->token == T_LOCATION) {
+            /* That of the status for which this is the error page makes way. */
+            fields_delete(&r->out.fields, T_LOCATION);
+            r->location_as_is = !changed;
+        }
         break;
+    }
     }
     copy_field(r, f)->value = value;
 }
@@ -307,7 +312,7 @@ void answer_fields(struct exchange *x)
     r->out.status = x->head->status;
     r->out.reason = x->head->reason;
     r->out.content_length = length_for_client(x);
-    r->location_as_is = true;
+    r->location_as_is = false;
     if (unlikely(x->conf->buffering == BUFFERING_AUTO))
         choose_buffering(x);
     if (unlikely(steers(from)))

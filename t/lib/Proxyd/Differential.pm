@@ -62,6 +62,7 @@ sub answer {
     my ($dir, $port) = ($s->dir, $s->port);
     my $body  = $r->body;
     my $named = $body =~ s{<hr><center>(?:nginx|proxyd)[^<]*</center>}{<hr><center>NAME</center>}g;
+    $body =~ s{\[hr>\[center>(?:nginx|proxyd)[^\[]*}{[hr>[center>NAME}g;    # behind a sub_filter
     my $out   = join '', map { "interim $_->{status}\n" } @{ $r->{interim} };
     $out .= sprintf "HTTP/%s %s %s\n", $r->version, $r->status, $r->reason;
     my $boundary = ($r->header('Content-Type') // '') =~ /boundary=(\w+)/ ? $1 : undef;
@@ -76,7 +77,7 @@ sub answer {
             && ($named || defined $boundary || $methods->[0] eq 'HEAD' && $r->status >= 300);
         $v =~ s/boundary=\w+/boundary=BOUNDARY/;
         $v =~ s/\Q$dir\E/DIR/g;
-        $v =~ s/\b$port\b/PORT/g;
+        $v =~ s/\b$port(?!\d)/PORT/g;
         $out .= "$n: $v\n";
     }
     $body =~ s/\Q$dir\E/DIR/g;
