@@ -245,14 +245,20 @@ struct upconn {
     bool bound;            /* to a client (tie), by ntlm */
     struct client_tie tie;
     bool announced;        /* by a PROXY header: of one client */
+    struct addr *local;    /* *_bind: of use only for who wants the same; NULL: none */
     struct secure tls;
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(const struct exchange *x, struct peer *peer);
 /* Whether an idle connection may serve x: TLS and the location, where that counts. */
 bool pool_fits(const struct upconn *u, const struct exchange *x);
-/* A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL with errno. */
-struct upconn *pool_connect(struct exchange *x, struct peer *peer);
+/* What *_bind comes to now, in the request's arena; NULL: the system's choice (what is no address is logged). */
+const struct addr *pool_local(struct exchange *x);
+/*
+ * A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL: logged, and *blame says whose fault it
+ * is: PEER_FAILED: the server's; PEER_NEXT: not the server's, but another one may do; PEER_OK: ours, and no server helps.
+ */
+struct upconn *pool_connect(struct exchange *x, struct peer *peer, enum peer_outcome *blame);
 /*
  * The PROXY header that a new connection begins with, in front of what is to be sent. req NULL: no client stands
  * behind it. Such a connection serves this one request: it speaks of one client alone.

@@ -338,6 +338,8 @@ struct upstream_bind {
     struct expr *addr;    /* NULL: off */
     bool transparent;
 };
+/* A local address with or without a port (then 0). 0, or -1: it is none. */
+int upstream_bind_parse(struct addr *addr, struct str text);
 
 /* *_allow_upstream: the servers that may be asked. */
 struct upstream_allow {
@@ -617,6 +619,7 @@ struct exchange {
     struct wait wait;
     struct choice choice;
     struct upconn *up;
+    const struct addr *local;      /* of the attempt: *_bind; NULL: none */
     struct msg *head;              /* of the answer, the backend's; NULL until it begins */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */
