@@ -618,10 +618,19 @@ static void ask(struct exchange *x)
 static void up_event(struct conn *conn, unsigned ready);
 static void up_timeout(struct timer *timer);
 
+/* The PROXY header that goes in front of TLS. 0, or -1: logged. */
+static int announce(struct exchange *x)
+{
+    struct chain header = CHAIN_INIT;
+
+    if (x->up->announced)
+        pool_announce(x->req->arena, x->conf, x->req, &header);
+    return secure_announce(x->up->conn, &header, &x->req->log, LOG_ERROR_LEVEL);
+}
+
 static int begin_tls(struct exchange *x)
 {
     struct upconn *u = x->up;
-    struct chain header = CHAIN_INIT;
     struct secure_want want = { .tls = x->tls,
                                 .name = x->tls_name,
                                 .addr = &u->peer->addr,
@@ -629,10 +638,6 @@ static int begin_tls(struct exchange *x)
                                 .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
                                 .level = LOG_ERROR_LEVEL };
 
-    if (u->announced)
-        pool_announce(x->req->arena, x->conf, x->req, &header);
-    if (secure_announce(u->conn, &header, &x->req->log, LOG_ERROR_LEVEL) != 0)
-        return -1;
     u->nodelay = true;
     return secure_begin(&u->tls, &u->conn, &want, &x->req->log);
 }
@@ -643,17 +648,15 @@ static void shake_hands(struct exchange *x)
     uint64_t spent_ms = (clock_us() - x->started_us) / 1000;
     uint64_t limit_ms = x->conf->connect_timeout_ms;
     struct conn *conn;
-    int rc;
 
     x->state = X_CONNECT;
     x->req->log.action = "SSL handshaking to upstream";
-    rc = begin_tls(x);
-    if (rc == -2) {
-        exchange_finish(x, req_status(x->req, 500));
+    if (announce(x) != 0) {
+        exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
-    if (rc != 0) {
-        exchange_attempt_failed(x, NEXT_ERROR);
+    if (begin_tls(x) != 0) {
+        exchange_finish(x, req_status(x->req, 500));
         return;
     }
     conn = x->up->conn;
@@ -788,7 +791,7 @@ static struct upconn *get_connection(struct exchange *x, enum peer_outcome *blam
 {
     struct upconn *u = NULL;
 
-    x->local = pool_local(x);
+    x->local = likely(x->conf->bind.addr == NULL) ? NULL : pool_local(x);
     if (unlikely(x->group->ntlm) && !x->joins)
         u = ntlm_take(x);
     if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))

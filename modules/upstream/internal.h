@@ -252,7 +252,7 @@ struct upconn {
 struct upconn *pool_take(const struct exchange *x, struct peer *peer);
 /* Whether an idle connection may serve x: TLS and the location, where that counts. */
 bool pool_fits(const struct upconn *u, const struct exchange *x);
-/* What *_bind comes to now, in the request's arena; NULL: the system's choice (what is no address is logged). */
+/* What *_bind, which is set, comes to now, in the request's arena; NULL: the system's choice (what is no address is logged). */
 const struct addr *pool_local(struct exchange *x);
 /*
  * A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL: logged, and *blame says whose fault it
@@ -292,7 +292,8 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
                     enum log_level level);
 /*
  * The socket of *conn, to the server at that address, has connected: TLS begins, over a conn that takes the place of
- * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged; or -2: so too, and it is not the server's fault.
+ * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged. That is not the server's fault:
+ * it has not been asked anything yet.
  */
 struct secure_want {
     const struct upstream_tls *tls;

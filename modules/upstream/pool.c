@@ -157,8 +157,6 @@ const struct addr *pool_local(struct exchange *x)
     struct addr *local;
     struct str text;
 
-    if (likely(b->addr == NULL))
-        return NULL;
     text = expr_eval(&x->req->eval, b->addr);
     if (text.len == 0)
         return NULL;
@@ -193,8 +191,8 @@ static enum peer_outcome judge(const struct exchange *x, const struct peer *peer
     if (strcmp(step, "connect()") == 0) {
         LOG(log, is_networks_errno(error) ? LOG_ERROR_LEVEL : LOG_CRIT_LEVEL, error,
             "connect() to %.*s failed", STR_ARG(peer->name));
-        /* To this server no port is left, which says nothing about it; to others there may be. */
-        return error == EADDRNOTAVAIL ? PEER_NEXT : PEER_FAILED;
+        /* From this address no port is left to lead to the server, which concerns nobody else. */
+        return error == EADDRNOTAVAIL && x->local != NULL ? PEER_NEXT : PEER_FAILED;
     }
     if (strcmp(step, "bind()") == 0) {
         char text[ADDR_TEXT];

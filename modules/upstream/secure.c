@@ -273,7 +273,7 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
     return 0;
 }
 
-/* 0, -1 or -2, as secure_begin. */
+/* 0, or -1: logged. */
 static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
                    const struct logger *log)
 {
@@ -283,7 +283,7 @@ static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
     /* An empty name: none is shown. */
     if (unlikely(has_pair(c->client)) && want->pair.certificate.len > 0
         && ssl_pair_use(ssl, &c->client->spec, 0, &want->pair, log) != 0)
-        return -2;
+        return -1;
     if (c->sni && c->name[0] != '\0' && c->name[0] != '[' && !is_address(c->name)
         && SSL_set_tlsext_host_name(ssl, c->name) == 0) {
         LOG(log, want->level, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", c->name,
