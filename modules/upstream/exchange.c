@@ -368,7 +368,6 @@ static bool process(struct exchange *x)
 static void read_failed(struct exchange *x, ssize_t n, int error)
 {
     bool head = x->state == X_HEAD;
-    const char *why = secure_failure(x->up, &error, "recv() failed");
 
     if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(&x->up->tls, x->up->conn)) {
         /* RFC 9112, 9.8: anybody on the way could have ended it. */
@@ -387,7 +386,8 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
     if (n == 0)
         log_error(&x->req->log, 0, "upstream prematurely closed connection");
     else
-        log_error(&x->req->log, error, "%s", why);
+        secure_log_failure(&x->up->tls, x->up->conn, &x->req->log, LOG_ERROR_LEVEL, error,
+                           "recv() failed");
     if (head)
         exchange_attempt_failed(x, NEXT_ERROR);
     else
@@ -472,8 +472,10 @@ void exchange_resume_reading(struct exchange *x)
 static void send_failed(struct exchange *x, int error)
 {
     struct conn *conn = x->up->conn;
-    const char *why = secure_failure(x->up, &error, "writev() failed");
 
+    secure_log_failure(&x->up->tls, conn, &x->req->log,
+                       x->request_sent ? LOG_INFO_LEVEL : LOG_ERROR_LEVEL, error,
+                       "writev() failed");
     /*
      * A server may answer without reading all of a request: what it said is worth reading, though
      * the event that tells of it may be still to come. Once the answer has begun, nobody else can
@@ -483,7 +485,6 @@ static void send_failed(struct exchange *x, int error)
         chain_clear(&x->out);
         x->send_broken = true;
         x->sent_all = true;
-        log_info(&x->req->log, error, "%s", why);
         if (x->state == X_HEAD)
             x->req->log.action = "reading response header from upstream";
         if (x->paused || x->delayed)
@@ -492,7 +493,6 @@ static void send_failed(struct exchange *x, int error)
         conn_want(conn, CONN_READ);
         return;
     }
-    log_error(&x->req->log, error, "%s", why);
     exchange_attempt_failed(x, NEXT_ERROR);
 }
 

@@ -128,10 +128,10 @@ static bool try_again(struct probe *p)
     return true;
 }
 
-/* Of a connection over TLS the reason may have been said already. */
-static int told(int error)
+static void call_failed(struct probe *p, int error, const char *call)
 {
-    return error == EPROTO ? 0 : error;
+    secure_log_failure(&p->tls, p->conn, &p->log, LOG_INFO_LEVEL, error, call);
+    probe_end(p, false, false);
 }
 
 /* Reading has failed, or come to the end of the data (n is 0). */
@@ -139,9 +139,12 @@ static void read_failed(struct probe *p, ssize_t n, int error)
 {
     if (n == 0 && p->protocol->closed(p, secure_is_cut(&p->tls, p->conn)))
         return;
-    if (!try_again(p))
-        probe_failed(p, n == 0 ? 0 : told(error),
-                     n == 0 ? "upstream prematurely closed connection" : "recv() failed");
+    if (try_again(p))
+        return;
+    if (n == 0)
+        probe_failed(p, 0, "upstream prematurely closed connection");
+    else
+        call_failed(p, error, "recv() failed");
 }
 
 /* The time that the answer may still take. */
@@ -162,7 +165,7 @@ static bool reply(struct probe *p)
     if (chain_empty(&p->out) || conn_send(p->conn, &p->out, 0, false) >= 0)
         return true;
     error = errno;
-    probe_failed(p, told(error), "writev() failed");
+    call_failed(p, error, "writev() failed");
     return false;
 }
 
@@ -206,7 +209,7 @@ static void send_request(struct probe *p)
         int error = errno;
 
         if (!try_again(p))
-            probe_failed(p, told(error), "writev() failed");
+            call_failed(p, error, "writev() failed");
         return;
     }
     if (!chain_empty(&p->out)) {

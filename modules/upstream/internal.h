@@ -227,6 +227,7 @@ struct secure {
     const struct addr *addr;   /* of the server */
     unsigned char pair[32];    /* whose certificate was shown: a digest of its names, where they hold variables */
     uint64_t *counts;          /* enum peer_tls; NULL: nobody counts */
+    bool refused;              /* our certificate, which has been counted */
 };
 
 /* pool.c: connections to servers. */
@@ -309,8 +310,12 @@ int secure_begin(struct secure *s, struct conn **conn, const struct secure_want 
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
 int secure_end(struct secure *s, struct conn *conn, const struct logger *log,
                enum log_level level);
-/* What to log of an operation on a connection that has failed with *error: in the library's words where TLS failed, else call's. */
-const char *secure_failure(const struct upconn *u, int *error, const char *call);
+/*
+ * An operation on a connection, over TLS or not, has failed with that error: logs it, in the library's words where TLS failed. With TLS 1.3 this
+ * is how a server tells us that it does not like our certificate: our handshake has ended by then. It is counted here.
+ */
+void secure_log_failure(struct secure *s, struct conn *conn, const struct logger *log,
+                        enum log_level level, int error, const char *call);
 /* It has taken too long. */
 void secure_late(const struct secure *s);
 /* The connection goes. */
