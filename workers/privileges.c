@@ -87,8 +87,10 @@ char **environment_make(const struct config *config, const char *const *extra)
 static void look_for_capabilities(uint64_t wanted, unsigned index)
 {
     if (index == 0 && (wanted & ~process_capabilities()) != 0)
-        log_error(log_main, 0, "\"transparent\" needs the capability CAP_NET_RAW, which workers do not have: "
-                               "start as root, or have it granted (AmbientCapabilities=CAP_NET_RAW in systemd's unit)");
+        log_error(
+            log_main, 0,
+            "\"transparent\" needs the capability CAP_NET_RAW, which workers do not have: "
+            "start as root, or have it granted (AmbientCapabilities=CAP_NET_RAW in systemd's unit)");
 }
 
 int privileges_apply(const struct config *config, unsigned index)

@@ -244,8 +244,7 @@ bool exchange_try_next(struct exchange *x, unsigned status)
     }
     if (why == 0 || x->choice.tries < 2 || !may_repeat(x, why))
         return false;
-    end_attempt(x, why, status,
-                why & (NEXT_HTTP_403 | NEXT_HTTP_404) ? PEER_NEXT : PEER_FAILED);
+    end_attempt(x, why, status, why & (NEXT_HTTP_403 | NEXT_HTTP_404) ? PEER_NEXT : PEER_FAILED);
     exchange_next(x);
     return true;
 }

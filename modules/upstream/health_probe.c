@@ -84,8 +84,7 @@ static void rest(struct probe *p, bool keep)
 
 void probe_end(struct probe *p, bool passed, bool keep)
 {
-    enum health_change change =
-        shared_check_end(p->prober->group, p->check_index, p->peer, passed);
+    enum health_change change = shared_check_end(p->prober->group, p->check_index, p->peer, passed);
 
     if (change == HEALTH_SICK)
         log_warn(&p->log, 0, "peer is unhealthy");
@@ -101,8 +100,9 @@ void probe_end(struct probe *p, bool passed, bool keep)
 static void hindered(struct probe *p, const char *why, const struct conf_pos *pos)
 {
     if (!p->hindered && pos != NULL)
-        log_error(&p->log, 0, "the server is not checked, and stays as it is: %s in %s:%u cannot be used",
-                  why, pos->file, pos->line);
+        log_error(&p->log, 0,
+                  "the server is not checked, and stays as it is: %s in %s:%u cannot be used", why,
+                  pos->file, pos->line);
     else if (!p->hindered)
         log_error(&p->log, 0, "the server is not checked, and stays as it is: %s", why);
     p->hindered = true;

@@ -200,8 +200,10 @@ static enum peer_outcome judge(const struct exchange *x, const struct peer *peer
         addr_format(x->local, addr_port(x->local) != 0, text, sizeof(text));
         log_crit(log, error, "bind(%s) failed", text);
     } else if (error == EPERM && x->local != NULL) {
-        log_alert(log, error, "\"transparent\" needs the capability CAP_NET_RAW, which this worker does not have: %s failed",
-                  step);
+        log_alert(
+            log, error,
+            "\"transparent\" needs the capability CAP_NET_RAW, which this worker does not have: %s failed",
+            step);
     } else {
         log_alert(log, error, "%s failed", step);
     }

@@ -56,10 +56,24 @@ struct slot {
     char *out, *in;
 };
 
-enum mode { OK, GARBAGE, SLOW, SLOWBODY, RESET, EARLY, HEADCLOSE, SHORT, LONG, MIDWAY, TRICKLE, MIXED, REFUSE };
-static const char *const modes[] = { "ok",        "garbage", "slow", "slowbody", "reset", "early",
-                                     "headclose", "short",   "long", "midway",   "trickle", "mixed",
-                                     "refuse" };
+enum mode {
+    OK,
+    GARBAGE,
+    SLOW,
+    SLOWBODY,
+    RESET,
+    EARLY,
+    HEADCLOSE,
+    SHORT,
+    LONG,
+    MIDWAY,
+    TRICKLE,
+    MIXED,
+    REFUSE
+};
+static const char *const modes[] = { "ok",      "garbage",   "slow",  "slowbody", "reset",
+                                     "early",   "headclose", "short", "long",     "midway",
+                                     "trickle", "mixed",     "refuse" };
 
 static int ep, log_fd;
 
