@@ -180,8 +180,7 @@ like $p->error_log, qr/\[crit\] \S+ \*\d+ bind\(fd97:1::2\) failed \(97: [^)]*\)
     is_deeply [map { ref $_ ? [@$_[0, 1, 3]] : $_ } @got], [(['10.97.1.3', 41003, 1]) x 4], 'one connection after the other';
     @got = ask(['10.97.1.3', 41004], ('/nokeep/close') x 4);
     is_deeply [map { ref $_ ? [@$_[0, 1, 3]] : $_ } @got], [(['10.97.1.3', 41004, 1]) x 4], 'also where the server closes';
-    @got = ask(['fd97:1::3', 41005], ('/nokeep/') x 2);
-    is_deeply \@got, [500, 500], 'an address of the wrong family';
+    is ask($a[3], '/nokeep/'), 500, 'an address of the wrong family';
 }
 
 # --- kept connections ----------------------------------------------------------------------------------------
