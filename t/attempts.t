@@ -264,7 +264,8 @@ like $p->error_log, qr{\[error\] [^\n]*invalid local address "junk" while connec
 is $p->get('/bindport/who')->body, '127.0.0.3:' . $p->port('from'), 'with a port';
 like $p->get('/bindoff/x/who')->body, qr/^127\.0\.0\.1:/, 'off';
 like $p->get('/bindoff/y/who')->body, qr/^127\.0\.0\.4:/, 'inherited';
-is $p->get('/bind/who?a=192.0.2.1')->status, 502, 'an address of another machine';
+is $p->get('/bind/who?a=192.0.2.1')->status, 500, 'an address of another machine';
+like $p->error_log, qr{\[crit\] \S+ \*\d+ bind\(192\.0\.2\.1\) failed \(99: [^)]*\) while connecting to upstream}, 'which is logged';
 
 # --- proxy_allow_upstream -----------------------------------------------------------------------------------
 is $p->get('/geo/ok')->body, 'a', 'a geo of $upstream_last_addr';

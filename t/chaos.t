@@ -147,7 +147,7 @@ sub count {
 sub more_requests { my $until = count() + $_[0]; return $p->wait_for(sub { count() >= $until }, 60) }
 
 # --- the faults -----------------------------------------------------------------------------------
-my @faults = qw(stop kill refuse garbage slow slowbody reset early headclose short long mixed);
+my @faults = qw(stop kill refuse garbage slow slowbody reset early headclose short long midway trickle mixed);
 my @plan = shuffle map { my $f = $_; map { [$_, $f] } $long ? @names : $names[rand @names] } @faults;
 my @hard; # when a server stood still or lost its connections: [name, from, to]
 more_requests($step);
@@ -182,7 +182,7 @@ my (%begun, %done, %health, %posts);
 for my $name (@names) {
     for (@{ $lines{$name} }) {
         my ($kind, $id, @rest) = split;
-        if ($kind eq 'B') { push @{ $begun{$id} }, [$name, $rest[1]]; $posts{$id}++ if $rest[0] eq 'POST' }
+        if ($kind eq 'B') { push @{ $begun{$id} }, [$name, $rest[1]]; $posts{$id}++ if $rest[0] =~ /^(?:POST|PATCH)$/ }
         if ($kind eq 'A') { push @{ $done{$id} }, [$name, @rest] }
         if ($kind eq 'H') { push @{ $health{"$name $id"} }, $rest[0] }
     }
@@ -193,10 +193,13 @@ sub show { my ($what, @bad) = @_; ok !@bad, $what or diag join "\n", 'seed ' . $
 sub fate { my ($id) = @_; return join ', ', map { "@$_" } @{ $begun{$id} || [] }, @{ $done{$id} || [] } }
 
 show('no request has an end that should never be', grep { /^F/ } @load);
-show('none that may be repeated is refused', grep { /^E \d+ (?!POST)/ } @load);
+show('none that may be repeated is refused', grep { /^E \d+ (?!POST|PATCH)/ } @load);
 my @twice = grep { $posts{$_} > 1 } sort { $a <=> $b } keys %posts;
-show('no POST reaches servers twice', map { "$_: " . fate($_) } @twice);
+show('no POST and no PATCH reaches servers twice', map { "$_: " . fate($_) } @twice);
 ok keys %posts > $total{started} / 8, 'there were POSTs';
+my %acted;
+$acted{ $_->[1] }++ for map { @$_ } values %done;
+for my $way (qw(garbage slow slowbody reset early short midway trickle)) { ok $acted{$way}, ($acted{$way} // 0) . " times $way" }
 
 # A server cut the answer, or was itself cut off.
 sub was_cut {
@@ -213,7 +216,7 @@ my %was_cut = map { /^C (\d+)/ ? ($1 => 1) : () } @load;
 my $cuts = keys %was_cut;
 cmp_ok $cuts, '>', 0, "$cuts answers were cut, and seen so";
 # Those whose servers failed before an answer: each POST that failed had been sent, or was about to be.
-my %unsent = map { /^E (\d+) POST/ && !$posts{$1} ? ($1 => 1) : () } @load;
+my %unsent = map { /^E (\d+) (?:POST|PATCH)/ && !$posts{$1} ? ($1 => 1) : () } @load;
 note scalar(keys %unsent) . ' POSTs failed that no server has read';
 
 # Health checks: at most one an interval, whatever a server that stood still found when it went on.

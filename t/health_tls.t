@@ -64,9 +64,9 @@ sub logged { my ($re, @file) = @_; return $p->wait_log($re, $file[0], 20) }
 sub lines { my ($re) = @_; return scalar(() = ($p->error_log || '') =~ /$re/g) }
 sub body { my $r = $p->get($_[0]); return $r->status == 200 ? $r->body : $r->status }
 
-my @origins = qw(a b v c k t n);
-tls_origin($_) for grep { $_ ne 'c' } @origins;
-tls_origin('c', SSL_verify_mode => SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_ca_file => $certs->path('ca.crt'));
+my @origins = qw(a b v c k t n m);
+tls_origin($_) for grep { !/[cm]/ } @origins;
+tls_origin($_, SSL_verify_mode => SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, SSL_ca_file => $certs->path('ca.crt')) for qw(c m);
 
 my $groups = join '', map { "upstream up_$_ { zone z 1m; server 127.0.0.1:{{port:$_}} max_fails=0; }\n" } @origins;
 my $check  = 'health_check interval=100ms uri=/check';
@@ -97,6 +97,7 @@ http {
         location /k { proxy_pass https://up_k; $check keepalive_time=1h; proxy_ssl_protocols TLSv1.3; }
         location /t { proxy_pass https://up_t; health_check interval=100ms type=tcp; }
         location /n { proxy_pass https://up_n; $check; $verify proxy_ssl_name \$check_name; proxy_ssl_server_name on; }
+        location /m { proxy_pass https://up_m; $check; proxy_ssl_certificate certs/\$shown.crt; proxy_ssl_certificate_key certs/\$shown.key; }
         location /self { proxy_pass https://self; $check mandatory; proxy_send_proxy_protocol v1; }
         location /self2 { proxy_pass https://self; health_check interval=100ms uri=/s; proxy_send_proxy_protocol v1; proxy_ssl_session_reuse off; }
         location /wrong { proxy_pass https://wrong; $check; $verify proxy_ssl_name wrong.test; }
@@ -104,6 +105,7 @@ http {
         location /nocert { proxy_pass https://nocert; $check; proxy_ssl_protocols TLSv1.2; }
         location /plain { proxy_pass https://plain; $check; }
     }
+    map \$host \$shown { default shown; }
     map \$host \$check_name { up_n good.test; }
 }
 EOT
@@ -172,6 +174,36 @@ falls_sick('another body', 'up_a', 'the body of 4 bytes does not match "ok" whil
     is lines(qr/peer is unhealthy .*upstream "up_a"/), $bad, 'is whole';
 }
 is body('/a'), 'a', 'served in the end';
+
+# The certificate that we show cannot be had: what the server is remains as it was found to be.
+{
+    my $cannot = sub { lines(qr/\[error\] \S+ cannot load certificate [^\n]*, health check "" of peer \S+ in upstream "up_m"/) };
+    my $says = qr/\[error\] \S+ the server is not checked, and stays as it is: "proxy_ssl_certificate" in \S+:\d+ cannot be used while SSL handshaking to upstream, health check "" of peer \S+ in upstream "up_m"/;
+    my $verdicts = sub { lines(qr/peer is (?:un)?healthy [^\n]*upstream "up_m"/) };
+    my $more = sub { my $n = $cannot->() + $_[0]; return Proxyd::wait_for(sub { $cannot->() >= $n }, 20) };
+    my $copy = sub { put("certs/shown.$_", scalar $p->read_file("certs/client.$_")) for qw(crt key) };
+    my $gone = sub { unlink map { $p->dir . "/certs/shown.$_" } qw(crt key) };
+
+    ok $more->(4), 'no certificate: again and again';
+    is $verdicts->(), 0, 'nothing is said of the server';
+    is lines($says), 1, 'but of the directive, once';
+    is body('/m'), 500, 'requests do not get there';
+    $copy->();
+    ok Proxyd::wait_for(sub { asked('m') =~ /\|client\|/ }, 20), 'there is one';
+    is body('/m'), 'm', 'all is well';
+    put('m-answer', "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    ok logged(qr/peer is unhealthy [^\n]*upstream "up_m"/), 'a server that is sick';
+    $gone->();
+    ok $more->(4), 'and no certificate again';
+    is lines($says), 2, 'which is said again';
+    is body('/m'), 502, 'is still sick';
+    unlink $p->dir . '/m-answer';
+    $copy->();
+    ok logged(qr/peer is healthy [^\n]*upstream "up_m"/), 'until it is found to be well';
+    $gone->();
+    ok $more->(4), 'gone once more';
+    is $verdicts->(), 2, 'and it stays well';
+}
 $p->stop;
 
 done_testing;

@@ -83,6 +83,16 @@ char **environment_make(const struct config *config, const char *const *extra)
     return env;
 }
 
+/* What *_bind transparent needs. Said once: requests say it each where it matters. */
+static void look_for_capabilities(uint64_t wanted, unsigned index)
+{
+    if (index == 0 && (wanted & ~process_capabilities()) != 0)
+        log_error(
+            log_main, 0,
+            "\"transparent\" needs the capability CAP_NET_RAW, which workers do not have: "
+            "start as root, or have it granted (AmbientCapabilities=CAP_NET_RAW in systemd's unit)");
+}
+
 int privileges_apply(const struct config *config, unsigned index)
 {
     const struct core_conf *core = core_settings(config);
@@ -99,6 +109,7 @@ int privileges_apply(const struct config *config, unsigned index)
     } else if (process_drop(log_main, NULL, geteuid(), getegid(), 0)) {
         return -1;
     }
+    look_for_capabilities(config->resources->capabilities, index);
     if (core->working_directory.len && chdir(core->working_directory.ptr)) {
         log_alert(log_main, errno, "chdir(\"%s\") failed", core->working_directory.ptr);
         return -1;

@@ -120,15 +120,32 @@ int process_daemonize(const struct logger *log)
     return 0;
 }
 
-/* After setuid took the effective ones away, those that were kept permitted are put in force. */
+static void get_capabilities(struct __user_cap_data_struct data[2])
+{
+    struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+
+    memset(data, 0, 2 * sizeof(data[0]));
+    (void) syscall(SYS_capget, &head, data);
+}
+
+uint64_t process_capabilities(void)
+{
+    struct __user_cap_data_struct data[2];
+
+    get_capabilities(data);
+    return data[0].effective | (uint64_t) data[1].effective << 32;
+}
+
+/* After setuid took the effective ones away, those of caps that were kept permitted are put in force, and no others stay so. */
 static int set_capabilities(uint64_t caps)
 {
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
     struct __user_cap_data_struct data[2];
 
-    memset(data, 0, sizeof(data));
-    data[0].effective = data[0].permitted = (uint32_t) caps;
-    data[1].effective = data[1].permitted = (uint32_t) (caps >> 32);
+    get_capabilities(data);
+    data[0].effective = data[0].permitted &= (uint32_t) caps;
+    data[1].effective = data[1].permitted &= (uint32_t) (caps >> 32);
+    data[0].inheritable = data[1].inheritable = 0;
     return (int) syscall(SYS_capset, &head, data);
 }
 

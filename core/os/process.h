@@ -21,8 +21,13 @@ int process_std_descriptors(void);
  * or -1; the parent ends with status 0.
  */
 int process_daemonize(const struct logger *log);
-/* setgid, initgroups, setuid, no_new_privs; keeps the named capabilities (bit mask of CAP_NET_RAW …) if root. */
+/*
+ * setgid, initgroups, setuid, no_new_privs; keeps those of the named capabilities (bit mask of
+ * CAP_NET_RAW …) that it has, if root.
+ */
 int process_drop(const struct logger *log, const char *user, uid_t uid, gid_t gid, uint64_t keep_caps);
+/* The capabilities in force, as a bit mask. */
+uint64_t process_capabilities(void);
 /* No core file, no debugger, nothing in /proc for others than the super-user: for a process with secrets. 0, or -1 (logged). */
 int process_hide(const struct logger *log);
 /* process_drop for such a process, which is at no time open to others of that user. */

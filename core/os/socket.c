@@ -539,40 +539,58 @@ int socket_error(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) ? errno : err;
 }
 
-/* From which address: a port is only chosen when the destination is known, so that ports last. */
-static int bind_local(int fd, const struct addr *local, bool transparent)
+static int set_transparent(int fd, int family, const char **step)
 {
-    if (transparent) {
-        bool v6 = local->sa.sa_family == AF_INET6;
+    bool v6 = family == AF_INET6;
 
-        if (set_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
-                       1))
-            return -1;
-    }
-    if (local->sa.sa_family != AF_UNIX && addr_port(local) == 0)
+    *step = v6 ? "setsockopt(IPV6_TRANSPARENT)" : "setsockopt(IP_TRANSPARENT)";
+    return set_option(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
+                      1);
+}
+
+/*
+ * From which address. Without a port one is only chosen when the destination is known, so that ports last: each serves for
+ * every destination. One that is given is so shared with other destinations too, and with what is left of an earlier connection.
+ */
+static int bind_local(int fd, int family, const struct connect_options *o, const char **step)
+{
+    const struct addr *local = o->local;
+
+    if (o->transparent && set_transparent(fd, family, step) != 0)
+        return -1;
+    *step = "bind()";
+    if (addr_port(local) == 0)
         (void) set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    else
+        (void) set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     return bind(fd, &local->sa, local->len);
 }
 
-static int connect_options(int fd, const struct connect_options *o)
+static int connect_options(int fd, int family, const struct connect_options *o, const char **step)
 {
+    *step = "setsockopt(SO_KEEPALIVE)";
     if (o->keepalive && set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) != 0)
         return -1;
+    *step = "setsockopt(SO_RCVBUF)";
     if (o->rcvbuf > 0 && set_option(fd, SOL_SOCKET, SO_RCVBUF, o->rcvbuf) != 0)
         return -1;
+    *step = "setsockopt(SO_SNDBUF)";
     if (o->sndbuf > 0 && set_option(fd, SOL_SOCKET, SO_SNDBUF, o->sndbuf) != 0)
         return -1;
-    return o->local == NULL ? 0 : bind_local(fd, o->local, o->transparent);
+    return o->local == NULL ? 0 : bind_local(fd, family, o, step);
 }
 
 int socket_connect(const struct addr *a, const struct connect_options *o, bool *connected)
 {
+    const char *unasked, **step = o != NULL && o->step != NULL ? o->step : &unasked;
     int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     *connected = false;
+    *step = "socket()";
     if (fd < 0)
         return -1;
-    if (o == NULL || connect_options(fd, o) == 0) {
+    if (o == NULL || connect_options(fd, a->sa.sa_family, o, step) == 0) {
+        *step = "connect()";
         *connected = connect(fd, &a->sa, a->len) == 0;
         if (*connected || errno == EINPROGRESS)
             return fd;

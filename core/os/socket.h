@@ -93,6 +93,7 @@ struct connect_options {
     bool transparent;         /* local need not be an address of this host */
     bool keepalive;           /* SO_KEEPALIVE */
     int rcvbuf, sndbuf;       /* bytes; 0: the system's */
+    const char **step;        /* gets the name of the call that failed, "connect()" or one before it; NULL: nobody asks */
 };
 /* A non-blocking stream socket connecting to a. o may be NULL. fd, *connected. -1 errno. */
 int socket_connect(const struct addr *a, const struct connect_options *o, bool *connected);

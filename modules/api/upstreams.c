@@ -22,9 +22,11 @@ static void show_codes(struct json *j, const struct upstream_server *s)
 
     json_key(j, "codes");
     json_object(j);
-    for (unsigned i = 0; i < s->code_count; i++) {
-        snprintf(name, sizeof(name), "%u", s->codes[i]);
-        json_put_u64(j, name, s->code_counts[i]);
+    for (unsigned i = 0; i < PEER_CODES; i++) {
+        if (s->codes[i] == 0)
+            continue;
+        snprintf(name, sizeof(name), "%u", peer_codes[i]);
+        json_put_u64(j, name, s->codes[i]);
     }
     json_end(j);
 }

@@ -365,6 +365,30 @@ static void renew_key(struct conn_tls *t)
         SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
 }
 
+/*
+ * The peer takes no more. It may have said why, by an alert that nobody has read yet: with TLS 1.3 a server says what it
+ * thinks of our certificate when our handshake is over. The client's end looks for that, as the connection is given up
+ * anyway. The errno that stands for it.
+ */
+static int why_broken(struct conn_tls *t, int err)
+{
+    char byte;
+    int n;
+
+    if (SSL_is_server(t->ssl) || t->state != TLS_OPEN || (err != ECONNRESET && err != EPIPE))
+        return err;
+    t->raw->ready |= CONN_READ;
+    wire_begin(t);
+    n = SSL_peek(t->ssl, &byte, 1);
+    if (n <= 0 && SSL_get_error(t->ssl, n) == SSL_ERROR_SSL) {
+        tls_tell_failure(t, SSL_ERROR_SSL, 0, "SSL_read() failed");
+        err = EPROTO;
+    }
+    ERR_clear_error();
+    wire_of = NULL;
+    return err;
+}
+
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
 ssize_t wire_write(struct conn_tls *t, struct cursor *at)
 {
@@ -406,8 +430,8 @@ ssize_t wire_write(struct conn_tls *t, struct cursor *at)
             t->shut_later = true;
     }
     sent = wire_end(t);
-    if (sent < 0)
-        return tls_give_up(t, errno);
+    if (unlikely(sent < 0))
+        return tls_give_up(t, why_broken(t, errno));
     for (unsigned i = 0; i < count && ends[i].wire <= (size_t) sent; i++)
         done = ends[i].plain;
     t->accepted = plain - done;

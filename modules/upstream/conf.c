@@ -60,6 +60,19 @@ const char *upstream_set_socket_size(struct conf *cf, void *field)
     return error;
 }
 
+int upstream_bind_parse(struct addr *addr, struct str text)
+{
+    bool with_port = addr_parse(addr, text, 0, false) == 0;
+
+    if (!with_port && addr_parse(addr, text, 1, false) != 0)
+        return -1;
+    if (addr->sa.sa_family == AF_UNIX)
+        return -1;
+    if (!with_port)
+        addr_set_port(addr, 0);
+    return 0;
+}
+
 const char *upstream_set_bind(struct conf *cf, void *field)
 {
     struct upstream_bind *b = field;
@@ -72,7 +85,7 @@ const char *upstream_set_bind(struct conf *cf, void *field)
     b->addr = expr_compile(cf, cf->args[1], 0, &error);
     if (b->addr == NULL)
         return error;
-    if (expr_is_literal(b->addr, &literal) && addr_parse(&addr, literal, 1, false) != 0)
+    if (expr_is_literal(b->addr, &literal) && upstream_bind_parse(&addr, literal) != 0)
         return conf_error_arg(cf, 1, "invalid address \"%s\"", cf->args[1].ptr);
     if (cf->nargs == 3) {
         if (!str_eq(cf->args[2], STR("transparent")))

@@ -53,6 +53,15 @@ static float answer_time(struct exchange *x)
     return (float) (x->group->method.time == TIME_HEADER ? rec->header_us : rec->response_us) / 1000;
 }
 
+/*
+ * A connection from a port of its own closes with a reset once all has been said: otherwise that port would not lead to
+ * this server for a minute, while the client whose port it is ($remote_port) may ask again at once.
+ */
+static bool frees_port(const struct upconn *u)
+{
+    return u->local != NULL && addr_port(u->local) != 0;
+}
+
 /* The connection of the attempt goes; complete: it may be kept. */
 void exchange_detach(struct exchange *x, bool complete)
 {
@@ -67,8 +76,9 @@ void exchange_detach(struct exchange *x, bool complete)
     exchange_count(x, exchange_record(x)->status);
     choice_end(&x->choice, PEER_OK, complete ? answer_time(x) : -1);
     timer_stop(&u->conn->timer);
-    if (complete && !x->send_broken && chain_empty(&x->out) && x->sent_all
-        && x->backend->reusable(x)) {
+    complete = complete && !x->send_broken && chain_empty(&x->out) && x->sent_all;
+    u->conn->reset_on_close = complete && unlikely(frees_port(u));
+    if (complete && x->backend->reusable(x)) {
         if (likely(!x->group->ntlm) || !ntlm_keep(x, u))
             pool_give(u);
     } else {
@@ -177,15 +187,9 @@ static bool may_repeat(const struct exchange *x, unsigned why)
            || clock_ms() - x->first_ms < conf->next_upstream_timeout_ms;
 }
 
-/* Ends the attempt. stale: a kept-alive connection that had died is not the server's failure. */
-static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool stale)
+static void end_attempt(struct exchange *x, unsigned why, unsigned status,
+                        enum peer_outcome outcome)
 {
-    enum peer_outcome outcome = PEER_FAILED;
-
-    if (stale)
-        outcome = PEER_STALE;
-    else if (why & (NEXT_HTTP_403 | NEXT_HTTP_404))
-        outcome = PEER_NEXT;
     exchange_count(x, why & NEXT_ANSWERED ? status : 0);
     choice_end(&x->choice, outcome, -1);
     if (x->record != 0) {
@@ -201,19 +205,26 @@ static void end_attempt(struct exchange *x, unsigned why, unsigned status, bool 
     chain_clear(&x->out);
 }
 
-void exchange_attempt_failed(struct exchange *x, unsigned why)
+static void attempt_failed(struct exchange *x, unsigned why, enum peer_outcome outcome)
 {
     unsigned status = status_of(why);
-    bool stale = x->up != NULL && x->up->reused && why == NEXT_ERROR && x->head_bytes == 0;
 
     if (x->choice.peer == NULL)
         why |= NEXT_NO_LIVE;
-    end_attempt(x, why, status, stale);
+    end_attempt(x, why, status, outcome);
     if (x->choice.tries > 0 && may_repeat(x, why)) {
         exchange_next(x);
         return;
     }
     exchange_finish(x, req_status(x->req, status));
+}
+
+void exchange_attempt_failed(struct exchange *x, unsigned why)
+{
+    /* A kept-alive connection that had died is not the server's failure. */
+    bool stale = x->up != NULL && x->up->reused && why == NEXT_ERROR && x->head_bytes == 0;
+
+    attempt_failed(x, why, stale ? PEER_STALE : PEER_FAILED);
 }
 
 bool exchange_try_next(struct exchange *x, unsigned status)
@@ -233,7 +244,7 @@ bool exchange_try_next(struct exchange *x, unsigned status)
     }
     if (why == 0 || x->choice.tries < 2 || !may_repeat(x, why))
         return false;
-    end_attempt(x, why, status, false);
+    end_attempt(x, why, status, why & (NEXT_HTTP_403 | NEXT_HTTP_404) ? PEER_NEXT : PEER_FAILED);
     exchange_next(x);
     return true;
 }
@@ -356,7 +367,6 @@ static bool process(struct exchange *x)
 static void read_failed(struct exchange *x, ssize_t n, int error)
 {
     bool head = x->state == X_HEAD;
-    const char *why = secure_failure(x->up, &error, "recv() failed");
 
     if (n == 0 && !head && x->backend->eof(x) && secure_is_cut(&x->up->tls, x->up->conn)) {
         /* RFC 9112, 9.8: anybody on the way could have ended it. */
@@ -375,7 +385,8 @@ static void read_failed(struct exchange *x, ssize_t n, int error)
     if (n == 0)
         log_error(&x->req->log, 0, "upstream prematurely closed connection");
     else
-        log_error(&x->req->log, error, "%s", why);
+        secure_log_failure(&x->up->tls, x->up->conn, &x->req->log, LOG_ERROR_LEVEL, error,
+                           "recv() failed");
     if (head)
         exchange_attempt_failed(x, NEXT_ERROR);
     else
@@ -460,8 +471,10 @@ void exchange_resume_reading(struct exchange *x)
 static void send_failed(struct exchange *x, int error)
 {
     struct conn *conn = x->up->conn;
-    const char *why = secure_failure(x->up, &error, "writev() failed");
 
+    secure_log_failure(&x->up->tls, conn, &x->req->log,
+                       x->request_sent ? LOG_INFO_LEVEL : LOG_ERROR_LEVEL, error,
+                       "writev() failed");
     /*
      * A server may answer without reading all of a request: what it said is worth reading, though
      * the event that tells of it may be still to come. Once the answer has begun, nobody else can
@@ -471,7 +484,6 @@ static void send_failed(struct exchange *x, int error)
         chain_clear(&x->out);
         x->send_broken = true;
         x->sent_all = true;
-        log_info(&x->req->log, error, "%s", why);
         if (x->state == X_HEAD)
             x->req->log.action = "reading response header from upstream";
         if (x->paused || x->delayed)
@@ -480,7 +492,6 @@ static void send_failed(struct exchange *x, int error)
         conn_want(conn, CONN_READ);
         return;
     }
-    log_error(&x->req->log, error, "%s", why);
     exchange_attempt_failed(x, NEXT_ERROR);
 }
 
@@ -606,10 +617,19 @@ static void ask(struct exchange *x)
 static void up_event(struct conn *conn, unsigned ready);
 static void up_timeout(struct timer *timer);
 
+/* The PROXY header that goes in front of TLS. 0, or -1: logged. */
+static int announce(struct exchange *x)
+{
+    struct chain header = CHAIN_INIT;
+
+    if (x->up->announced)
+        pool_announce(x->req->arena, x->conf, x->req, &header);
+    return secure_announce(x->up->conn, &header, &x->req->log, LOG_ERROR_LEVEL);
+}
+
 static int begin_tls(struct exchange *x)
 {
     struct upconn *u = x->up;
-    struct chain header = CHAIN_INIT;
     struct secure_want want = { .tls = x->tls,
                                 .name = x->tls_name,
                                 .addr = &u->peer->addr,
@@ -617,10 +637,6 @@ static int begin_tls(struct exchange *x)
                                 .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
                                 .level = LOG_ERROR_LEVEL };
 
-    if (u->announced)
-        pool_announce(x->req->arena, x->conf, x->req, &header);
-    if (secure_announce(u->conn, &header, &x->req->log, LOG_ERROR_LEVEL) != 0)
-        return -1;
     u->nodelay = true;
     return secure_begin(&u->tls, &u->conn, &want, &x->req->log);
 }
@@ -631,17 +647,15 @@ static void shake_hands(struct exchange *x)
     uint64_t spent_ms = (clock_us() - x->started_us) / 1000;
     uint64_t limit_ms = x->conf->connect_timeout_ms;
     struct conn *conn;
-    int rc;
 
     x->state = X_CONNECT;
     x->req->log.action = "SSL handshaking to upstream";
-    rc = begin_tls(x);
-    if (rc == -2) {
-        exchange_finish(x, req_status(x->req, 500));
+    if (announce(x) != 0) {
+        exchange_attempt_failed(x, NEXT_ERROR);
         return;
     }
-    if (rc != 0) {
-        exchange_attempt_failed(x, NEXT_ERROR);
+    if (begin_tls(x) != 0) {
+        exchange_finish(x, req_status(x->req, 500));
         return;
     }
     conn = x->up->conn;
@@ -771,22 +785,35 @@ static bool is_allowed(struct exchange *x)
     return false;
 }
 
-/* A connection to the chosen server. NULL with errno. */
-static struct upconn *get_connection(struct exchange *x)
+/* A connection to the chosen server. NULL: as pool_connect says. */
+static struct upconn *get_connection(struct exchange *x, enum peer_outcome *blame)
 {
     struct upconn *u = NULL;
 
+    x->local = likely(x->conf->bind.addr == NULL) ? NULL : pool_local(x);
     if (unlikely(x->group->ntlm) && !x->joins)
         u = ntlm_take(x);
     if (u == NULL && likely(x->conf->proxy_protocol == 0 && !x->joins))
         u = pool_take(x, x->choice.peer);
-    return u != NULL ? u : pool_connect(x, x->choice.peer);
+    if (u == NULL)
+        return pool_connect(x, x->choice.peer, blame);
+    u->conn->reset_on_close = false;
+    return u;
+}
+
+static void not_connected(struct exchange *x, enum peer_outcome blame)
+{
+    if (blame == PEER_OK)
+        exchange_finish(x, req_status(x->req, 500));
+    else
+        attempt_failed(x, NEXT_ERROR, blame);
 }
 
 /* Chooses a server and gets through to it. */
 void exchange_next(struct exchange *x)
 {
     const struct upstream *g = x->group;
+    enum peer_outcome blame = PEER_FAILED;
     struct upconn *u;
 
     x->state = X_START;
@@ -814,10 +841,9 @@ void exchange_next(struct exchange *x)
         exchange_finish(x, req_status(x->req, 500));
         return;
     }
-    u = get_connection(x);
+    u = get_connection(x, &blame);
     if (u == NULL) {
-        log_error(&x->req->log, errno, "connect() failed");
-        exchange_attempt_failed(x, NEXT_ERROR);
+        not_connected(x, blame);
         return;
     }
     if (unlikely(x->conf->proxy_protocol != 0) && !u->reused) {

@@ -43,6 +43,7 @@ struct probe {
     struct secure tls;  /* of it */
     uint64_t opened_ms; /* the connection */
     bool reused;
+    bool hindered;      /* the last time the server could not be asked, by our own fault */
     /* While one runs: */
     uint64_t started_us, connect_us, header_us;
     uint64_t deadline_ms; /* of the answer as a whole */

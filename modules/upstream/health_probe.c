@@ -68,15 +68,8 @@ static void schedule(struct probe *p)
     timer_set(&p->timer, due_ms > now_ms ? due_ms - now_ms : 1);
 }
 
-void probe_end(struct probe *p, bool passed, bool keep)
+static void rest(struct probe *p, bool keep)
 {
-    enum health_change change =
-        shared_check_end(p->prober->group, p->check_index, p->peer, passed);
-
-    if (change == HEALTH_SICK)
-        log_warn(&p->log, 0, "peer is unhealthy");
-    else if (change == HEALTH_WELL)
-        log_notice(&p->log, 0, "peer is healthy");
     p->log.action = NULL;
     if (!keep)
         close_conn(p);
@@ -87,8 +80,33 @@ void probe_end(struct probe *p, bool passed, bool keep)
     }
     release(p);
     schedule(p);
+}
+
+void probe_end(struct probe *p, bool passed, bool keep)
+{
+    enum health_change change = shared_check_end(p->prober->group, p->check_index, p->peer, passed);
+
+    if (change == HEALTH_SICK)
+        log_warn(&p->log, 0, "peer is unhealthy");
+    else if (change == HEALTH_WELL)
+        log_notice(&p->log, 0, "peer is healthy");
+    p->hindered = false;
+    rest(p, keep);
     if (change == HEALTH_WELL && p->prober->group->queue != NULL)
         queue_wake(p->prober->group->queue);
+}
+
+/* It could not be made, by no fault of the server's. That is said once for as long as it stays so; why, each time, by others. */
+static void hindered(struct probe *p, const char *why, const struct conf_pos *pos)
+{
+    if (!p->hindered && pos != NULL)
+        log_error(&p->log, 0,
+                  "the server is not checked, and stays as it is: %s in %s:%u cannot be used", why,
+                  pos->file, pos->line);
+    else if (!p->hindered)
+        log_error(&p->log, 0, "the server is not checked, and stays as it is: %s", why);
+    p->hindered = true;
+    rest(p, false);
 }
 
 void probe_failed(struct probe *p, int error, const char *why)
@@ -110,10 +128,10 @@ static bool try_again(struct probe *p)
     return true;
 }
 
-/* Of a connection over TLS the reason may have been said already. */
-static int told(int error)
+static void call_failed(struct probe *p, int error, const char *call)
 {
-    return error == EPROTO ? 0 : error;
+    secure_log_failure(&p->tls, p->conn, &p->log, LOG_INFO_LEVEL, error, call);
+    probe_end(p, false, false);
 }
 
 /* Reading has failed, or come to the end of the data (n is 0). */
@@ -121,9 +139,12 @@ static void read_failed(struct probe *p, ssize_t n, int error)
 {
     if (n == 0 && p->protocol->closed(p, secure_is_cut(&p->tls, p->conn)))
         return;
-    if (!try_again(p))
-        probe_failed(p, n == 0 ? 0 : told(error),
-                     n == 0 ? "upstream prematurely closed connection" : "recv() failed");
+    if (try_again(p))
+        return;
+    if (n == 0)
+        probe_failed(p, 0, "upstream prematurely closed connection");
+    else
+        call_failed(p, error, "recv() failed");
 }
 
 /* The time that the answer may still take. */
@@ -144,7 +165,7 @@ static bool reply(struct probe *p)
     if (chain_empty(&p->out) || conn_send(p->conn, &p->out, 0, false) >= 0)
         return true;
     error = errno;
-    probe_failed(p, told(error), "writev() failed");
+    call_failed(p, error, "writev() failed");
     return false;
 }
 
@@ -188,7 +209,7 @@ static void send_request(struct probe *p)
         int error = errno;
 
         if (!try_again(p))
-            probe_failed(p, told(error), "writev() failed");
+            call_failed(p, error, "writev() failed");
         return;
     }
     if (!chain_empty(&p->out)) {
@@ -251,9 +272,15 @@ static void shake_hands(struct probe *p)
                                 .level = LOG_INFO_LEVEL };
 
     p->log.action = "SSL handshaking to upstream";
-    if (secure_announce(p->conn, &p->out, &p->log, LOG_INFO_LEVEL) != 0 ||
-        secure_begin(&p->tls, &p->conn, &want, &p->log) != 0) {
+    if (secure_announce(p->conn, &p->out, &p->log, LOG_INFO_LEVEL) != 0) {
         probe_end(p, false, false);
+        return;
+    }
+    if (secure_begin(&p->tls, &p->conn, &want, &p->log) != 0) {
+        if (want.pair.certificate.len > 0)
+            hindered(p, "\"proxy_ssl_certificate\"", &hc->conf->tls.spec.certificates.items[0].pos);
+        else
+            hindered(p, "TLS cannot be set up", NULL);
         return;
     }
     p->state = PROBE_SHAKE;
@@ -318,26 +345,38 @@ static void probe_event(struct conn *conn, unsigned ready)
     }
 }
 
+/* A connection that is being made, or NULL: logged, and the probe is over. */
+static struct conn *open_conn(struct probe *p, bool *done)
+{
+    const char *step = NULL;
+    struct connect_options options = { .step = &step };
+    int fd = socket_connect(&p->addr, &options, done);
+    struct conn *conn = fd >= 0 ? conn_tcp(fd, &p->addr.sa, p->addr.len) : NULL;
+    int error = errno;
+
+    if (conn != NULL)
+        return conn;
+    if (fd >= 0)
+        close(fd);
+    if (fd < 0 && strcmp(step, "connect()") == 0) {
+        probe_failed(p, error, "connect() failed");
+        return NULL;
+    }
+    /* No more descriptors, maybe: what says nothing of the server. */
+    log_error(&p->log, error, "%s failed", fd < 0 ? step : "epoll_ctl()");
+    hindered(p, "no connection can be made", NULL);
+    return NULL;
+}
+
 static void probe_connect(struct probe *p)
 {
     bool done = false;
-    int fd = socket_connect(&p->addr, NULL, &done);
 
     p->log.action = "connecting to upstream";
     p->reused = false;
-    if (fd >= 0) {
-        p->conn = conn_tcp(fd, &p->addr.sa, p->addr.len);
-        if (p->conn == NULL) {
-            int error = errno;
-
-            close(fd);
-            errno = error;
-        }
-    }
-    if (p->conn == NULL) {
-        probe_failed(p, errno, "connect() failed");
+    p->conn = open_conn(p, &done);
+    if (p->conn == NULL)
         return;
-    }
     p->conn->owner = p;
     p->conn->handler = probe_event;
     p->conn->timer.fire = probe_timeout;

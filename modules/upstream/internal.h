@@ -227,6 +227,7 @@ struct secure {
     const struct addr *addr;   /* of the server */
     unsigned char pair[32];    /* whose certificate was shown: a digest of its names, where they hold variables */
     uint64_t *counts;          /* enum peer_tls; NULL: nobody counts */
+    bool refused;              /* our certificate, which has been counted */
 };
 
 /* pool.c: connections to servers. */
@@ -245,14 +246,20 @@ struct upconn {
     bool bound;            /* to a client (tie), by ntlm */
     struct client_tie tie;
     bool announced;        /* by a PROXY header: of one client */
+    struct addr *local;    /* *_bind: of use only for who wants the same; NULL: none */
     struct secure tls;
 };
 /* An idle connection to the chosen server, or NULL. */
 struct upconn *pool_take(const struct exchange *x, struct peer *peer);
 /* Whether an idle connection may serve x: TLS and the location, where that counts. */
 bool pool_fits(const struct upconn *u, const struct exchange *x);
-/* A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL with errno. */
-struct upconn *pool_connect(struct exchange *x, struct peer *peer);
+/* What *_bind, which is set, comes to now, in the request's arena; NULL: the system's choice (what is no address is logged). */
+const struct addr *pool_local(struct exchange *x);
+/*
+ * A new one; the socket may still be connecting (conn->ready lacks CONN_WRITE). NULL: logged, and *blame says whose fault it
+ * is: PEER_FAILED: the server's; PEER_NEXT: not the server's, but another one may do; PEER_OK: ours, and no server helps.
+ */
+struct upconn *pool_connect(struct exchange *x, struct peer *peer, enum peer_outcome *blame);
 /*
  * The PROXY header that a new connection begins with, in front of what is to be sent. req NULL: no client stands
  * behind it. Such a connection serves this one request: it speaks of one client alone.
@@ -286,7 +293,8 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
                     enum log_level level);
 /*
  * The socket of *conn, to the server at that address, has connected: TLS begins, over a conn that takes the place of
- * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged; or -2: so too, and it is not the server's fault.
+ * *conn. alpn: in the form of the wire; NULL: none is offered. 0, or -1: logged. That is not the server's fault:
+ * it has not been asked anything yet.
  */
 struct secure_want {
     const struct upstream_tls *tls;
@@ -302,8 +310,12 @@ int secure_begin(struct secure *s, struct conn **conn, const struct secure_want 
 /* The handshake is over. 0: the server is who it should be; or -1: logged. */
 int secure_end(struct secure *s, struct conn *conn, const struct logger *log,
                enum log_level level);
-/* What to log of an operation on a connection that has failed with *error: in the library's words where TLS failed, else call's. */
-const char *secure_failure(const struct upconn *u, int *error, const char *call);
+/*
+ * An operation on a connection, over TLS or not, has failed with that error: logs it, in the library's words where TLS failed. With TLS 1.3 this
+ * is how a server tells us that it does not like our certificate: our handshake has ended by then. It is counted here.
+ */
+void secure_log_failure(struct secure *s, struct conn *conn, const struct logger *log,
+                        enum log_level level, int error, const char *call);
 /* It has taken too long. */
 void secure_late(const struct secure *s);
 /* The connection goes. */

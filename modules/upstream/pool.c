@@ -51,6 +51,8 @@ void pool_close(struct upconn *u)
     conn_close(u->conn);
     if (unlikely(u->tls.client != NULL))
         secure_forget(&u->tls);
+    free(u->local);
+    u->local = NULL;
     list_push_front(&free_upconns, &u->link);
 }
 
@@ -71,8 +73,16 @@ static void idle_timeout(struct timer *timer)
     pool_close(container_of(timer, struct conn, timer)->owner);
 }
 
+/* From the same address, which may be a client's. */
+static bool same_local(const struct addr *a, const struct addr *b)
+{
+    return a != NULL && b != NULL && addr_eq(a, b, true);
+}
+
 bool pool_fits(const struct upconn *u, const struct exchange *x)
 {
+    if (unlikely(u->local != x->local) && !same_local(u->local, x->local))
+        return false;
     if (x->group->keepalive.local && u->tag != x->tag)
         return false;
     return likely(u->tls.client == NULL && x->tls == NULL) || secure_fits(u, x);
@@ -139,46 +149,85 @@ void pool_drain(struct upstream *group)
         pool_close(container_of(group->idle.next, struct upconn, link));
 }
 
-/* proxy_bind. 0: none, 1: *local is set, -1: errno. */
-static int local_address(struct exchange *x, struct addr *local)
+/* Connecting ---------------------------------------------------------------------------------- */
+
+const struct addr *pool_local(struct exchange *x)
 {
     const struct upstream_bind *b = &x->conf->bind;
+    struct addr *local;
     struct str text;
 
-    if (likely(b->addr == NULL))
-        return 0;
     text = expr_eval(&x->req->eval, b->addr);
     if (text.len == 0)
-        return 0;
-    if (addr_parse(local, text, 0, false) == 0)
-        return 1;
-    /* Without a port: any. */
-    if (addr_parse(local, text, 1, false) == 0) {
-        addr_set_port(local, 0);
-        return 1;
-    }
+        return NULL;
+    local = arena_alloc(x->req->arena, sizeof(*local));
+    if (upstream_bind_parse(local, text) == 0)
+        return local;
     log_error(&x->req->log, 0, "invalid local address \"%.*s\"", STR_ARG(text));
-    return 0;
+    return NULL;
 }
 
-struct upconn *pool_connect(struct exchange *x, struct peer *peer)
+/* What the server or the way to it brings about; anything else is for us to mend. */
+static bool is_networks_errno(int error)
 {
-    struct addr local;
+    switch (error) {
+    case ECONNREFUSED:
+    case EAGAIN: /* a unix socket's queue is full */
+    case ECONNRESET:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH: return true;
+    default: return false;
+    }
+}
+
+/* The call that failed, in nginx's words and at its levels; and who is to blame. */
+static enum peer_outcome judge(const struct exchange *x, const struct peer *peer, int error,
+                               const char *step)
+{
+    const struct logger *log = &x->req->log;
+
+    if (strcmp(step, "connect()") == 0) {
+        LOG(log, is_networks_errno(error) ? LOG_ERROR_LEVEL : LOG_CRIT_LEVEL, error,
+            "connect() to %.*s failed", STR_ARG(peer->name));
+        /* From this address no port is left to lead to the server, which concerns nobody else. */
+        return error == EADDRNOTAVAIL && x->local != NULL ? PEER_NEXT : PEER_FAILED;
+    }
+    if (strcmp(step, "bind()") == 0) {
+        char text[ADDR_TEXT];
+
+        addr_format(x->local, addr_port(x->local) != 0, text, sizeof(text));
+        log_crit(log, error, "bind(%s) failed", text);
+    } else if (error == EPERM && x->local != NULL) {
+        log_alert(
+            log, error,
+            "\"transparent\" needs the capability CAP_NET_RAW, which this worker does not have: %s failed",
+            step);
+    } else {
+        log_alert(log, error, "%s failed", step);
+    }
+    return PEER_OK;
+}
+
+static struct conn *connect_to(const struct exchange *x, const struct peer *peer, const char **step)
+{
     const struct upstream_conf *conf = x->conf;
     struct connect_options options = {
-        .local = local_address(x, &local) > 0 ? &local : NULL,
+        .local = x->local,
         .transparent = conf->bind.transparent,
         .keepalive = conf->socket_keepalive,
         .rcvbuf = (int) conf->socket_rcvbuf,
         .sndbuf = (int) conf->socket_sndbuf,
+        .step = step,
     };
-    struct upconn *u;
-    struct conn *conn;
     bool connected;
     int fd = socket_connect(&peer->addr, &options, &connected);
+    struct conn *conn;
 
     if (fd < 0)
         return NULL;
+    *step = "epoll_ctl()";
     conn = conn_tcp(fd, &peer->addr.sa, peer->addr.len);
     if (conn == NULL) {
         int error = errno;
@@ -189,6 +238,19 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer)
     }
     if (connected)
         conn->ready |= CONN_WRITE;
+    return conn;
+}
+
+struct upconn *pool_connect(struct exchange *x, struct peer *peer, enum peer_outcome *blame)
+{
+    const char *step;
+    struct conn *conn = connect_to(x, peer, &step);
+    struct upconn *u;
+
+    if (conn == NULL) {
+        *blame = judge(x, peer, errno, step);
+        return NULL;
+    }
     u = upconn_new();
     u->conn = conn;
     u->group = x->group;
@@ -196,6 +258,10 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer)
     u->tag = x->tag;
     u->x = x;
     u->opened_ms = clock_ms();
+    if (unlikely(x->local != NULL)) {
+        u->local = mem_alloc(sizeof(*u->local));
+        *u->local = *x->local;
+    }
     conn->owner = u;
     return u;
 }

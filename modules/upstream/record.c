@@ -23,28 +23,16 @@ static void average(int64_t *to, int64_t us)
         __atomic_store_n(to, old > 0 ? old + (us - old) / 8 : MAX(us, 1), __ATOMIC_RELAXED);
 }
 
-/* The place of a status, which is taken for it if it is new; NULL: there is none left. */
-static uint64_t *code_of(struct peer_stats *stats, unsigned status)
-{
-    for (unsigned i = 0; i < PEER_CODES; i++) {
-        uint16_t code = __atomic_load_n(&stats->codes[i], __ATOMIC_RELAXED);
-
-        if (unlikely(code == 0) &&
-            __atomic_compare_exchange_n(&stats->codes[i], &code, (uint16_t) status, false,
-                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            code = (uint16_t) status;
-        if (code == status)
-            return &stats->code_counts[i];
-    }
-    return NULL;
-}
+#define STATUS(status) status,
+const uint16_t peer_codes[PEER_CODES] = { PEER_STATUSES(STATUS) };
 
 static void count_status(struct peer_stats *stats, unsigned status)
 {
-    uint64_t *count = code_of(stats, status);
+#define PLACE(status) [status] = PEER_STATUS_##status + 1,
+    static const uint8_t places[600] = { PEER_STATUSES(PLACE) };
+    uint64_t *count = likely(places[status] != 0) ? &stats->codes[places[status] - 1]
+                                                  : &stats->responses[status / 100 - 1];
 
-    if (unlikely(count == NULL))
-        count = &stats->responses[status / 100 - 1];
     __atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
 }
 

@@ -273,7 +273,7 @@ int secure_announce(struct conn *conn, struct chain *header, const struct logger
     return 0;
 }
 
-/* 0, -1 or -2, as secure_begin. */
+/* 0, or -1: logged. */
 static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
                    const struct logger *log)
 {
@@ -283,7 +283,7 @@ static int prepare(struct secure *c, SSL *ssl, const struct secure_want *want,
     /* An empty name: none is shown. */
     if (unlikely(has_pair(c->client)) && want->pair.certificate.len > 0
         && ssl_pair_use(ssl, &c->client->spec, 0, &want->pair, log) != 0)
-        return -2;
+        return -1;
     if (c->sni && c->name[0] != '\0' && c->name[0] != '[' && !is_address(c->name)
         && SSL_set_tlsext_host_name(ssl, c->name) == 0) {
         LOG(log, want->level, 0, "SSL_set_tlsext_host_name(\"%s\") failed%s", c->name,
@@ -374,7 +374,9 @@ static enum peer_tls failure_of(int reason)
     case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
-    case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return PEER_TLS_REJECTED;
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+    case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
+    case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED: return PEER_TLS_REJECTED;
     default: return PEER_TLS_FAILED;
     }
 }
@@ -387,6 +389,16 @@ static enum peer_tls verify_failure(long result)
     case X509_V_ERR_CERT_REVOKED: return PEER_TLS_REVOKED;
     default: return PEER_TLS_OTHER;
     }
+}
+
+/* How the line of a failure begins if the server gave this reason for it; else empty. */
+static const char *refusal(struct conn *conn)
+{
+    if (failure_of(conn_tls_reason(conn)) != PEER_TLS_REJECTED)
+        return "";
+    return SSL_get_certificate(conn_tls_ssl(conn)) != NULL
+               ? "the server refused our certificate: "
+               : "the server wants a certificate, and none was shown: ";
 }
 
 /* The handshake went well, and the server is who it should be. */
@@ -407,7 +419,7 @@ int secure_end(struct secure *s, struct conn *conn, const struct logger *log, en
     if (!conn_tls_established(conn)) {
         const char *why = conn_tls_failure(conn, &error);
 
-        LOG(log, level, error, "%s", why);
+        LOG(log, level, error, "%s%s", refusal(conn), why);
         count_failure(s, failure_of(conn_tls_reason(conn)));
         drop_session(s);
         return -1;
@@ -429,10 +441,23 @@ int secure_end(struct secure *s, struct conn *conn, const struct logger *log, en
     return -1;
 }
 
-const char *secure_failure(const struct upconn *u, int *error, const char *call)
+void secure_log_failure(struct secure *s, struct conn *conn, const struct logger *log,
+                        enum log_level level, int error, const char *call)
 {
-    return unlikely(u->tls.client != NULL) && *error == EPROTO ? conn_tls_failure(u->conn, error)
-                                                               : call;
+    const char *refused;
+
+    if (likely(s->client == NULL) || error != EPROTO) {
+        LOG(log, level, error, "%s", call);
+        return;
+    }
+    call = conn_tls_failure(conn, &error);
+    refused = refusal(conn);
+    LOG(log, level, error, "%s%s", refused, call);
+    if (refused[0] == '\0' || s->refused)
+        return;
+    s->refused = true;
+    count_failure(s, PEER_TLS_REJECTED);
+    drop_session(s);
 }
 
 void secure_forget(struct secure *s)

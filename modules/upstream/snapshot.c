@@ -50,25 +50,13 @@ static int64_t average_ms(int64_t us)
     return us > 0 ? us / 1000 : -1;
 }
 
-/* Each status once, in order, and the classes of all. */
+/* By status, and by class with all there are. */
 static void fill_responses(struct upstream_server *out, const struct peer_stats *stats)
 {
     memcpy(out->responses, stats->responses, sizeof(out->responses));
     for (unsigned i = 0; i < PEER_CODES; i++) {
-        uint64_t count = __atomic_load_n(&stats->code_counts[i], __ATOMIC_RELAXED);
-        uint16_t code = __atomic_load_n(&stats->codes[i], __ATOMIC_RELAXED);
-        unsigned at = out->code_count;
-
-        if (count == 0 || code < 100 || code > 599)
-            continue;
-        out->responses[code / 100 - 1] += count;
-        for (; at > 0 && out->codes[at - 1] > code; at--) {
-            out->codes[at] = out->codes[at - 1];
-            out->code_counts[at] = out->code_counts[at - 1];
-        }
-        out->codes[at] = code;
-        out->code_counts[at] = count;
-        out->code_count++;
+        out->codes[i] = __atomic_load_n(&stats->codes[i], __ATOMIC_RELAXED);
+        out->responses[peer_codes[i] / 100 - 1] += out->codes[i];
     }
 }
 
@@ -202,7 +190,7 @@ static void reset_server(struct upstream *g, const struct zone_group *zg, unsign
     struct peer_record *rec = &g->view.records[i];
     int64_t out = stats->downstart_ms != 0 ? shared_wall_ms() : 0;
 
-    memset(stats, 0, offsetof(struct peer_stats, codes));
+    memset(stats, 0, sizeof(*stats));
     stats->downstart_ms = out;
     rec->checks = rec->failed_checks = 0;
     rec->unhealthy = 0;

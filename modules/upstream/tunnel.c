@@ -241,10 +241,8 @@ static bool send_up(struct exchange *x)
         return true;
     }
     if (n < 0) {
-        int error = errno;
-        const char *why = secure_failure(x->up, &error, "writev() failed");
-
-        log_info(&x->req->log, error, "%s", why);
+        secure_log_failure(&x->up->tls, conn, &x->req->log, LOG_INFO_LEVEL, errno,
+                           "writev() failed");
         end(x);
         return false;
     }
@@ -420,11 +418,9 @@ static int read_down(struct exchange *x)
     if (n < 0 && errno == EAGAIN)
         return 0;
     if (n <= 0) {
-        int error = errno;
-        const char *why = secure_failure(x->up, &error, "recv() failed");
-
         if (n < 0)
-            log_info(&x->req->log, error, "%s", why);
+            secure_log_failure(&x->up->tls, conn, &x->req->log, LOG_INFO_LEVEL, errno,
+                               "recv() failed");
         finish(x);
         return -1;
     }

@@ -29,12 +29,25 @@ enum peer_tls {
     PEER_TLS_EXPIRED, PEER_TLS_REVOKED, PEER_TLS_HOSTNAME, PEER_TLS_OTHER,
     PEER_TLS_COUNTS,
 };
-#define PEER_CODES 16 /* statuses that are counted one by one: the first ones that come */
+/*
+ * Statuses of answers that are counted one by one: those that are registered (RFC 9110, 16.2.1), and a few that are not but are met with.
+ * A fixed set, so that no server can fill the places with others.
+ */
+#define PEER_STATUSES(X)                                                                       \
+    X(101) X(200) X(201) X(202) X(203) X(204) X(205) X(206) X(207) X(208) X(226) X(300) X(301) \
+    X(302) X(303) X(304) X(305) X(307) X(308) X(400) X(401) X(402) X(403) X(404) X(405) X(406) \
+    X(407) X(408) X(409) X(410) X(411) X(412) X(413) X(414) X(415) X(416) X(417) X(418) X(419) \
+    X(421) X(422) X(423) X(424) X(425) X(426) X(428) X(429) X(431) X(451) X(499) X(500) X(501) \
+    X(502) X(503) X(504) X(505) X(506) X(507) X(508) X(510) X(511) X(520)
+#define PEER_STATUS_PLACE(status) PEER_STATUS_##status,
+enum { PEER_STATUSES(PEER_STATUS_PLACE) PEER_CODES };
+extern const uint16_t peer_codes[PEER_CODES]; /* ascending */
+
 
 /* What a server has done since it came, in the zone: added to without the lock. */
 struct peer_stats {
     uint64_t requests;
-    uint64_t responses[5]; /* those whose status is not among `codes` */
+    uint64_t responses[5]; /* those whose status is not among peer_codes */
     uint64_t sent, received; /* bytes */
     uint64_t fails, unavail;
     uint64_t downtime_ms;    /* of the times in which it could not be asked that are over */
@@ -42,8 +55,7 @@ struct peer_stats {
     int64_t selected_ms;     /* last chosen, on the wall clock; 0: never */
     int64_t header_us, response_us; /* moving averages; 0: none yet */
     uint64_t tls[PEER_TLS_COUNTS];
-    uint64_t code_counts[PEER_CODES];
-    uint16_t codes[PEER_CODES]; /* 0: nobody has taken this place; once taken it stays so, also when counts begin anew */
+    uint64_t codes[PEER_CODES]; /* the others, by peer_codes */
 };
 
 /*
@@ -235,9 +247,7 @@ struct upstream_server {
     uint32_t active;           /* connections, of all workers */
     uint64_t requests;
     uint64_t responses[5];     /* 1xx .. 5xx */
-    uint64_t code_counts[PEER_CODES]; /* of them, by status: ascending, up to code_count */
-    uint16_t codes[PEER_CODES];
-    unsigned code_count;
+    uint64_t codes[PEER_CODES]; /* of them, those of each of peer_codes */
     bool has_tls;              /* requests go to it over TLS, or did */
     uint64_t tls[PEER_TLS_COUNTS];
     uint64_t sent, received;   /* bytes */
@@ -338,6 +348,8 @@ struct upstream_bind {
     struct expr *addr;    /* NULL: off */
     bool transparent;
 };
+/* A local address with or without a port (then 0). 0, or -1: it is none. */
+int upstream_bind_parse(struct addr *addr, struct str text);
 
 /* *_allow_upstream: the servers that may be asked. */
 struct upstream_allow {
@@ -617,6 +629,7 @@ struct exchange {
     struct wait wait;
     struct choice choice;
     struct upconn *up;
+    const struct addr *local;      /* of the attempt: *_bind; NULL: none */
     struct msg *head;              /* of the answer, the backend's; NULL until it begins */
     const char *error;             /* BACKEND_INVALID: a sentence, "upstream sent …" */
     struct chain out;              /* of the request, not yet sent */

@@ -41,6 +41,7 @@
 #define QUITS(id) ((id) % 13 == 0) /* a client that does not wait for the end */
 #define PATIENCE_S(id) ((id) % 41 * 0.002)
 #define FDS 65536
+#define TICK_S 0.02
 
 struct slot {
     int fd;    /* -1: none */
@@ -55,9 +56,24 @@ struct slot {
     char *out, *in;
 };
 
-enum mode { OK, GARBAGE, SLOW, SLOWBODY, RESET, EARLY, HEADCLOSE, SHORT, LONG, MIXED, REFUSE };
-static const char *const modes[] = { "ok",        "garbage", "slow", "slowbody", "reset", "early",
-                                     "headclose", "short",   "long", "mixed",    "refuse" };
+enum mode {
+    OK,
+    GARBAGE,
+    SLOW,
+    SLOWBODY,
+    RESET,
+    EARLY,
+    HEADCLOSE,
+    SHORT,
+    LONG,
+    MIDWAY,
+    TRICKLE,
+    MIXED,
+    REFUSE
+};
+static const char *const modes[] = { "ok",      "garbage",   "slow",  "slowbody", "reset",
+                                     "early",   "headclose", "short", "long",     "midway",
+                                     "trickle", "mixed",     "refuse" };
 
 static int ep, log_fd;
 
@@ -147,11 +163,11 @@ static int slot_connect(struct slot *s)
     return 0;
 }
 
-/* GET, PUT (may be repeated) and POST (may not), the latter two with a body to be given back. */
+/* GET, PUT (may be repeated), POST and PATCH (may not), all but the first with a body. */
 static size_t put_request(struct slot *s)
 {
     static const char *const methods[] = {
-        "GET", "GET", "POST", "GET", "PUT", "GET", "POST", "GET"
+        "GET", "GET", "POST", "GET", "PUT", "GET", "PATCH", "GET"
     };
     static const size_t sizes[] = { 900, 0, 13, 3000, 20000, 60000, 40, 8000, 30000, 1500, 1 };
     static char body[BUFFER];
@@ -361,8 +377,12 @@ static struct slot *by_fd[FDS];
 static enum mode mode = OK;
 static int listener = -1;
 
+static int trickling; /* connections with an answer on its way in small pieces */
+static double tick_s;
+
 static void conn_close(struct slot *s)
 {
+    trickling -= s->out_len > 0;
     by_fd[s->fd] = NULL;
     close(s->fd);
     free(s->in);
@@ -453,7 +473,7 @@ static int answer(struct slot *s, enum mode how, size_t len, int chunked)
 
     if (how == GARBAGE)
         return answer_garbage(s);
-    if (how == EARLY) {
+    if (how == EARLY || how == MIDWAY) {
         rand() % 2 ? conn_close(s) : conn_reset(s);
         return 1;
     }
@@ -473,11 +493,38 @@ static int answer(struct slot *s, enum mode how, size_t len, int chunked)
         write_all(s->fd, s->out, part);
         conn_reset(s);
         return 1;
+    case TRICKLE:
+        s->out_len = n;
+        s->sent = 0;
+        trickling++;
+        return 0;
     case LONG:
         n += (size_t) sprintf(s->out + n, "more than there should be");
         write_all(s->fd, s->out, n);
         return 0;
     default: write_all(s->fd, s->out, n); return 0;
+    }
+}
+
+/* A tenth more of each answer that trickles. */
+static void trickle(void)
+{
+    tick_s = clock_s() + TICK_S;
+    for (int fd = 0; fd < FDS; fd++) {
+        struct slot *s = by_fd[fd];
+        size_t n;
+
+        if (s == NULL || s->out_len == 0)
+            continue;
+        n = s->out_len / 10 + 1;
+        if (n > s->out_len - s->sent)
+            n = s->out_len - s->sent;
+        write_all(fd, s->out + s->sent, n);
+        s->sent += n;
+        if (s->sent == s->out_len) {
+            s->out_len = 0;
+            trickling--;
+        }
     }
 }
 
@@ -531,6 +578,12 @@ static void conn_read(struct slot *s)
         for (;;) {
             log_head(s);
             total = message(s->in, s->in_len, &body, &len);
+            if (total <= 0 && mode == MIDWAY && s->begun) {
+                /* In the midst of a request's body. */
+                note("A %u midway %lu", s->id, clock_us());
+                conn_reset(s);
+                return;
+            }
             if (total <= 0)
                 break;
             if (serve(s))
@@ -614,9 +667,13 @@ static int origin(char **argv)
     say("");
     /* One event at a time: what a command closes is in no list of events. */
     for (;;) {
-        if (epoll_wait(ep, &event, 1, -1) != 1) {
+        int n = epoll_wait(ep, &event, 1, trickling ? 10 : -1);
+
+        if (trickling && clock_s() >= tick_s)
+            trickle();
+        if (n <= 0) {
             /* To be stopped and continued interrupts. */
-            if (errno != EINTR)
+            if (n < 0 && errno != EINTR)
                 return 1;
         } else if (event.data.ptr == &listener) {
             conn_accept();

@@ -358,6 +358,10 @@ static void test_connect(void)
     poll(&pfd, 1, 5000);
     is_int(socket_error(client), ECONNRESET, "the peer sees a reset");
     close(client);
+    addr_parse(&local, STR("192.0.2.9:1"), 0, false);
+    client = socket_connect(&a, &(struct connect_options){ .local = &local, .step = &step }, &connected);
+    ok(client == -1 && errno == EADDRNOTAVAIL, "no address of this host");
+    is_str(step, "bind()", "cannot be bound");
     close(listener);
     client = socket_connect(&a, NULL, &connected);
     if (client >= 0) {
