@@ -46,6 +46,7 @@ http {
         location / { }
         location /who { return 200 "\$server_name \$scheme \$https \$ssl_protocol \$ssl_server_name"; }
         location /cipher { return 200 "\$ssl_cipher"; }
+        location /ech { return 200 "[\$ssl_ech_status|\$ssl_ech_outer_server_name]"; }
         location /conn { return 200 "\$connection_requests \$ssl_session_reused \$ssl_alpn_protocol|\$ssl_early_data"; }
         location /id { return 200 "\$ssl_session_id"; }
         location /lists { return 200 "\$ssl_ciphers \$ssl_curve \$ssl_curves"; }
@@ -250,6 +251,7 @@ for (
 
 is $certs->get($main, '/conn', name => 'a.test', alpn => ['http/1.1'])->body, '1 . http/1.1|', 'ALPN';
 is $certs->get($main, '/conn', name => 'a.test')->body, '1 . |', 'no ALPN';
+is $certs->get($main, '/ech', name => 'a.test')->body, '[|]', 'no encrypted hello';
 ok !$certs->connect($main, name => 'a.test', alpn => ['foo']), 'ALPN without a common protocol';
 like $certs->get($main, '/lists', name => 'a.test')->body,
     qr/^(?:[\w-]+:)*TLS_AES_256_GCM_SHA384\S* X25519 (?:\w+:)*prime256v1/, 'what the client offers';
