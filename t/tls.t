@@ -313,6 +313,14 @@ for (
     }
 }
 is $certs->get($main, '/none', name => 'a.test', cert => 'client')->body, '[||NONE]', 'not asked for';
+for (['verify.test', 'CN = ca'], ['optional.test', ''], ['noca.test', '']) {
+    # ssl_client_certificate is told to the client, ssl_trusted_certificate is not
+    my ($name, $want) = @$_;
+    for my $version ('-tls1_2', '-tls1_3') {
+        my $out = `openssl s_client -connect 127.0.0.1:$main -servername $name $version </dev/null 2>/dev/null`;
+        is $out =~ /^Acceptable client certificate CA names\n(.*)/m ? $1 : '', $want, "$version: authorities of $name";
+    }
+}
 {
     my $only = $certs->path('client.only');
     my %want;

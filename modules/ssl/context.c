@@ -378,33 +378,36 @@ static int add_file(EVP_MD_CTX *md, struct str path)
     return ok;
 }
 
-static int names_index = -1;
+static int session_index = -1;
 
-/* What ssl_context_name needs. 0 or -1. */
+/* For connections that come to this context: the library does not tell. 0 or -1. */
 static int keep_session_context(struct conf *cf, SSL_CTX *ctx, const unsigned char *id)
 {
     void *copy = arena_bytes(cf->arena, SSL_MAX_SID_CTX_LENGTH);
 
     memcpy(copy, id, SSL_MAX_SID_CTX_LENGTH);
-    if (names_index < 0)
-        names_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    return names_index >= 0 && SSL_CTX_set_ex_data(ctx, names_index, copy) ? 0 : -1;
+    if (session_index < 0)
+        session_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    return session_index >= 0 && SSL_CTX_set_ex_data(ctx, session_index, copy) ? 0 : -1;
+}
+
+static const unsigned char *session_context(const SSL *ssl)
+{
+    return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), session_index);
 }
 
 int ssl_context_name(SSL *ssl, struct str name)
 {
-    const unsigned char *base =
-        names_index >= 0 ? SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), names_index) : NULL;
     unsigned char id[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *md;
     unsigned len = 0;
     int ok;
 
-    if (likely(base == NULL))
+    if (likely(!ssl_has_dynamic(ssl_spec_of(ssl))))
         return 0;
     md = EVP_MD_CTX_new();
     ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
-         EVP_DigestUpdate(md, base, SSL_MAX_SID_CTX_LENGTH) &&
+         EVP_DigestUpdate(md, session_context(ssl), SSL_MAX_SID_CTX_LENGTH) &&
          EVP_DigestUpdate(md, name.ptr, name.len) && EVP_DigestFinal_ex(md, id, &len) &&
          SSL_set_session_id_context(ssl, id, MIN(len, SSL_MAX_SID_CTX_LENGTH));
     EVP_MD_CTX_free(md);
@@ -447,7 +450,7 @@ static int set_session_context(struct conf *cf, SSL_CTX *ctx, const struct ssl_s
     EVP_MD_CTX_free(md);
     if (!ok || !SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)))
         return -1;
-    return ssl_has_dynamic(spec) ? keep_session_context(cf, ctx, id) : 0;
+    return keep_session_context(cf, ctx, id);
 }
 
 static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
@@ -538,6 +541,9 @@ int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec)
     if (SSL_get_SSL_CTX(ssl) == ctx)
         return 0;
     if (SSL_set_SSL_CTX(ssl, ctx) == NULL)
+        return -1;
+    /* Whatever a hello before this one (it may have been asked for again) has led to. */
+    if (!SSL_set_session_id_context(ssl, session_context(ssl), SSL_MAX_SID_CTX_LENGTH))
         return -1;
     SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), SSL_CTX_get_verify_callback(ctx));
     SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
