@@ -196,8 +196,8 @@ static void use_idle_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl
 {
     if (SSL_CTX_load_verify_locations(ctx, file->path.ptr, NULL) == 0)
         conf_warn_at(cf, file->pos,
-                     "SSL_CTX_load_verify_locations(\"%.*s\") failed%s, which is ignored because no "
-                     "clients are verified",
+                     "SSL_CTX_load_verify_locations(\"%.*s\") failed%s, which is ignored because "
+                     "no clients are verified",
                      STR_ARG(file->path), ssl_errors());
     ERR_clear_error();
 }
@@ -207,8 +207,7 @@ static int use_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec 
     SSL_CTX_set_verify_depth(ctx, (int) spec->verify_depth);
     if (spec->client_ca.path.len > 0 && spec->verify == SSL_VERIFY_OFF)
         use_idle_authorities(cf, ctx, &spec->client_ca);
-    else if (spec->client_ca.path.len > 0 &&
-             use_client_authorities(cf, ctx, &spec->client_ca) != 0)
+    else if (spec->client_ca.path.len > 0 && use_client_authorities(cf, ctx, &spec->client_ca) != 0)
         return -1;
     return spec->trusted.path.len > 0 ? load_authorities(cf, ctx, &spec->trusted) : 0;
 }
