@@ -77,6 +77,8 @@ http {
         location /ip { proxy_pass https://127.0.0.1:{{port:ip}}; proxy_ssl_name 127.0.0.1; proxy_ssl_verify on; }
         location /client { proxy_pass https://127.0.0.1:{{port:good}}; proxy_ssl_certificate certs/client.crt;
                            proxy_ssl_certificate_key certs/client.key; }
+        location /command { proxy_pass https://127.0.0.1:{{port:good}}; proxy_ssl_conf_command Certificate certs/client.crt;
+                            proxy_ssl_conf_command PrivateKey certs/client.key; }
         location /locked { proxy_pass https://127.0.0.1:{{port:good}}; proxy_ssl_password_file passwords;
                            proxy_ssl_certificate certs/locked.crt; proxy_ssl_certificate_key certs/locked.key; }
         location /kept { proxy_pass https://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }
@@ -150,6 +152,7 @@ is(body('/deep'), 'deep', 'one authority between');
 is(body('/ip'), 'ip', 'a certificate for an address');
 like(body('/next'), qr/TLS/, 'another server is asked') for 1 .. 2;
 like(body('/client'), qr/CN=client/, 'our certificate');
+like(body('/command'), qr/CN=client/, 'by commands, whose files are below the configuration');
 like(body('/locked'), qr/CN=locked/, 'its key has a password');
 body('/kept');
 like(body('/kept'), qr/^\|.\|2\|/, 'the connection is kept');

@@ -46,6 +46,7 @@ http {
         location / { }
         location /who { return 200 "\$server_name \$scheme \$https \$ssl_protocol \$ssl_server_name"; }
         location /cipher { return 200 "\$ssl_cipher"; }
+        location /ech { return 200 "[\$ssl_ech_status|\$ssl_ech_outer_server_name]"; }
         location /conn { return 200 "\$connection_requests \$ssl_session_reused \$ssl_alpn_protocol|\$ssl_early_data"; }
         location /id { return 200 "\$ssl_session_id"; }
         location /lists { return 200 "\$ssl_ciphers \$ssl_curve \$ssl_curves"; }
@@ -149,6 +150,29 @@ http {
         ssl_conf_command Ciphersuites TLS_CHACHA20_POLY1305_SHA256;
         location / { return 200 "\$ssl_cipher"; }
     }
+    server {
+        listen 127.0.0.1:{{port:override}} ssl;
+        ssl_conf_command Certificate certs/client.crt;
+        ssl_conf_command PrivateKey certs/client.key;
+    }
+    server {
+        listen 127.0.0.1:{{port:groups}} ssl;
+        server_name one.test;
+        ssl_ecdh_curve secp384r1;
+        ssl_conf_command NumTickets 0;
+        location / { return 200 "\$ssl_curve."; }
+    }
+    server {
+        listen 127.0.0.1:{{port:groups}} ssl;
+        server_name any.test;
+        location / { return 200 "\$ssl_curve."; }
+    }
+    server {
+        listen 127.0.0.1:{{port:groups}} ssl;
+        server_name command.test;
+        ssl_conf_command Groups P-521;
+        location / { return 200 "\$ssl_curve."; }
+    }
 }
 EOT
 Proxyd::Certs::run('openssl', 'dhparam', '-dsaparam', '-out', $p->dir . '/dh.pem', '1024') unless -e $p->dir . '/dh.pem';
@@ -203,12 +227,31 @@ for (
     is $certs->get($p->port('reject'), '/', name => 'a.test')->body, 'let in', 'the others are let in';
     is $certs->get($p->port('dhe'), '/', version => 'TLSv1_2')->body, 'DHE-RSA-AES128-GCM-SHA256', 'ssl_dhparam';
     is $certs->get($p->port('command'), '/')->body, 'TLS_CHACHA20_POLY1305_SHA256', 'ssl_conf_command';
+    $c = $certs->connect($p->port('override'));
+    like subject_of($c), qr/CN=client$/, 'ssl_conf_command: files are below the configuration';
+    $c->close;
+}
+
+# An address's first server has groups and tickets of its own, of which those with other names know nothing.
+for (
+    ['one.test', 'P-384' => 'secp384r1', 'X25519' => '', 'P-521' => ''],
+    ['any.test', 'P-384' => 'secp384r1', 'X25519' => 'X25519', 'P-256' => 'prime256v1', 'P-521' => 'secp521r1', 'ffdhe2048' => 'ffdhe2048'],
+    ['command.test', 'P-384' => '', 'P-521' => 'secp521r1'],
+) {
+    my ($name, %want) = @$_;
+    for my $group (sort keys %want) {
+        $p->write_file('request', "GET / HTTP/1.1\r\nHost: $name\r\nConnection: close\r\n\r\n");
+        my $out = join '', `openssl s_client -connect 127.0.0.1:@{[ $p->port('groups') ]} -servername $name -groups $group -ign_eof <@{[ $p->dir ]}/request 2>/dev/null`;
+        is $out =~ /\r\n\r\n(\w+)\./ ? $1 : '', $want{$group}, "$name: $group";
+        is scalar(() = $out =~ /New Session Ticket arrived/g), $name eq 'one.test' ? 0 : 2, "$name: tickets" if $want{$group};
+    }
 }
 
 # --- what is agreed on ------------------------------------------------------------------------------
 
 is $certs->get($main, '/conn', name => 'a.test', alpn => ['http/1.1'])->body, '1 . http/1.1|', 'ALPN';
 is $certs->get($main, '/conn', name => 'a.test')->body, '1 . |', 'no ALPN';
+is $certs->get($main, '/ech', name => 'a.test')->body, '[|]', 'no encrypted hello';
 ok !$certs->connect($main, name => 'a.test', alpn => ['foo']), 'ALPN without a common protocol';
 like $certs->get($main, '/lists', name => 'a.test')->body,
     qr/^(?:[\w-]+:)*TLS_AES_256_GCM_SHA384\S* X25519 (?:\w+:)*prime256v1/, 'what the client offers';
@@ -270,6 +313,14 @@ for (
     }
 }
 is $certs->get($main, '/none', name => 'a.test', cert => 'client')->body, '[||NONE]', 'not asked for';
+for (['verify.test', 'CN = ca'], ['optional.test', ''], ['noca.test', '']) {
+    # ssl_client_certificate is told to the client, ssl_trusted_certificate is not
+    my ($name, $want) = @$_;
+    for my $version ('-tls1_2', '-tls1_3') {
+        my $out = `openssl s_client -connect 127.0.0.1:$main -servername $name $version </dev/null 2>/dev/null`;
+        is $out =~ /^Acceptable client certificate CA names\n(.*)/m ? $1 : '', $want, "$version: authorities of $name";
+    }
+}
 {
     my $only = $certs->path('client.only');
     my %want;

@@ -25,6 +25,8 @@ my %sections = (
     other   => 'ssl_session_cache shared:two:32k; ssl_session_tickets off; ssl_verify_client optional_no_ca;',
     none    => 'ssl_session_cache none; ssl_session_tickets off;',
     off     => 'ssl_session_cache off; ssl_session_tickets off;',
+    refused => 'ssl_session_cache shared:one:1m none; ssl_session_tickets off;',
+    twice   => 'ssl_session_cache off; ssl_session_cache builtin:10; ssl_session_cache shared:one:1m; ssl_session_tickets off;',
     short   => 'ssl_session_timeout 1s;',
     brief   => 'ssl_session_timeout 1s; ssl_session_cache shared:one:1m; ssl_session_tickets off;',
     key1    => 'ssl_session_ticket_key one.key;',
@@ -78,12 +80,12 @@ $p->write_conf(conf(daemon => 1));
 $p->start(daemon => 1);
 
 for my $version ('tls1_2', 'tls1_3') {
-    for my $kind (qw(cache both ticket key1 key2)) {
+    for my $kind (qw(cache both twice ticket key1 key2)) {
         my $pids;
         is(resumed($kind, $kind, $version, many => 24, pids => \$pids), 24, "$version $kind: always resumed");
         cmp_ok($pids, '>', 1, 'by several workers');
     }
-    is(resumed($_, $_, $version), 0, "$version: never with $_ and no tickets") for qw(none off);
+    is(resumed($_, $_, $version), 0, "$version: never with $_ and no tickets") for qw(none off refused);
     is(resumed('cache', 'both', $version), 1, "$version: servers share a zone");
     is(resumed('ticket', 'inherit', $version), 1, "$version: and the keys of tickets");
     is(resumed('cache', 'other', $version), 0, "$version: not with another zone");

@@ -501,7 +501,7 @@ const struct directive http_core_directives[] = {
     LOC_TIME("keepalive_time", keepalive_time_ms, "1h", "Longest life of a kept-alive connection."),
     LOC_TIME("keepalive_min_timeout", keepalive_min_timeout_ms, "0",
              "Shortest time an idle connection is kept during a graceful shutdown."),
-    LOC_ROW("keepalive_disable", CTX_HSL, ARGS1_MORE, conf_set_bits, keepalive_disable, "msie6",
+    LOC_ROW("keepalive_disable", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_bits, keepalive_disable, "msie6",
             "none | browser ...", "Browsers with which connections are not kept alive.",
             .extra = ka_disable_names),
     LOC_ROW("lingering_close", CTX_HSL, ARGS1, conf_set_enum, lingering_close, "on",

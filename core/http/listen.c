@@ -333,6 +333,18 @@ static struct http_listen *find_or_add(struct conf *cf, struct http_main *http,
     return l;
 }
 
+/* What is spoken on an address is said by any of its lines; two that do not say the same may not mean what comes of it. */
+static void set_protocols(struct conf *cf, struct http_listen *l, const struct listen_line *line)
+{
+    if (!line->proxy_protocol && !line->ssl)
+        return;
+    if ((l->proxy_protocol || l->ssl) &&
+        (l->proxy_protocol != line->proxy_protocol || l->ssl != line->ssl))
+        conf_warn_at(cf, cf->pos, "protocol options redefined for %.*s", STR_ARG(l->text));
+    l->proxy_protocol |= line->proxy_protocol;
+    l->ssl |= line->ssl;
+}
+
 static const char *add_server(struct conf *cf, struct server *server, const struct addr *addr,
                               const struct listen_line *line)
 {
@@ -355,10 +367,7 @@ static const char *add_server(struct conf *cf, struct server *server, const stru
         l->default_set = true;
         l->default_server = server;
     }
-    if (line->proxy_protocol)
-        l->proxy_protocol = true;
-    if (line->ssl)
-        l->ssl = true;
+    set_protocols(cf, l, line);
     l->servers = arena_grow(cf->arena, l->servers, l->server_count, &l->server_capacity,
                             sizeof(struct server *));
     l->servers[l->server_count++] = server;

@@ -174,23 +174,41 @@ static int load_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_file
     return -1;
 }
 
-static int use_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+static int use_client_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
 {
     STACK_OF(X509_NAME) * names;
 
-    SSL_CTX_set_verify_depth(ctx, (int) spec->verify_depth);
-    if (spec->client_ca.path.len > 0) {
-        if (load_authorities(cf, ctx, &spec->client_ca) != 0)
-            return -1;
-        names = SSL_load_client_CA_file(spec->client_ca.path.ptr);
-        if (names == NULL) {
-            ssl_conf_error(cf, spec->client_ca.pos, "SSL_load_client_CA_file(\"%.*s\") failed",
-                           STR_ARG(spec->client_ca.path));
-            return -1;
-        }
-        ERR_clear_error();
-        SSL_CTX_set_client_CA_list(ctx, names);
+    if (load_authorities(cf, ctx, file) != 0)
+        return -1;
+    names = SSL_load_client_CA_file(file->path.ptr);
+    if (names == NULL) {
+        ssl_conf_error(cf, file->pos, "SSL_load_client_CA_file(\"%.*s\") failed",
+                       STR_ARG(file->path));
+        return -1;
     }
+    ERR_clear_error();
+    SSL_CTX_set_client_CA_list(ctx, names);
+    return 0;
+}
+
+/* Where no client is asked for a certificate they may still vouch for OCSP answers; nginx does not open the file then. */
+static void use_idle_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file)
+{
+    if (SSL_CTX_load_verify_locations(ctx, file->path.ptr, NULL) == 0)
+        conf_warn_at(cf, file->pos,
+                     "SSL_CTX_load_verify_locations(\"%.*s\") failed%s, which is ignored because "
+                     "no clients are verified",
+                     STR_ARG(file->path), ssl_errors());
+    ERR_clear_error();
+}
+
+static int use_authorities(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
+{
+    SSL_CTX_set_verify_depth(ctx, (int) spec->verify_depth);
+    if (spec->client_ca.path.len > 0 && spec->verify == SSL_VERIFY_OFF)
+        use_idle_authorities(cf, ctx, &spec->client_ca);
+    else if (spec->client_ca.path.len > 0 && use_client_authorities(cf, ctx, &spec->client_ca) != 0)
+        return -1;
     return spec->trusted.path.len > 0 ? load_authorities(cf, ctx, &spec->trusted) : 0;
 }
 
@@ -278,6 +296,16 @@ static int use_dhparam(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *fil
     return -1;
 }
 
+/* A command's value; what is a file's name is below the configuration's folder, as all of them are. */
+static const char *command_value(struct conf *cf, SSL_CONF_CTX *conf, const struct ssl_command *c)
+{
+    int type = SSL_CONF_cmd_value_type(conf, c->name.ptr);
+
+    return type == SSL_CONF_TYPE_FILE || type == SSL_CONF_TYPE_DIR
+               ? conf_path(cf, c->value, true).ptr
+               : c->value.ptr;
+}
+
 static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands,
                         bool server)
 {
@@ -298,7 +326,7 @@ static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands
         const struct ssl_command *c = &commands->items[i];
 
         pads |= str_caseeq(c->name, STR("RecordPadding"));
-        if (SSL_CONF_cmd(conf, c->name.ptr, c->value.ptr) <= 0) {
+        if (SSL_CONF_cmd(conf, c->name.ptr, command_value(cf, conf, c)) <= 0) {
             ssl_conf_error(cf, c->pos, "SSL_CONF_cmd(\"%.*s\", \"%.*s\") failed", STR_ARG(c->name),
                            STR_ARG(c->value));
             rc = -1;
@@ -318,14 +346,14 @@ static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *
 {
     const struct ssl_text *ciphers = &spec->ciphers, *curves = &spec->curves;
 
-    if (ciphers->text.len > 0 && SSL_CTX_set_cipher_list(ctx, ciphers->text.ptr) == 0) {
+    if (ciphers->text.ptr != NULL && SSL_CTX_set_cipher_list(ctx, ciphers->text.ptr) == 0) {
         ssl_conf_error(cf, ciphers->pos, "SSL_CTX_set_cipher_list(\"%.*s\") failed",
                        STR_ARG(ciphers->text));
         return -1;
     }
     if (spec->prefer_server_ciphers)
         SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
-    if (curves->text.len > 0 && !str_eq(curves->text, STR("auto")) &&
+    if (curves->text.ptr != NULL && !str_eq(curves->text, STR("auto")) &&
         SSL_CTX_set1_curves_list(ctx, curves->text.ptr) == 0) {
         ssl_conf_error(cf, curves->pos, "SSL_CTX_set1_curves_list(\"%.*s\") failed",
                        STR_ARG(curves->text));
@@ -349,33 +377,36 @@ static int add_file(EVP_MD_CTX *md, struct str path)
     return ok;
 }
 
-static int names_index = -1;
+static int session_index = -1;
 
-/* What ssl_context_name needs. 0 or -1. */
+/* For connections that come to this context: the library does not tell. 0 or -1. */
 static int keep_session_context(struct conf *cf, SSL_CTX *ctx, const unsigned char *id)
 {
     void *copy = arena_bytes(cf->arena, SSL_MAX_SID_CTX_LENGTH);
 
     memcpy(copy, id, SSL_MAX_SID_CTX_LENGTH);
-    if (names_index < 0)
-        names_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    return names_index >= 0 && SSL_CTX_set_ex_data(ctx, names_index, copy) ? 0 : -1;
+    if (session_index < 0)
+        session_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    return session_index >= 0 && SSL_CTX_set_ex_data(ctx, session_index, copy) ? 0 : -1;
+}
+
+static const unsigned char *session_context(const SSL *ssl)
+{
+    return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), session_index);
 }
 
 int ssl_context_name(SSL *ssl, struct str name)
 {
-    const unsigned char *base =
-        names_index >= 0 ? SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), names_index) : NULL;
     unsigned char id[EVP_MAX_MD_SIZE];
     EVP_MD_CTX *md;
     unsigned len = 0;
     int ok;
 
-    if (likely(base == NULL))
+    if (likely(!ssl_has_dynamic(ssl_spec_of(ssl))))
         return 0;
     md = EVP_MD_CTX_new();
     ok = md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
-         EVP_DigestUpdate(md, base, SSL_MAX_SID_CTX_LENGTH) &&
+         EVP_DigestUpdate(md, session_context(ssl), SSL_MAX_SID_CTX_LENGTH) &&
          EVP_DigestUpdate(md, name.ptr, name.len) && EVP_DigestFinal_ex(md, id, &len) &&
          SSL_set_session_id_context(ssl, id, MIN(len, SSL_MAX_SID_CTX_LENGTH));
     EVP_MD_CTX_free(md);
@@ -418,7 +449,7 @@ static int set_session_context(struct conf *cf, SSL_CTX *ctx, const struct ssl_s
     EVP_MD_CTX_free(md);
     if (!ok || !SSL_CTX_set_session_id_context(ctx, id, MIN(len, SSL_MAX_SID_CTX_LENGTH)))
         return -1;
-    return ssl_has_dynamic(spec) ? keep_session_context(cf, ctx, id) : 0;
+    return keep_session_context(cf, ctx, id);
 }
 
 static void set_options(SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
@@ -477,11 +508,41 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     return ctx;
 }
 
+/* What the library has when nothing else is said: it can be asked for by name from 3.5 on only. */
+#if OPENSSL_VERSION_NUMBER >= 0x30500000L
+#define DEFAULT_GROUPS "DEFAULT"
+#else
+#define DEFAULT_GROUPS \
+    "X25519:P-256:X448:P-521:P-384:ffdhe2048:ffdhe3072:ffdhe4096:ffdhe6144:ffdhe8192"
+#endif
+
+/* NULL: as the library has them. */
+static const char *groups_of(const struct ssl_spec *spec)
+{
+    const char *groups = NULL;
+
+    if (spec->curves.text.len > 0 && !str_eq(spec->curves.text, STR("auto")))
+        groups = spec->curves.text.ptr;
+    for (unsigned i = 0; i < spec->commands.count; i++) {
+        const struct ssl_command *c = &spec->commands.items[i];
+
+        if (str_caseeq(c->name, STR("Groups")) || str_caseeq(c->name, STR("Curves")))
+            groups = c->value.ptr;
+    }
+    return groups;
+}
+
 int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
+    const struct ssl_spec *before = ssl_spec_of(ssl);
+    const char *groups = groups_of(spec);
+
     if (SSL_get_SSL_CTX(ssl) == ctx)
         return 0;
     if (SSL_set_SSL_CTX(ssl, ctx) == NULL)
+        return -1;
+    /* Whatever a hello before this one (it may have been asked for again) has led to. */
+    if (!SSL_set_session_id_context(ssl, session_context(ssl), SSL_MAX_SID_CTX_LENGTH))
         return -1;
     SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), SSL_CTX_get_verify_callback(ctx));
     SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
@@ -490,7 +551,10 @@ int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec)
     SSL_set_min_proto_version(ssl, (int) SSL_CTX_get_min_proto_version(ctx));
     SSL_set_max_proto_version(ssl, (int) SSL_CTX_get_max_proto_version(ctx));
     SSL_set_max_early_data(ssl, SSL_CTX_get_max_early_data(ctx));
-    if (spec->curves.text.len > 0 && !str_eq(spec->curves.text, STR("auto")))
-        SSL_set1_curves_list(ssl, spec->curves.text.ptr);
+    SSL_set_num_tickets(ssl, SSL_CTX_get_num_tickets(ctx));
+    if (groups == NULL && groups_of(before) != NULL)
+        groups = DEFAULT_GROUPS;
+    if (groups != NULL && SSL_set1_groups_list(ssl, groups) == 0)
+        ERR_clear_error();
     return 0;
 }

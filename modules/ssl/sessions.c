@@ -25,9 +25,15 @@ struct cached {
     uint64_t expires_s; /* wall clock, which another binary shares */
 };
 
+enum cache_mode {
+    CACHE_NONE,    /* unless there is a zone */
+    CACHE_BUILTIN, /* and the zone, if there is one */
+    CACHE_REFUSED, /* "none", "off": whatever else has been said */
+    CACHE_OFF,
+};
+
 struct ssl_session_cache {
-    bool off;
-    bool builtin;
+    enum cache_mode mode;
     uint64_t builtin_size;
     struct res_zone *shared; /* NULL: none */
 };
@@ -94,7 +100,9 @@ static struct zone *zone_of(const struct ssl_spec *spec)
 {
     const struct ssl_session_cache *cache = spec != NULL ? spec->session_cache : NULL;
 
-    return cache != NULL && cache->shared != NULL ? cache->shared->zone : NULL;
+    return cache != NULL && cache->mode < CACHE_REFUSED && cache->shared != NULL
+               ? cache->shared->zone
+               : NULL;
 }
 
 static struct str id_of(const SSL_SESSION *session)
@@ -243,24 +251,26 @@ static const char *set_shared(struct conf *cf, unsigned n, struct ssl_session_ca
     return cache->shared != NULL ? NULL : error;
 }
 
+/* Given again, it adds to what it has said before on the level. */
 const char *ssl_set_session_cache(struct conf *cf, void *field)
 {
-    struct ssl_session_cache *cache = ARENA_NEW(cf->arena, struct ssl_session_cache);
+    struct ssl_session_cache **place = field, *cache = *place;
     const char *error = NULL;
 
-    *(struct ssl_session_cache **) field = cache;
-    cache->builtin_size = BUILTIN_DEFAULT;
+    if (cache == NULL)
+        *place = cache = ARENA_NEW(cf->arena, struct ssl_session_cache);
     for (unsigned i = 1; i < cf->nargs && error == NULL; i++) {
         struct str arg = cf->args[i];
 
         if (str_eq(arg, STR("off"))) {
-            cache->off = true;
+            cache->mode = CACHE_OFF;
         } else if (str_eq(arg, STR("none"))) {
-            cache->off = false;
+            cache->mode = CACHE_REFUSED;
         } else if (str_eq(arg, STR("builtin"))) {
-            cache->builtin = true;
+            cache->mode = CACHE_BUILTIN;
+            cache->builtin_size = BUILTIN_DEFAULT;
         } else if (str_starts(arg, STR("builtin:"))) {
-            cache->builtin = true;
+            cache->mode = CACHE_BUILTIN;
             if (str_to_u64(str_skip(arg, sizeof("builtin:") - 1), &cache->builtin_size) != 0 ||
                 cache->builtin_size > INT32_MAX)
                 error = invalid(cf, i);
@@ -275,10 +285,9 @@ const char *ssl_set_session_cache(struct conf *cf, void *field)
 
 static void set_cache(SSL_CTX *ctx, const struct ssl_session_cache *cache)
 {
-    bool builtin = cache != NULL && cache->builtin;
-    bool shared = cache != NULL && cache->shared != NULL;
+    bool builtin = cache != NULL && cache->mode == CACHE_BUILTIN;
 
-    if (cache != NULL && cache->off && !builtin && !shared) {
+    if (cache != NULL && cache->mode == CACHE_OFF) {
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         return;
     }

@@ -45,26 +45,21 @@ static int hello(SSL *ssl, int *alert, void *arg UNUSED)
     const struct server *server = name.len > 0 ? server_by_name(c, name) : NULL;
     const struct http_ssl *conf;
 
-    if (server != NULL) {
-        c->named = true;
-        c->server = server;
-        if (c->debug == NULL)
-            conn->log.scope = server->core_loc->error_log;
-    }
+    /* A second hello, where one has been asked for, may have another name, or none. */
+    c->named = server != NULL;
+    c->server = server != NULL ? server : c->listen->default_server;
+    if (c->debug == NULL)
+        conn->log.scope = c->server->core_loc->error_log;
     conf = http_ssl_of(c->server);
     if (conf->reject_handshake) {
         conn_tls_rejected(conn);
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_CLIENT_HELLO_ERROR;
     }
-    if (conf->ctx != NULL) {
-        conn_tls_set_options(conn, &conf->options);
-        if (ssl_context_switch(ssl, conf->ctx, &conf->spec) != 0) {
-            *alert = SSL_AD_INTERNAL_ERROR;
-            return SSL_CLIENT_HELLO_ERROR;
-        }
-    }
-    if (ssl_context_name(ssl, name) != 0) {
+    if (conf->ctx == NULL)
+        conf = http_ssl_of(c->listen->default_server); /* it has no certificate of its own */
+    conn_tls_set_options(conn, &conf->options);
+    if (ssl_context_switch(ssl, conf->ctx, &conf->spec) != 0 || ssl_context_name(ssl, name) != 0) {
         *alert = SSL_AD_INTERNAL_ERROR;
         return SSL_CLIENT_HELLO_ERROR;
     }

@@ -458,6 +458,13 @@ static bool get_connection(struct eval *e, const struct var *v, struct str *out)
     return out->len > 0;
 }
 
+/* Of an encrypted hello: there is none without ssl_ech_file. */
+static bool get_nothing(struct eval *e UNUSED, const struct var *v UNUSED, struct str *out)
+{
+    *out = STR("");
+    return false;
+}
+
 #define CONNECTION(name_, what_)                            \
     {                                                       \
         .name = name_, .get = get_connection, .data = what_ \
@@ -494,6 +501,8 @@ const struct var_row http_ssl_variables[] = {
     CONNECTION("ssl_sigalg", SERVER_SIGALG),
     CONNECTION("ssl_sigalgs", OFFERED_SIGALGS),
     CONNECTION("ssl_client_sigalg", CLIENT_SIGALG),
+    { .name = "ssl_ech_status", .get = get_nothing },
+    { .name = "ssl_ech_outer_server_name", .get = get_nothing },
     /* Known only where the text of the configuration has one of them: see fingerprint.c. */
     CONNECTION("ssl_ja3_hash", JA3),
     CONNECTION("ssl_ja4", JA4),

@@ -6,6 +6,7 @@
 #include <openssl/x509_vfy.h>
 
 #include "modules/ssl/http.h"
+#include "modules/ssl/sessions.h"
 
 bool http_ssl_is_untrusted(long result)
 {
@@ -87,8 +88,11 @@ unsigned http_ssl_check(struct req *r)
         log_info(&r->log, 0, "client sent no required SSL certificate");
         return 496;
     }
-    /* Without a name the address's first server judged: its authorities vouch for nobody at a server with others. */
-    if (cert != NULL && !same_trust(&conf->spec, &http_ssl_of(r->client->server)->spec))
+    /*
+     * Without a name, or for a server that has no certificate, the address's first server judged: its authorities vouch for
+     * nobody at a server with others.
+     */
+    if (cert != NULL && !same_trust(&conf->spec, ssl_spec_of(ssl)))
         return misdirected(r);
     return conf->ocsp.mode != OCSP_CHECK_OFF && cert != NULL ? check_status(r, conf, ssl) : 0;
 }

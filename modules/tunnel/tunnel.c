@@ -174,7 +174,7 @@ static const struct directive tunnel_directives[] = {
           "How much is read at a time."),
     T_ROW("connect_timeout", ARGS1, conf_set_ms, connect_timeout_ms, "60s", "time",
           "How long a connection to a server may take to establish."),
-    T_ROW("next_upstream", ARGS1_MORE, conf_set_bits, next_upstream, "error timeout",
+    T_ROW("next_upstream", ARGS1_MORE | ARG_REPEAT, conf_set_bits, next_upstream, "error timeout",
           "error | timeout | denied | off ...", "When the next server is asked.",
           .extra = next_names),
     T_ROW("next_upstream_timeout", ARGS1, conf_set_ms, next_upstream_timeout_ms, "0", "time",

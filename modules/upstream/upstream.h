@@ -493,7 +493,7 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "Between two successful writes of the request.", ), \
     UP_ROW(p "read_timeout", ARGS1, conf_set_ms, t, m.read_timeout_ms, "60s", "time", \
            "Between two successful reads of the answer.", ), \
-    UP_ROW(p "next_upstream", ARGS1_MORE, conf_set_bits, t, m.next_upstream, "error timeout", \
+    UP_ROW(p "next_upstream", ARGS1_MORE | ARG_REPEAT, conf_set_bits, t, m.next_upstream, "error timeout", \
            "error | timeout | denied | invalid_header | http_500 | http_502 | http_503 | http_504 | " \
            "http_403 | http_404 | http_429 | non_idempotent | off ...", \
            "When the next server is asked.", .extra = upstream_next_names), \
@@ -501,7 +501,7 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "How many servers may be asked; 0: each once.", ), \
     UP_ROW(p "next_upstream_timeout", ARGS1, conf_set_ms, t, m.next_upstream_timeout_ms, "0", \
            "time", "For how long next servers may be asked; 0: no limit.", ), \
-    UP_ROW(p "ignore_headers", ARGS1_MORE, conf_set_bits, t, m.ignore_headers, NULL, "field ...", \
+    UP_ROW(p "ignore_headers", ARGS1_MORE | ARG_REPEAT, conf_set_bits, t, m.ignore_headers, NULL, "field ...", \
            "Fields of the answer that steer the server and are not to be heeded.", \
            .extra = upstream_ignore_names), \
     UP_LIST(p "hide_header", ARGS1, conf_set_list, t, m.hide_headers, "field", \
@@ -535,7 +535,7 @@ int upstream_conf_finish(struct conf *cf, struct level *level, struct upstream_c
            "Passwords of the secret key, one a line, tried in turn.", ), \
     UP_ROW(p "ssl_ciphers", ARGS1, ssl_set_text, t, m.spec.ciphers, "DEFAULT", "ciphers", \
            "The ciphers for TLS up to 1.2, as OpenSSL writes them.", ), \
-    UP_TLS(p "ssl_protocols", ARGS1_MORE, conf_set_bits, t, m.spec.protocols, INHERIT_WHOLE, \
+    UP_TLS(p "ssl_protocols", ARGS1_MORE | ARG_REPEAT, conf_set_bits, t, m.spec.protocols, INHERIT_WHOLE, \
            "TLSv1.2 TLSv1.3", "[SSLv2] [SSLv3] [TLSv1] [TLSv1.1] [TLSv1.2] [TLSv1.3]", \
            "The protocol versions that are spoken with servers.", .extra = ssl_protocol_names), \
     UP_TLS(p "ssl_conf_command", ARGS2 | ARG_REPEAT, ssl_set_command, t, m.spec.commands, \

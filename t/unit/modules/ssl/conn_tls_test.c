@@ -613,15 +613,174 @@ static bool shake_client(struct early_client *e)
     return false;
 }
 
-static void test_early_data(void)
+static const size_t early_pieces[] = { 1, 7, 100, 100000 };
+static char early_words[] = { 0, 1, 2 }, early_large[CONN_TLS_EARLY_MAX + 1];
+
+static void test_early_answered(void)
 {
-    static const size_t pieces[] = { 1, 7, 100, 100000 };
-    static char words[] = { 0, 1, 2 }, large[CONN_TLS_EARLY_MAX + 1];
     struct early_client e;
     char buf[100];
 
-    for (size_t i = 0; i < sizeof(large); i++)
-        large[i] = (char) i;
+    for (unsigned i = 0; i < ARRAY_LEN(early_pieces); i++) {
+        size_t p = early_pieces[i];
+
+        early_new(&e, p);
+        ok(send_early(&e, early_words, 3), "%zu: written", p);
+        pump(&e);
+        ok(conn_tls_established(e.server) && conn_tls_early(e.server), "%zu: early", p);
+        ok((e.t.bits & CONN_WRITE) && (e.server->ready & CONN_READ), "%zu: is told", p);
+        drain(e.server, &e.t);
+        ok(e.t.got == 3 && e.t.error == EAGAIN && !(e.server->ready & CONN_READ), "%zu: read", p);
+        is_int(conn_writev(e.server, &(struct iovec){ early_words, 3 }, 1), 3, "%zu: answered", p);
+        pump(&e);
+        e.t.drain = true;
+        conn_want(e.server, CONN_READ);
+        ok(shake_client(&e), "%zu: the handshake goes on", p);
+        is_int(SSL_get_early_data_status(e.ssl), SSL_EARLY_DATA_ACCEPTED, "%zu: accepted", p);
+        ok(conn_tls_established(e.server) && !conn_tls_early(e.server), "%zu: and ends", p);
+        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3 && memcmp(buf, early_words, 3) == 0, "%zu: the answer", p);
+        ok(SSL_write(e.ssl, "\3\4", 2) == 2, "%zu: more data", p);
+        pump(&e);
+        ok(e.t.got == 5 && !e.t.corrupt, "%zu: is read behind it", p);
+        is_int(conn_writev(e.server, &(struct iovec){ early_words, 3 }, 1), 3, "%zu: and answered", p);
+        pump(&e);
+        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3, "%zu: which comes", p);
+        early_close(&e);
+    }
+}
+
+/* Unread: it waits for its reader, behind the handshake's end too. */
+static void test_early_unread(void)
+{
+    struct early_client e;
+
+    early_new(&e, 1000);
+    ok(send_early(&e, early_large, CONN_TLS_EARLY_MAX), "all that is allowed");
+    pump(&e);
+    ok(shake_client(&e) && !conn_tls_early(e.server), "the handshake does not wait for its reader");
+    ok(SSL_write(e.ssl, early_large, 100) == 100, "more");
+    pump(&e);
+    e.t.drain = true;
+    conn_want(e.server, CONN_READ);
+    turns(3);
+    ok(e.t.got == CONN_TLS_EARLY_MAX + 100 && !e.t.corrupt, "all is there");
+    early_close(&e);
+}
+
+/* Held: nothing is told before the end. */
+static void test_early_held(void)
+{
+    struct early_client e;
+    char buf[100];
+
+    early_new(&e, 1000);
+    send_early(&e, early_words, 3);
+    pump(&e);
+    conn_tls_hold(e.server);
+    e.t.bits = 0;
+    ok(conn_read(e.server, buf, 1) == -1 && errno == EAGAIN && conn_writev(e.server, &(struct iovec){ early_words, 3 }, 1) == -1
+           && errno == EAGAIN, "held: nothing is ready");
+    conn_want(e.server, CONN_READ | CONN_WRITE);
+    turns(3);
+    is_uint(e.t.bits, 0, "nor told");
+    e.t.drain = true;
+    ok(shake_client(&e), "until the end");
+    ok((e.t.bits & CONN_WRITE) && e.t.got == 3, "then it is");
+    early_close(&e);
+}
+
+/* Shut before the end: announced when it has come. */
+static void test_early_shut(void)
+{
+    struct early_client e;
+    char buf[100];
+
+    early_new(&e, 1000);
+    send_early(&e, early_words, 3);
+    pump(&e);
+    is_int(conn_shutdown(e.server), 0, "shutdown");
+    ok(conn_writev(e.server, &(struct iovec){ early_words, 3 }, 1) == -1 && errno == EPIPE, "then nothing can be written");
+    ok(shake_client(&e), "the handshake goes on");
+    ok(SSL_read(e.ssl, buf, sizeof(buf)) <= 0 && (SSL_get_shutdown(e.ssl) & SSL_RECEIVED_SHUTDOWN), "and the end is announced");
+    early_close(&e);
+}
+
+/* A client that goes away, one that breaks off, and one that is closed in the midst. */
+static void test_early_lost(void)
+{
+    struct early_client e;
+
+    early_new(&e, 1000);
+    send_early(&e, early_words, 3);
+    pump(&e);
+    e.t.bits = 0;
+    conn_want(e.server, CONN_HUP);
+    conn_shutdown(e.raw);
+    turns(3);
+    ok((e.t.bits & CONN_HUP) && !conn_tls_established(e.server), "an end before the handshake's is a failure");
+    drain(e.server, &e.t);
+    ok(e.t.got == 0 && e.t.error == EPROTO, "and what came is void");
+    early_close(&e);
+    early_new(&e, 1000);
+    send_early(&e, early_words, 3);
+    pump(&e);
+    early_close(&e);
+    early_new(&e, 3);
+    send_early(&e, early_words, 3);
+    conn_writev(e.raw, &(struct iovec){ "\26\3\1", 3 }, 1);
+    early_close(&e);
+}
+
+/* More than is allowed, by a client that does not care. */
+static void test_early_too_much(void)
+{
+    struct early_client e;
+
+    early_new(&e, 100000);
+    SSL_SESSION_set_max_early_data(kept_session, CONN_TLS_EARLY_MAX * 2);
+    set_session(e.ssl);
+    ok(send_early(&e, early_large, CONN_TLS_EARLY_MAX), "as much as is allowed");
+    send_early(&e, early_large, 600);
+    pump(&e);
+    ok(!conn_tls_established(e.server), "more is refused");
+    early_close(&e);
+}
+
+/* What cannot be accepted is passed over. */
+static void test_early_refused(void)
+{
+    struct early_client e;
+
+    SSL_CTX_set_max_early_data(server_ctx, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(early_pieces); i++) {
+        early_new(&e, early_pieces[i]);
+        send_early(&e, early_words, 3);
+        pump(&e);
+        ok(!conn_tls_established(e.server), "%zu: not accepted", early_pieces[i]);
+        ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "%zu: a handshake without", early_pieces[i]);
+        e.t.drain = true;
+        conn_want(e.server, CONN_READ);
+        SSL_write(e.ssl, early_words, 3);
+        pump(&e);
+        ok(e.t.got == 3 && !e.t.corrupt, "%zu: the client says it again", early_pieces[i]);
+        early_close(&e);
+    }
+    SSL_CTX_set_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
+    SSL_CTX_set1_groups_list(server_ctx, "P-384");
+    early_new(&e, 50);
+    send_early(&e, early_words, 3);
+    pump(&e);
+    ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "another group is asked for: a handshake without");
+    early_close(&e);
+}
+
+static void test_early_data(void)
+{
+    struct early_client e;
+    char buf[100];
+
+    for (size_t i = 0; i < sizeof(early_large); i++)
+        early_large[i] = (char) i;
     SSL_CTX_set1_groups_list(server_ctx, "X25519:P-256:P-384");
     SSL_CTX_set_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
     SSL_CTX_set_recv_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
@@ -636,125 +795,13 @@ static void test_early_data(void)
     ok(kept_session != NULL && SSL_SESSION_get_max_early_data(kept_session) == CONN_TLS_EARLY_MAX, "a session for early data");
     early_close(&e);
 
-    for (unsigned i = 0; i < ARRAY_LEN(pieces); i++) {
-        size_t p = pieces[i];
-
-        early_new(&e, p);
-        ok(send_early(&e, words, 3), "%zu: written", p);
-        pump(&e);
-        ok(conn_tls_established(e.server) && conn_tls_early(e.server), "%zu: early", p);
-        ok((e.t.bits & CONN_WRITE) && (e.server->ready & CONN_READ), "%zu: is told", p);
-        drain(e.server, &e.t);
-        ok(e.t.got == 3 && e.t.error == EAGAIN && !(e.server->ready & CONN_READ), "%zu: read", p);
-        is_int(conn_writev(e.server, &(struct iovec){ words, 3 }, 1), 3, "%zu: answered", p);
-        pump(&e);
-        e.t.drain = true;
-        conn_want(e.server, CONN_READ);
-        ok(shake_client(&e), "%zu: the handshake goes on", p);
-        is_int(SSL_get_early_data_status(e.ssl), SSL_EARLY_DATA_ACCEPTED, "%zu: accepted", p);
-        ok(conn_tls_established(e.server) && !conn_tls_early(e.server), "%zu: and ends", p);
-        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3 && memcmp(buf, words, 3) == 0, "%zu: the answer", p);
-        ok(SSL_write(e.ssl, "\3\4", 2) == 2, "%zu: more data", p);
-        pump(&e);
-        ok(e.t.got == 5 && !e.t.corrupt, "%zu: is read behind it", p);
-        is_int(conn_writev(e.server, &(struct iovec){ words, 3 }, 1), 3, "%zu: and answered", p);
-        pump(&e);
-        ok(SSL_read(e.ssl, buf, sizeof(buf)) == 3, "%zu: which comes", p);
-        early_close(&e);
-    }
-
-    /* unread: it waits for its reader, behind the handshake's end too */
-    early_new(&e, 1000);
-    ok(send_early(&e, large, CONN_TLS_EARLY_MAX), "all that is allowed");
-    pump(&e);
-    ok(shake_client(&e) && !conn_tls_early(e.server), "the handshake does not wait for its reader");
-    ok(SSL_write(e.ssl, large, 100) == 100, "more");
-    pump(&e);
-    e.t.drain = true;
-    conn_want(e.server, CONN_READ);
-    turns(3);
-    ok(e.t.got == CONN_TLS_EARLY_MAX + 100 && !e.t.corrupt, "all is there");
-    early_close(&e);
-
-    /* held: nothing is told before the end */
-    early_new(&e, 1000);
-    send_early(&e, words, 3);
-    pump(&e);
-    conn_tls_hold(e.server);
-    e.t.bits = 0;
-    ok(conn_read(e.server, buf, 1) == -1 && errno == EAGAIN && conn_writev(e.server, &(struct iovec){ words, 3 }, 1) == -1
-           && errno == EAGAIN, "held: nothing is ready");
-    conn_want(e.server, CONN_READ | CONN_WRITE);
-    turns(3);
-    is_uint(e.t.bits, 0, "nor told");
-    e.t.drain = true;
-    ok(shake_client(&e), "until the end");
-    ok((e.t.bits & CONN_WRITE) && e.t.got == 3, "then it is");
-    early_close(&e);
-
-    /* shut before the end: announced when it has come */
-    early_new(&e, 1000);
-    send_early(&e, words, 3);
-    pump(&e);
-    is_int(conn_shutdown(e.server), 0, "shutdown");
-    ok(conn_writev(e.server, &(struct iovec){ words, 3 }, 1) == -1 && errno == EPIPE, "then nothing can be written");
-    ok(shake_client(&e), "the handshake goes on");
-    ok(SSL_read(e.ssl, buf, sizeof(buf)) <= 0 && (SSL_get_shutdown(e.ssl) & SSL_RECEIVED_SHUTDOWN), "and the end is announced");
-    early_close(&e);
-
-    /* a client that goes away, one that breaks off, and one that is closed in the midst */
-    early_new(&e, 1000);
-    send_early(&e, words, 3);
-    pump(&e);
-    e.t.bits = 0;
-    conn_want(e.server, CONN_HUP);
-    conn_shutdown(e.raw);
-    turns(3);
-    ok((e.t.bits & CONN_HUP) && !conn_tls_established(e.server), "an end before the handshake's is a failure");
-    drain(e.server, &e.t);
-    ok(e.t.got == 0 && e.t.error == EPROTO, "and what came is void");
-    early_close(&e);
-    early_new(&e, 1000);
-    send_early(&e, words, 3);
-    pump(&e);
-    early_close(&e);
-    early_new(&e, 3);
-    send_early(&e, words, 3);
-    conn_writev(e.raw, &(struct iovec){ "\26\3\1", 3 }, 1);
-    early_close(&e);
-
-    /* more than is allowed, by a client that does not care */
-    early_new(&e, 100000);
-    SSL_SESSION_set_max_early_data(kept_session, CONN_TLS_EARLY_MAX * 2);
-    set_session(e.ssl);
-    ok(send_early(&e, large, CONN_TLS_EARLY_MAX), "as much as is allowed");
-    send_early(&e, large, 600);
-    pump(&e);
-    ok(!conn_tls_established(e.server), "more is refused");
-    early_close(&e);
-
-    /* what cannot be accepted is passed over */
-    SSL_CTX_set_max_early_data(server_ctx, 0);
-    for (unsigned i = 0; i < ARRAY_LEN(pieces); i++) {
-        early_new(&e, pieces[i]);
-        send_early(&e, words, 3);
-        pump(&e);
-        ok(!conn_tls_established(e.server), "%zu: not accepted", pieces[i]);
-        ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "%zu: a handshake without", pieces[i]);
-        e.t.drain = true;
-        conn_want(e.server, CONN_READ);
-        SSL_write(e.ssl, words, 3);
-        pump(&e);
-        ok(e.t.got == 3 && !e.t.corrupt, "%zu: the client says it again", pieces[i]);
-        early_close(&e);
-    }
-    SSL_CTX_set_max_early_data(server_ctx, CONN_TLS_EARLY_MAX);
-    SSL_CTX_set1_groups_list(server_ctx, "P-384");
-    early_new(&e, 50);
-    send_early(&e, words, 3);
-    pump(&e);
-    ok(shake_client(&e) && SSL_get_early_data_status(e.ssl) == SSL_EARLY_DATA_REJECTED, "another group is asked for: a handshake without");
-    early_close(&e);
+    test_early_answered();
+    test_early_unread();
+    test_early_held();
+    test_early_shut();
+    test_early_lost();
+    test_early_too_much();
+    test_early_refused();
     SSL_SESSION_free(kept_session);
     kept_session = NULL;
 
