@@ -269,6 +269,15 @@ static int start_modules(void)
     return 0;
 }
 
+static int prepare_modules(void)
+{
+    for (unsigned i = 0; i < module_count; i++) {
+        if (modules[i]->worker_prepare && modules[i]->worker_prepare(self.worker->config))
+            return -1;
+    }
+    return 0;
+}
+
 static int worker_start(const struct worker *worker)
 {
     bool failed = false;
@@ -287,7 +296,7 @@ static int worker_start(const struct worker *worker)
         process_title("proxyd: single process");
     } else {
         process_title("proxyd: worker process");
-        if (privileges_apply(worker->config, worker->index))
+        if (prepare_modules() || privileges_apply(worker->config, worker->index))
             return -1;
     }
     if (loop_init(self.events->epoll_events > 0 ? (unsigned) self.events->epoll_events : 512)) {

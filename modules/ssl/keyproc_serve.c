@@ -20,7 +20,7 @@
 #include "core/base/clock.h"
 #include "core/os/log_writers.h"
 #include "core/os/process.h"
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 
 #define STACK_SIZE (512 * 1024)
 #define DESCRIPTORS_MAX 4096
@@ -51,10 +51,10 @@ static void complain(const struct keyproc_key *key, const char *what, const char
     if (!self.start->first) {
         log_alert(log_main, 0,
                   "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u", what,
-                  STR_ARG(key->path), why, errors, key->pos.file, key->pos.line);
+                  STR_ARG(ssl_shown(key->path)), why, errors, key->pos.file, key->pos.line);
         return;
     }
-    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(key->path), why, errors,
+    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(ssl_shown(key->path)), why, errors,
               key->pos.file, key->pos.line);
     if (config->details != NULL)
         conf_show_source(config, config->details, key->pos, NULL);
@@ -67,7 +67,7 @@ static void complain_load(const struct keyproc_key *key, const char *error)
 
     failures++;
     LOG(log_main, self.start->first ? LOG_EMERG_LEVEL : LOG_ALERT_LEVEL, 0,
-        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(key->path), error, errors,
+        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(ssl_shown(key->path)), error, errors,
         self.start->first ? "" : ", the key process goes on without it", key->pos.file,
         key->pos.line);
     if (self.start->first && config->details != NULL)
@@ -411,6 +411,7 @@ void keyproc_serve(const struct keyproc_start *start)
     if (process_hide(log_main) != 0)
         _exit(2);
     stay_in_memory();
+    ssl_store_forked();
     load_keys();
     keyproc_wipe(start->config);
     if ((start->first && failures > 0) || become() != 0)

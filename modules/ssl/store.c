@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Private keys by the library's stores: "store:" with a URI whose scheme some provider knows ("pkcs11:", "handle:"), and PEM files that hold a
+ * reference to a key in the place of one. Whoever reads them gets a sentence that says what to do: which provider is not
+ * there, and that a PIN is asked for.
+ */
+#include <openssl/conf.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/provider.h>
+#include <openssl/store.h>
+#include <openssl/ui.h>
+#include <sys/stat.h>
+
+#include "modules/ssl/provided.h"
+
+#define LABEL_LINE 128
+#define SCHEME_MAX 32
+#define CONFIGURE (CONF_MFLAGS_DEFAULT_SECTION | CONF_MFLAGS_IGNORE_MISSING_FILE)
+
+static struct {
+    bool forked;
+    char *configuration;   /* of the library, while the environment still names it */
+    OSSL_LIB_CTX *library; /* made when it is needed first */
+} self;
+
+/* The process --------------------------------------------------------------------------------- */
+
+void ssl_store_forked(void)
+{
+    self.forked = true;
+    self.library = NULL;
+    if (self.configuration == NULL)
+        self.configuration = CONF_get1_default_config_file();
+}
+
+OSSL_LIB_CTX *ssl_store_library(void)
+{
+    if (!self.forked || self.library != NULL)
+        return self.library;
+    self.library = OSSL_LIB_CTX_new();
+    if (self.library != NULL)
+        CONF_modules_load_file_ex(self.library, self.configuration, NULL,
+                                  CONFIGURE | CONF_MFLAGS_IGNORE_ERRORS | CONF_MFLAGS_SILENT);
+    return self.library;
+}
+
+bool ssl_store_is_foreign(const EVP_PKEY *key)
+{
+    static const char *const own[] = { "default", "base", "fips", "legacy" };
+    const OSSL_PROVIDER *provider = EVP_PKEY_get0_provider(key);
+
+    for (unsigned i = 0; provider != NULL && i < ARRAY_LEN(own); i++) {
+        if (strcmp(OSSL_PROVIDER_get0_name(provider), own[i]) == 0)
+            return false;
+    }
+    return provider != NULL;
+}
+
+/* References in files ------------------------------------------------------------------------- */
+
+static bool can_rewind(BIO *bio)
+{
+    struct stat st;
+    FILE *file;
+
+    if (BIO_method_type(bio) == BIO_TYPE_MEM)
+        return true;
+    return BIO_get_fp(bio, &file) > 0 && fstat(fileno(file), &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* "-----BEGIN LABEL-----": the label, or nothing. */
+static struct str label_of(const char *line)
+{
+    static const struct str begin = STR_INIT("-----BEGIN ");
+    struct str s = str_cstr(line);
+    const char *end;
+
+    if (!str_starts(s, begin))
+        return STR_NULL;
+    s = str_skip(s, begin.len);
+    end = memmem(s.ptr, s.len, "-----", 5);
+    return end != NULL ? str_from(s.ptr, (size_t) (end - s.ptr)) : STR_NULL;
+}
+
+static bool ends(struct str s, struct str tail)
+{
+    return s.len >= tail.len && str_eq(str_skip(s, s.len - tail.len), tail);
+}
+
+/* Of the library itself. */
+static bool is_usual(struct str label)
+{
+    static const struct str usual[] = {
+        STR_INIT("PRIVATE KEY"),     STR_INIT("ENCRYPTED PRIVATE KEY"), STR_INIT("RSA PRIVATE KEY"),
+        STR_INIT("EC PRIVATE KEY"),  STR_INIT("DSA PRIVATE KEY"),       STR_INIT("ANY PRIVATE KEY"),
+        STR_INIT("SM2 PRIVATE KEY"),
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(usual); i++) {
+        if (str_eq(label, usual[i]))
+            return true;
+    }
+    return false;
+}
+
+/* "TSS2 PRIVATE KEY" (tpm2), "PKCS#11 PROVIDER URI" (pkcs11): the first label that is a key's decides. */
+bool ssl_store_bio_is_reference(BIO *bio)
+{
+    char line[LABEL_LINE];
+    bool found = false, reference = false;
+
+    if (!can_rewind(bio))
+        return false;
+    while (!found && BIO_gets(bio, line, sizeof(line)) > 0) {
+        struct str label = label_of(line);
+
+        reference = label.len > 0 && (ends(label, STR(" PROVIDER URI")) ||
+                                      (ends(label, STR(" PRIVATE KEY")) && !is_usual(label)));
+        found = reference || (label.len > 0 && is_usual(label));
+    }
+    ERR_clear_error();
+    return BIO_reset(bio) >= 0 && reference;
+}
+
+bool ssl_store_is_reference(struct str path)
+{
+    struct stat st;
+    bool reference;
+    BIO *bio;
+
+    if (str_starts(path, STR("data:")))
+        bio = BIO_new_mem_buf(path.ptr + 5, (int) path.len - 5);
+    else if (ssl_is_file(path) && stat(path.ptr, &st) == 0 && S_ISREG(st.st_mode))
+        bio = BIO_new_file(path.ptr, "r");
+    else
+        return false;
+    reference = bio != NULL && ssl_store_bio_is_reference(bio);
+    BIO_free(bio);
+    ERR_clear_error();
+    return reference;
+}
+
+/* Loading ------------------------------------------------------------------------------------- */
+
+struct attempt {
+    struct str pin;
+    bool any, asked;
+};
+
+static int give_pin(char *buf, int size, int rwflag, void *data)
+{
+    struct attempt *attempt = data;
+
+    if (rwflag)
+        return -1;
+    attempt->asked = true;
+    if (!attempt->any || attempt->pin.len > (size_t) size)
+        return -1; /* nobody is asked on a terminal: workers and the key process have none */
+    memcpy(buf, attempt->pin.ptr, attempt->pin.len);
+    return (int) attempt->pin.len;
+}
+
+static EVP_PKEY *take_key(OSSL_STORE_CTX *store, const char **error)
+{
+    EVP_PKEY *key = NULL;
+
+    *error = "no private key is found there";
+    OSSL_STORE_expect(store, OSSL_STORE_INFO_PKEY);
+    while (key == NULL && !OSSL_STORE_eof(store)) {
+        OSSL_STORE_INFO *info = OSSL_STORE_load(store);
+
+        if (info == NULL) {
+            if (OSSL_STORE_error(store) || ERR_peek_error() != 0) {
+                *error = "OSSL_STORE_load() failed";
+                break;
+            }
+            continue;
+        }
+        if (OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_PKEY)
+            key = OSSL_STORE_INFO_get1_PKEY(info);
+        OSSL_STORE_INFO_free(info);
+    }
+    OSSL_STORE_close(store);
+    return key;
+}
+
+static EVP_PKEY *try(const char *uri, BIO *bio, struct attempt *attempt, const char **error)
+{
+    UI_METHOD *ui = UI_UTIL_wrap_read_pem_callback(give_pin, 0);
+    OSSL_LIB_CTX *library = ssl_store_library();
+    OSSL_STORE_CTX *store = NULL;
+    EVP_PKEY *key = NULL;
+
+    *error = "OSSL_STORE_open() failed";
+    if (ui != NULL)
+        store = bio != NULL ? OSSL_STORE_attach(bio, "file", library, NULL, ui, attempt, NULL, NULL,
+                                                NULL)
+                            : OSSL_STORE_open_ex(uri, library, NULL, ui, attempt, NULL, NULL, NULL);
+    if (store != NULL)
+        key = take_key(store, error);
+    UI_destroy_method(ui);
+    return key;
+}
+
+/* What the library says of its configuration, which it reads in silence when it starts. */
+static void recall_errors(void)
+{
+    OSSL_LIB_CTX *trial = OSSL_LIB_CTX_new();
+
+    ERR_clear_error();
+    if (trial != NULL)
+        CONF_modules_load_file_ex(trial, self.configuration, NULL, CONFIGURE);
+    OSSL_LIB_CTX_free(trial);
+}
+
+/* NULL, or a sentence: no provider knows the scheme. */
+static const char *without_provider(const char *uri)
+{
+    static char sentence[512];
+    const char *colon = strchr(uri, ':');
+    char scheme[SCHEME_MAX];
+    OSSL_STORE_LOADER *loader;
+    char *configuration;
+
+    if (colon == NULL || colon - uri >= SCHEME_MAX || memchr(uri, '/', (size_t) (colon - uri)))
+        return NULL;
+    snprintf(scheme, sizeof(scheme), "%.*s", (int) (colon - uri), uri);
+    loader = OSSL_STORE_LOADER_fetch(ssl_store_library(), scheme, NULL);
+    OSSL_STORE_LOADER_free(loader);
+    if (loader != NULL)
+        return NULL;
+    recall_errors();
+    configuration = CONF_get1_default_config_file();
+    snprintf(sentence, sizeof(sentence),
+             "no provider for \"%s:\" is loaded, activate one in \"%.200s\" (or name another file by "
+             "the environment's OPENSSL_CONF)",
+             scheme, configuration != NULL ? configuration : "openssl.cnf");
+    OPENSSL_free(configuration);
+    return sentence;
+}
+
+static const char *explain(const char *uri, const struct attempt *attempt, const char *error)
+{
+    const char *why = uri != NULL ? without_provider(uri) : NULL;
+
+    if (why != NULL)
+        return why;
+    if (attempt->asked && !attempt->any)
+        return "it asks for a PIN, name a file that holds it by \"ssl_password_file\" or in the URI "
+               "by \"pin-source\"";
+    if (uri == NULL && ERR_peek_error() == 0)
+        return "it refers to a key in a token, and no provider that finds it is loaded, activate one "
+               "in the library's configuration (OPENSSL_CONF)";
+    return error;
+}
+
+EVP_PKEY *ssl_store_load(const char *uri, BIO *bio, const struct ssl_passwords *passwords,
+                         const char **error)
+{
+    struct attempt attempt = { .pin = STR_NULL };
+    unsigned count = passwords != NULL ? passwords->list.count : 0, i = 0;
+    EVP_PKEY *key;
+
+    ERR_clear_error();
+    do {
+        if (i > 0) {
+            ERR_clear_error();
+            if (bio != NULL && BIO_reset(bio) < 0)
+                break;
+        }
+        attempt.any = i < count;
+        attempt.asked = false;
+        if (attempt.any)
+            attempt.pin = passwords->list.items[i];
+        key = try(uri, bio, &attempt, error);
+        /* A token counts wrong PINs, and locks itself: what has nothing to do with the PIN is not tried again. */
+    } while (key == NULL && attempt.asked && ++i < count);
+    if (key == NULL)
+        *error = explain(uri, &attempt, *error);
+    else
+        ERR_clear_error();
+    return key;
+}
