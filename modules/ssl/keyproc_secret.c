@@ -8,6 +8,7 @@
 #include <openssl/hmac.h>
 #include <openssl/provider.h>
 #include <openssl/rsa.h>
+#include <pthread.h>
 
 #include "modules/ssl/provided.h"
 
@@ -136,10 +137,17 @@ static int decrypt(const struct keyproc_secret *s, const struct keyproc_request 
 int keyproc_secret_use(const struct keyproc_secret *s, const struct keyproc_request *rq,
                        const unsigned char *in, unsigned char *out, size_t *len)
 {
+    /* The threads of the key process: not every provider bears two of them at once in one token (tpm2 1.1 does not). */
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    bool foreign = s->properties[0] != '\0';
     int rc;
 
     *len = KEYPROC_RESULT_MAX;
+    if (foreign)
+        pthread_mutex_lock(&lock);
     rc = rq->op == KEYPROC_SIGN ? sign(s, rq, in, out, len) : decrypt(s, rq, in, out, len);
+    if (foreign)
+        pthread_mutex_unlock(&lock);
     ERR_clear_error();
     if (rc != 0)
         *len = 0;
