@@ -6,6 +6,7 @@
 #include <openssl/dh.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/provider.h>
 
 #include "modules/ssl/lazy.h"
 #include "modules/ssl/provided.h"
@@ -464,7 +465,11 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 
     if (ctx == NULL) {
-        ssl_conf_error(cf, spec->pos, "SSL_CTX_new() failed");
+        ssl_conf_error(cf, spec->pos, "SSL_CTX_new() failed%s",
+                       OSSL_PROVIDER_available(NULL, "default")
+                           ? ""
+                           : ": the library's configuration (OPENSSL_CONF) activates providers, and "
+                             "\"default\" is none of them");
         return NULL;
     }
     arena_defer(cf->arena, context_free, ctx);
