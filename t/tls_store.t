@@ -91,6 +91,8 @@ is(scalar(token_log()), 0, 'it has not been spoken to');
 like(verdict('location / { proxy_pass https://127.0.0.1:1; proxy_ssl_certificate certs/client.crt; proxy_ssl_certificate_key ' . $key->('none', $by_file)
     . '; } ssl_certificate_key ' . $key->('ec', $by_file) . ';'), qr{^\Q${cannot}none?pin-source=DIR/pin": no private key is found there in DIR/proxyd.conf:4\E$}, 'the same of a client\'s key');
 
+unlink "$dir/error.log"; # of these
+
 # Processes ----------------------------------------------------------------------------------------
 
 my $port = $p->port('main');
@@ -259,9 +261,13 @@ SKIP: {
         Proxyd::wait_for(sub { waitpid($p->master, POSIX::WNOHANG()) == $p->master }, 10);
         delete $p->{pid};
     }
-    # In the place of a key in a file. What it loads takes room in the TPM, which has no manager here: one process.
+    # In the place of a key in a file. What is loaded takes room in the TPM until it starts anew, without a
+    # manager of resources as the kernel has it.
     for my $more ('', 'ssl_certificate_watch on;', 'ssl_certificate_load lazy;', $root ? 'key process' : ()) {
         my $main = $more eq 'key process' ? 'ssl_key_process on;' : 'master_process off;';
+        $tpm->stop;
+        $tpm = Proxyd::Tpm->start("$dir/tpm");
+        $env{TPM2OPENSSL_TCTI} = $tpm->tcti;
         my $pair = "ssl_certificate certs/tpm_file.crt; ssl_certificate_key $file;" . ($more =~ /;/ ? $more : '');
         $p->write_conf(servers(main => $main, pair => $pair, client => 'certs/client.pem'));
         $p->start(env => \%env);

@@ -203,15 +203,37 @@ static EVP_PKEY *try(const char *uri, BIO *bio, struct attempt *attempt, const c
     return key;
 }
 
-/* What the library says of its configuration, which it reads in silence when it starts. */
-static void recall_errors(void)
+/* Into the queue: why the providers of a configuration could not be loaded, of which the library has said nothing. */
+static void try_providers(const CONF *conf)
 {
     OSSL_LIB_CTX *trial = OSSL_LIB_CTX_new();
+    const char *start = NCONF_get_string(conf, NULL, "openssl_conf");
+    const char *list = start != NULL ? NCONF_get_string(conf, start, "providers") : NULL;
+    STACK_OF(CONF_VALUE) *providers = list != NULL ? NCONF_get_section(conf, list) : NULL;
 
     ERR_clear_error();
-    if (trial != NULL)
-        CONF_modules_load_file_ex(trial, self.configuration, NULL, CONFIGURE);
+    for (int i = 0; trial != NULL && providers != NULL && i < sk_CONF_VALUE_num(providers); i++) {
+        const CONF_VALUE *p = sk_CONF_VALUE_value(providers, i);
+        const char *module;
+        OSSL_PROVIDER *loaded;
+
+        ERR_set_mark();
+        module = NCONF_get_string(conf, p->value, "module");
+        ERR_pop_to_mark();
+        loaded = OSSL_PROVIDER_try_load(trial, module != NULL ? module : p->name, 1);
+        if (loaded != NULL)
+            OSSL_PROVIDER_unload(loaded);
+    }
     OSSL_LIB_CTX_free(trial);
+}
+
+static void recall_errors(const char *configuration)
+{
+    CONF *conf = NCONF_new(NULL);
+
+    if (conf != NULL && configuration != NULL && NCONF_load(conf, configuration, NULL) > 0)
+        try_providers(conf);
+    NCONF_free(conf);
 }
 
 /* NULL, or a sentence: no provider knows the scheme. */
@@ -230,8 +252,9 @@ static const char *without_provider(const char *uri)
     OSSL_STORE_LOADER_free(loader);
     if (loader != NULL)
         return NULL;
-    recall_errors();
+    ERR_clear_error();
     configuration = CONF_get1_default_config_file();
+    recall_errors(configuration);
     snprintf(sentence, sizeof(sentence),
              "no provider for \"%s:\" is loaded, activate one in \"%.200s\" (or name another file by "
              "the environment's OPENSSL_CONF)",

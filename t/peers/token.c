@@ -395,7 +395,7 @@ static int store_load(void *data, OSSL_CALLBACK *object, void *object_arg,
                       OSSL_PASSPHRASE_CALLBACK *ask, void *ask_arg)
 {
     struct store *s = data;
-    BIO *bio = BIO_new_file(s->path, "r");
+    BIO *bio = access(s->path, R_OK) == 0 ? BIO_new_file(s->path, "r") : NULL;
     struct key *key;
     OSSL_PARAM params[4];
     int type = OSSL_OBJECT_PKEY, ok;

@@ -10,7 +10,7 @@ use IO::Socket::INET;
 use POSIX ();
 use Proxyd;
 
-use constant { OWNER => 0x40000001, CREATE_PRIMARY => 0x131, EVICT => 0x120, FLUSH => 0x165 };
+use constant { OWNER => 0x40000001, CREATE_PRIMARY => 0x131, EVICT => 0x120, FLUSH => 0x165, SHUTDOWN => 0x145 };
 
 # The program, the provider, and what connects them.
 sub available {
@@ -76,6 +76,8 @@ sub _ask {
 sub stop {
     my ($self) = @_;
     my $pid = delete $self->{pid} or return;
+    # Otherwise it takes its end for an attack, and locks itself after some of them.
+    eval { $self->_ask(0x8001, SHUTDOWN, pack 'n', 0) };
     kill 'TERM', $pid;
     waitpid $pid, 0;
 }
