@@ -85,6 +85,7 @@ for (
     my $got = verdict($text, $with);
     ref $want ? like($got, $want, $name) : is($got, $want, $name);
 }
+like(verdict('ssl_certificate_key ' . $key->('none', $by_file) . ';', $conf, '-g', 'ssl_key_process on;'), qr{^\Q${cannot}none?pin-source=DIR/pin": no private key is found there in DIR/proxyd.conf:4\E$}, 'the key process\'s keys are looked for as well') if $root;
 clear_log();
 is(verdict('ssl_certificate_key ' . $key->('none') . ';', $conf, '--offline'), 'good', '--offline asks no token');
 is(scalar(token_log()), 0, 'it has not been spoken to');
@@ -228,6 +229,30 @@ ok(!(grep { /pin-value=\d|2468/ } $p->error_log), 'no PIN stands in the log');
 $p->signal('TERM');
 Proxyd::wait_for(sub { waitpid($p->master, POSIX::WNOHANG()) == $p->master }, 10);
 delete $p->{pid};
+
+# In the background; upgraded.
+if ($root) {
+    for my $process (0, 1) {
+        my $name = $process ? 'a daemon, key process' : 'a daemon';
+        clear_log();
+        $p->write_conf("daemon on;\nenv OPENSSL_CONF;\n" . servers(%conf, main => $process ? 'ssl_key_process on;' : ''));
+        $p->start(daemon => 1, env => { OPENSSL_CONF => $conf });
+        is(many(8), 8, "$name: handshakes");
+        ok($p->reload, "$name: reload");
+        is(many(8), 8, "$name: handshakes after it");
+        my $old = $p->master;
+        my $new = $p->upgrade_begin(2);
+        ok($new, "$name: upgrade");
+        is(many(8), 8, "$name: handshakes with the new one");
+        kill 'QUIT', $old;
+        ok($p->adopt($new), "$name: the old one has gone");
+        is(many(8), 8, "$name: and without the old one");
+        is(join(' ', grep { /inherited/ } token_log()), '', "$name: nothing that was inherited is used");
+        $p->signal('TERM');
+        ok(Proxyd::wait_for(sub { !Proxyd::alive($new) }, 10), "$name: stopped");
+        delete @$p{qw(pid daemon)};
+    }
+}
 
 # A TPM ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
  * providers of its own, and uses these. The inherited ones are neither used nor freed in it: that, too, would speak to the token.
  */
 #include <openssl/err.h>
+#include <unistd.h>
 
 #include "core/module.h"
 #include "modules/ssl/provided.h"
@@ -15,11 +16,17 @@ struct provided {
     const struct ssl_passwords *passwords;
     struct conf_pos pos;
     EVP_PKEY *handle;
-    EVP_PKEY *inherited; /* in a worker: the master's */
+    pid_t process; /* which has loaded the key */
     struct keyproc_secret secret;
 };
 
 static unsigned provided_slot;
+
+/* Keys that a process has from the one it is a fork of. */
+static struct {
+    EVP_PKEY **keys;
+    unsigned count, capacity;
+} inherited;
 
 /* By number; of all configurations that are alive. */
 static struct {
@@ -44,6 +51,22 @@ static unsigned take_number(struct provided *p)
     return i;
 }
 
+static void forget_key(struct provided *p)
+{
+    EVP_PKEY *key = p->secret.key;
+
+    p->secret.key = NULL;
+    if (key == NULL || p->process == getpid()) {
+        EVP_PKEY_free(key);
+        return;
+    }
+    if (inherited.count == inherited.capacity) {
+        inherited.capacity = MAX(inherited.capacity * 2, 8u);
+        inherited.keys = mem_realloc(inherited.keys, inherited.capacity * sizeof(EVP_PKEY *));
+    }
+    inherited.keys[inherited.count++] = key;
+}
+
 static void provided_free(void *arg)
 {
     struct provided *p = arg;
@@ -55,7 +78,7 @@ static void provided_free(void *arg)
         any |= table.items[i] != NULL;
     }
     EVP_PKEY_free(p->handle);
-    EVP_PKEY_free(p->secret.key);
+    forget_key(p);
     if (any)
         return;
     free(table.items);
@@ -88,7 +111,8 @@ EVP_PKEY *ssl_provided_wrap(struct conf *cf, const struct ssl_file *file,
         return key; /* the library may know what to do with it */
     p = ARENA_NEW(cf->arena, struct provided);
     *p = (struct provided){
-        .config = cf->config, .path = file->path, .passwords = passwords, .pos = file->pos
+        .config = cf->config, .path = file->path, .passwords = passwords, .pos = file->pos,
+        .process = getpid()
     };
     p->secret = (struct keyproc_secret){ .key = key, .kind = kind };
     arena_defer(cf->arena, provided_free, p);
@@ -110,7 +134,8 @@ static void load(struct provided *p)
 {
     const char *error = "it is another key now";
 
-    p->inherited = p->secret.key;
+    forget_key(p);
+    p->process = getpid();
     p->secret.key = ssl_load_key(p->path, p->passwords, &error);
     if (p->secret.key != NULL && EVP_PKEY_eq(p->handle, p->secret.key) == 1 &&
         keyproc_secret_prepare(&p->secret) == 0) {
@@ -123,6 +148,17 @@ static void load(struct provided *p)
               "cannot load certificate key \"%.*s\": %s%s, the worker process goes on without it in "
               "%s:%u",
               STR_ARG(ssl_shown(p->path)), error, ssl_errors(), p->pos.file, p->pos.line);
+}
+
+/* The master that has gone into the background is a fork of the process that has read its first configuration. */
+static int begin(struct conf *cf UNUSED)
+{
+    static pid_t reader;
+
+    if (reader != 0 && reader != getpid())
+        ssl_store_forked();
+    reader = getpid();
+    return 0;
 }
 
 static int worker_prepare(const struct config *config)
@@ -165,5 +201,6 @@ const struct module module_ssl_provided = {
     .name = "ssl_provided",
     .slot = &provided_slot,
     .directives = directives,
+    .begin = begin,
     .worker_prepare = worker_prepare,
 };

@@ -10,6 +10,7 @@
 #include <openssl/provider.h>
 #include <openssl/store.h>
 #include <openssl/ui.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "modules/ssl/provided.h"
@@ -22,13 +23,16 @@ static struct {
     bool forked;
     char *configuration;   /* of the library, while the environment still names it */
     OSSL_LIB_CTX *library; /* made when it is needed first */
-} self;
+    OSSL_LIB_CTX *inherited;
+    pthread_mutex_t lock;
+} self = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* The process --------------------------------------------------------------------------------- */
 
 void ssl_store_forked(void)
 {
     self.forked = true;
+    self.inherited = self.library;
     self.library = NULL;
     if (self.configuration == NULL)
         self.configuration = CONF_get1_default_config_file();
@@ -36,13 +40,20 @@ void ssl_store_forked(void)
 
 OSSL_LIB_CTX *ssl_store_library(void)
 {
-    if (!self.forked || self.library != NULL)
-        return self.library;
-    self.library = OSSL_LIB_CTX_new();
-    if (self.library != NULL)
-        CONF_modules_load_file_ex(self.library, self.configuration, NULL,
-                                  CONFIGURE | CONF_MFLAGS_IGNORE_ERRORS | CONF_MFLAGS_SILENT);
-    return self.library;
+    OSSL_LIB_CTX *library;
+
+    if (!self.forked)
+        return NULL;
+    pthread_mutex_lock(&self.lock);
+    if (self.library == NULL) {
+        self.library = OSSL_LIB_CTX_new();
+        if (self.library != NULL)
+            CONF_modules_load_file_ex(self.library, self.configuration, NULL,
+                                      CONFIGURE | CONF_MFLAGS_IGNORE_ERRORS | CONF_MFLAGS_SILENT);
+    }
+    library = self.library;
+    pthread_mutex_unlock(&self.lock);
+    return library;
 }
 
 bool ssl_store_is_foreign(const EVP_PKEY *key)
