@@ -21,9 +21,8 @@ struct str ssl_shown(struct str path)
 {
     static const struct str pin = STR_INIT("pin-value=");
     static char text[SHOWN_MAX];
-    const char *value = str_starts(path, STR("store:"))
-                            ? memmem(path.ptr, path.len, pin.ptr, pin.len)
-                            : NULL;
+    const char *value =
+        str_starts(path, STR("store:")) ? memmem(path.ptr, path.len, pin.ptr, pin.len) : NULL;
     struct str rest;
     size_t n;
 

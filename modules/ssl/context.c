@@ -64,8 +64,9 @@ static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
                    const struct ssl_passwords *passwords, unsigned uses)
 {
     bool elsewhere = keyproc_is_on(cf);
-    EVP_PKEY *key = elsewhere ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
-                              : load_key(cf, file, passwords);
+    EVP_PKEY *key = elsewhere
+                        ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
+                        : load_key(cf, file, passwords);
     int ok;
 
     if (key == NULL)
@@ -465,11 +466,12 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 
     if (ctx == NULL) {
-        ssl_conf_error(cf, spec->pos, "SSL_CTX_new() failed%s",
-                       OSSL_PROVIDER_available(NULL, "default")
-                           ? ""
-                           : ": the library's configuration (OPENSSL_CONF) activates providers, and "
-                             "\"default\" is none of them");
+        ssl_conf_error(
+            cf, spec->pos, "SSL_CTX_new() failed%s",
+            OSSL_PROVIDER_available(NULL, "default")
+                ? ""
+                : ": the library's configuration (OPENSSL_CONF) activates providers, and "
+                  "\"default\" is none of them");
         return NULL;
     }
     arena_defer(cf->arena, context_free, ctx);

@@ -16,10 +16,9 @@
 static size_t make_secret(const struct keyproc_secret *s, unsigned char *bytes, size_t size)
 {
     static const char text[] = "proxyd: what is made of messages that do not decrypt";
-    struct keyproc_request rq = { .op = KEYPROC_SIGN,
-                                  .padding = KEYPROC_PKCS1,
-                                  .digest = KEYPROC_SHA256,
-                                  .len = sizeof(text) };
+    struct keyproc_request rq = {
+        .op = KEYPROC_SIGN, .padding = KEYPROC_PKCS1, .digest = KEYPROC_SHA256, .len = sizeof(text)
+    };
     BIGNUM *d = NULL;
     size_t n = 0;
 

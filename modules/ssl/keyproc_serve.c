@@ -54,8 +54,8 @@ static void complain(const struct keyproc_key *key, const char *what, const char
                   STR_ARG(ssl_shown(key->path)), why, errors, key->pos.file, key->pos.line);
         return;
     }
-    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(ssl_shown(key->path)), why, errors,
-              key->pos.file, key->pos.line);
+    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(ssl_shown(key->path)), why,
+              errors, key->pos.file, key->pos.line);
     if (config->details != NULL)
         conf_show_source(config, config->details, key->pos, NULL);
 }
@@ -67,9 +67,9 @@ static void complain_load(const struct keyproc_key *key, const char *error)
 
     failures++;
     LOG(log_main, self.start->first ? LOG_EMERG_LEVEL : LOG_ALERT_LEVEL, 0,
-        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(ssl_shown(key->path)), error, errors,
-        self.start->first ? "" : ", the key process goes on without it", key->pos.file,
-        key->pos.line);
+        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(ssl_shown(key->path)),
+        error, errors, self.start->first ? "" : ", the key process goes on without it",
+        key->pos.file, key->pos.line);
     if (self.start->first && config->details != NULL)
         conf_show_source(config, config->details, key->pos, NULL);
 }

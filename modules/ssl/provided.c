@@ -110,10 +110,11 @@ EVP_PKEY *ssl_provided_wrap(struct conf *cf, const struct ssl_file *file,
     if (kind == KEYPROC_KINDS || EVP_PKEY_get_size(key) > KEYPROC_RESULT_MAX)
         return key; /* the library may know what to do with it */
     p = ARENA_NEW(cf->arena, struct provided);
-    *p = (struct provided){
-        .config = cf->config, .path = file->path, .passwords = passwords, .pos = file->pos,
-        .process = getpid()
-    };
+    *p = (struct provided){ .config = cf->config,
+                            .path = file->path,
+                            .passwords = passwords,
+                            .pos = file->pos,
+                            .process = getpid() };
     p->secret = (struct keyproc_secret){ .key = key, .kind = kind };
     arena_defer(cf->arena, provided_free, p);
     p->handle = keyproc_handle(key, kind, SSL_PROVIDED_FIRST + take_number(p));
@@ -144,10 +145,11 @@ static void load(struct provided *p)
     }
     EVP_PKEY_free(p->secret.key);
     p->secret.key = NULL;
-    log_alert(log_main, 0,
-              "cannot load certificate key \"%.*s\": %s%s, the worker process goes on without it in "
-              "%s:%u",
-              STR_ARG(ssl_shown(p->path)), error, ssl_errors(), p->pos.file, p->pos.line);
+    log_alert(
+        log_main, 0,
+        "cannot load certificate key \"%.*s\": %s%s, the worker process goes on without it in "
+        "%s:%u",
+        STR_ARG(ssl_shown(p->path)), error, ssl_errors(), p->pos.file, p->pos.line);
 }
 
 /* The master that has gone into the background is a fork of the process that has read its first configuration. */
@@ -186,7 +188,7 @@ int ssl_provided_call(const struct keyproc_request *rq, const unsigned char *pay
     } else {
         log_error(log_main, 0, "the provider of certificate key \"%.*s\" %s in %s:%u",
                   STR_ARG(ssl_shown(p->path)),
-                  p->secret.key == NULL       ? "did not give it to this process"
+                  p->secret.key == NULL    ? "did not give it to this process"
                   : rq->op == KEYPROC_SIGN ? "did not sign"
                                            : "did not decrypt",
                   p->pos.file, p->pos.line);

@@ -205,9 +205,9 @@ static EVP_PKEY *try(const char *uri, BIO *bio, struct attempt *attempt, const c
 
     *error = "OSSL_STORE_open() failed";
     if (ui != NULL)
-        store = bio != NULL ? OSSL_STORE_attach(bio, "file", library, NULL, ui, attempt, NULL, NULL,
-                                                NULL)
-                            : OSSL_STORE_open_ex(uri, library, NULL, ui, attempt, NULL, NULL, NULL);
+        store = bio != NULL
+                    ? OSSL_STORE_attach(bio, "file", library, NULL, ui, attempt, NULL, NULL, NULL)
+                    : OSSL_STORE_open_ex(uri, library, NULL, ui, attempt, NULL, NULL, NULL);
     if (store != NULL)
         key = take_key(store, error);
     UI_destroy_method(ui);
@@ -266,10 +266,11 @@ static const char *without_provider(const char *uri)
     ERR_clear_error();
     configuration = CONF_get1_default_config_file();
     recall_errors(configuration);
-    snprintf(sentence, sizeof(sentence),
-             "no provider for \"%s:\" is loaded, activate one in \"%.200s\" (or name another file by "
-             "the environment's OPENSSL_CONF)",
-             scheme, configuration != NULL ? configuration : "openssl.cnf");
+    snprintf(
+        sentence, sizeof(sentence),
+        "no provider for \"%s:\" is loaded, activate one in \"%.200s\" (or name another file by "
+        "the environment's OPENSSL_CONF)",
+        scheme, configuration != NULL ? configuration : "openssl.cnf");
     OPENSSL_free(configuration);
     return sentence;
 }

@@ -20,9 +20,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define F(id, f)                 \
-    {                            \
-        id, (void (*)(void)) (f) \
+#define F(id, f)                \
+    {                           \
+        id, (void (*)(void))(f) \
     }
 #define F_END   \
     {           \
@@ -180,18 +180,18 @@ static const char *ec_operation(int operation)
     return operation == OSSL_OP_SIGNATURE ? "ECDSA" : "EC";
 }
 
-#define KEY_FUNCTIONS(name, ...)                                   \
-    static const OSSL_DISPATCH name[] = {                          \
-        F(OSSL_FUNC_KEYMGMT_NEW, key_new),                         \
-        F(OSSL_FUNC_KEYMGMT_FREE, key_free),                       \
-        F(OSSL_FUNC_KEYMGMT_LOAD, key_load),                       \
-        F(OSSL_FUNC_KEYMGMT_HAS, key_has),                         \
-        F(OSSL_FUNC_KEYMGMT_MATCH, key_match),                     \
-        F(OSSL_FUNC_KEYMGMT_EXPORT, key_export),                   \
-        F(OSSL_FUNC_KEYMGMT_EXPORT_TYPES, key_types),              \
-        F(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),           \
-        F(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, key_gettable),        \
-        __VA_ARGS__ F_END,                                         \
+#define KEY_FUNCTIONS(name, ...)                            \
+    static const OSSL_DISPATCH name[] = {                   \
+        F(OSSL_FUNC_KEYMGMT_NEW, key_new),                  \
+        F(OSSL_FUNC_KEYMGMT_FREE, key_free),                \
+        F(OSSL_FUNC_KEYMGMT_LOAD, key_load),                \
+        F(OSSL_FUNC_KEYMGMT_HAS, key_has),                  \
+        F(OSSL_FUNC_KEYMGMT_MATCH, key_match),              \
+        F(OSSL_FUNC_KEYMGMT_EXPORT, key_export),            \
+        F(OSSL_FUNC_KEYMGMT_EXPORT_TYPES, key_types),       \
+        F(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),    \
+        F(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, key_gettable), \
+        __VA_ARGS__ F_END,                                  \
     }
 
 KEY_FUNCTIONS(rsa_key, );
@@ -254,7 +254,8 @@ static int sign_init(void *data, const char *digest, void *key, const OSSL_PARAM
 
     o->md = EVP_MD_CTX_new();
     return o->md != NULL &&
-           EVP_DigestSignInit_ex(o->md, &o->ctx, digest, o->token->library, NULL, k->real, NULL) == 1 &&
+           EVP_DigestSignInit_ex(o->md, &o->ctx, digest, o->token->library, NULL, k->real, NULL) ==
+               1 &&
            set_params(o, params);
 }
 
@@ -415,8 +416,8 @@ static int store_load(void *data, OSSL_CALLBACK *object, void *object_arg,
         return 0;
     }
     params[0] = OSSL_PARAM_construct_int(OSSL_OBJECT_PARAM_TYPE, &type);
-    params[1] = OSSL_PARAM_construct_utf8_string(
-        OSSL_OBJECT_PARAM_DATA_TYPE, EVP_PKEY_is_a(key->real, "RSA") ? "RSA" : "EC", 0);
+    params[1] = OSSL_PARAM_construct_utf8_string(OSSL_OBJECT_PARAM_DATA_TYPE,
+                                                 EVP_PKEY_is_a(key->real, "RSA") ? "RSA" : "EC", 0);
     params[2] = OSSL_PARAM_construct_octet_string(OSSL_OBJECT_PARAM_REFERENCE, &key, sizeof(key));
     params[3] = OSSL_PARAM_construct_end();
     ok = object(params, object_arg);
@@ -454,7 +455,8 @@ static const OSSL_ALGORITHM *query(void *context UNUSED, int operation, int *no_
     static const OSSL_ALGORITHM keys[] = { { "RSA:rsaEncryption", PROPERTIES, rsa_key, NULL },
                                            { "EC:id-ecPublicKey", PROPERTIES, ec_key, NULL },
                                            { NULL, NULL, NULL, NULL } };
-    static const OSSL_ALGORITHM signatures[] = { { "RSA:rsaEncryption", PROPERTIES, signature, NULL },
+    static const OSSL_ALGORITHM signatures[] = { { "RSA:rsaEncryption", PROPERTIES, signature,
+                                                   NULL },
                                                  { "ECDSA", PROPERTIES, signature, NULL },
                                                  { NULL, NULL, NULL, NULL } };
     static const OSSL_ALGORITHM ciphers[] = { { "RSA:rsaEncryption", PROPERTIES, cipher, NULL },
