@@ -178,6 +178,7 @@ for my $process (0, $root ? 1 : ()) {
     clear_log();
     $p->write_conf(servers(%conf, main => $main));
     $p->start(env => { OPENSSL_CONF => $conf });
+    Proxyd::wait_for(sub { $p->workers == 2 });
     my @who = $process ? key_processes($p) : ($p->workers, $p->master);
     handshakes($name, decrypts => 1);
     is($certs->get($port, '/up', name => 'a.test')->{body}, 'CN=client', "$name: a client's key, to a server behind");
@@ -194,6 +195,7 @@ for my $process (0, $root ? 1 : ()) {
     signed_by($name, @who);
 
     ok($p->reload, "$name: reload");
+    Proxyd::wait_for(sub { $p->workers == 2 });
     push @who, $process ? key_processes($p) : $p->workers;
     handshakes("$name, reloaded", many => 8);
     signed_by("$name, reloaded", @who);

@@ -292,11 +292,13 @@ static int worker_start(const struct worker *worker)
     signal_fd = signals_init();
     if (signal_fd < 0)
         return -1;
+    if (prepare_modules())
+        return -1;
     if (worker->single) {
         process_title("proxyd: single process");
     } else {
         process_title("proxyd: worker process");
-        if (prepare_modules() || privileges_apply(worker->config, worker->index))
+        if (privileges_apply(worker->config, worker->index))
             return -1;
     }
     if (loop_init(self.events->epoll_events > 0 ? (unsigned) self.events->epoll_events : 512)) {

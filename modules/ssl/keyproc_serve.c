@@ -411,7 +411,7 @@ void keyproc_serve(const struct keyproc_start *start)
     if (process_hide(log_main) != 0)
         _exit(2);
     stay_in_memory();
-    ssl_store_forked();
+    ssl_store_use_here();
     load_keys();
     keyproc_wipe(start->config);
     if ((start->first && failures > 0) || become() != 0)

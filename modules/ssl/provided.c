@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Keys of providers where there is no key process. The configuration's reader loads each once, which shows that it is there; contexts get a
- * handle (keyproc_provider.c) with a number. Each worker, while it still has the master's rights, loads the keys again by
- * providers of its own, and uses these. The inherited ones are neither used nor freed in it: that, too, would speak to the token.
+ * Keys of providers where there is no key process. The configuration's reader has each looked for, which shows that it is there; contexts
+ * get a handle (keyproc_provider.c) with a number. Each worker, while it still has the master's rights, loads the keys by
+ * providers of its own. A key that one could not load is said to be missing, and the worker goes on with the others.
  */
 #include <openssl/err.h>
-#include <unistd.h>
 
 #include "core/module.h"
 #include "modules/ssl/provided.h"
@@ -16,17 +15,11 @@ struct provided {
     const struct ssl_passwords *passwords;
     struct conf_pos pos;
     EVP_PKEY *handle;
-    pid_t process; /* which has loaded the key */
     struct keyproc_secret secret;
+    bool tried; /* to load it in this process */
 };
 
 static unsigned provided_slot;
-
-/* Keys that a process has from the one it is a fork of. */
-static struct {
-    EVP_PKEY **keys;
-    unsigned count, capacity;
-} inherited;
 
 /* By number; of all configurations that are alive. */
 static struct {
@@ -51,22 +44,6 @@ static unsigned take_number(struct provided *p)
     return i;
 }
 
-static void forget_key(struct provided *p)
-{
-    EVP_PKEY *key = p->secret.key;
-
-    p->secret.key = NULL;
-    if (key == NULL || p->process == getpid()) {
-        EVP_PKEY_free(key);
-        return;
-    }
-    if (inherited.count == inherited.capacity) {
-        inherited.capacity = MAX(inherited.capacity * 2, 8u);
-        inherited.keys = mem_realloc(inherited.keys, inherited.capacity * sizeof(EVP_PKEY *));
-    }
-    inherited.keys[inherited.count++] = key;
-}
-
 static void provided_free(void *arg)
 {
     struct provided *p = arg;
@@ -78,7 +55,7 @@ static void provided_free(void *arg)
         any |= table.items[i] != NULL;
     }
     EVP_PKEY_free(p->handle);
-    forget_key(p);
+    EVP_PKEY_free(p->secret.key);
     if (any)
         return;
     free(table.items);
@@ -107,18 +84,24 @@ EVP_PKEY *ssl_provided_wrap(struct conf *cf, const struct ssl_file *file,
     enum keyproc_kind kind = keyproc_kind_of(key);
     struct provided *p;
 
-    if (kind == KEYPROC_KINDS || EVP_PKEY_get_size(key) > KEYPROC_RESULT_MAX)
-        return key; /* the library may know what to do with it */
+    if (kind == KEYPROC_KINDS || EVP_PKEY_get_size(key) > KEYPROC_RESULT_MAX) {
+        conf_error_at(cf, file->pos,
+                      "certificate key \"%.*s\" cannot be used: of a provider's, only RSA, ECDSA, "
+                      "Ed25519 and Ed448 keys can",
+                      STR_ARG(ssl_shown(file->path)));
+        EVP_PKEY_free(key);
+        return NULL;
+    }
     p = ARENA_NEW(cf->arena, struct provided);
     *p = (struct provided){ .config = cf->config,
                             .path = file->path,
                             .passwords = passwords,
                             .pos = file->pos,
-                            .process = getpid() };
-    p->secret = (struct keyproc_secret){ .key = key, .kind = kind };
+                            .secret = { .kind = kind } };
     arena_defer(cf->arena, provided_free, p);
     p->handle = keyproc_handle(key, kind, SSL_PROVIDED_FIRST + take_number(p));
-    if (p->handle == NULL || keyproc_secret_prepare(&p->secret) != 0) {
+    EVP_PKEY_free(key);
+    if (p->handle == NULL) {
         ssl_conf_error(cf, file->pos,
                        "cannot use certificate key \"%.*s\": its provider does not tell the public "
                        "half",
@@ -135,8 +118,7 @@ static void load(struct provided *p)
 {
     const char *error = "it is another key now";
 
-    forget_key(p);
-    p->process = getpid();
+    p->tried = true;
     p->secret.key = ssl_load_key(p->path, p->passwords, &error);
     if (p->secret.key != NULL && EVP_PKEY_eq(p->handle, p->secret.key) == 1 &&
         keyproc_secret_prepare(&p->secret) == 0) {
@@ -152,20 +134,9 @@ static void load(struct provided *p)
         STR_ARG(ssl_shown(p->path)), error, ssl_errors(), p->pos.file, p->pos.line);
 }
 
-/* The master that has gone into the background is a fork of the process that has read its first configuration. */
-static int begin(struct conf *cf UNUSED)
-{
-    static pid_t reader;
-
-    if (reader != 0 && reader != getpid())
-        ssl_store_forked();
-    reader = getpid();
-    return 0;
-}
-
 static int worker_prepare(const struct config *config)
 {
-    ssl_store_forked();
+    ssl_store_use_here();
     for (unsigned i = 0; i < table.count; i++) {
         if (table.items[i] != NULL && table.items[i]->config == config)
             load(table.items[i]);
@@ -176,12 +147,15 @@ static int worker_prepare(const struct config *config)
 int ssl_provided_call(const struct keyproc_request *rq, const unsigned char *payload,
                       unsigned char *out, size_t *len)
 {
-    const struct provided *p = table.items[rq->key - SSL_PROVIDED_FIRST];
+    struct provided *p = table.items[rq->key - SSL_PROVIDED_FIRST];
     unsigned char result[KEYPROC_RESULT_MAX];
     size_t n = 0;
-    bool ok = p->secret.key != NULL &&
-              keyproc_secret_use(&p->secret, rq, payload, result, &n) == 0 && n <= *len;
+    bool ok;
 
+    if (!p->tried)
+        load(p); /* without a master: of a configuration that was read since */
+    ok = p->secret.key != NULL && keyproc_secret_use(&p->secret, rq, payload, result, &n) == 0 &&
+         n <= *len;
     if (ok) {
         memcpy(out, result, n);
         *len = n;
@@ -203,6 +177,5 @@ const struct module module_ssl_provided = {
     .name = "ssl_provided",
     .slot = &provided_slot,
     .directives = directives,
-    .begin = begin,
     .worker_prepare = worker_prepare,
 };

@@ -4,8 +4,9 @@
  * reference, which is good for the process that has opened the token, and for no fork of it (PKCS #11 2.40, 6.6): two
  * processes that talk over one connection get each other's answers. So
  *
- *   store.c     reads keys by a library context that each process which uses them has for itself;
- *   provided.c  gives contexts a handle in the key's place, which stays as it is when a worker has read the key anew.
+ *   store.c     reads keys by a library context that each process which uses them has for itself. The master uses none, and only has
+ *               the key looked for: a module of PKCS #11 that it had initialised could be of no use to forks of it;
+ *   provided.c  gives contexts a handle in the key's place, for which each worker reads the key.
  *
  * The key process (keyproc.h) reads them for itself as well, and is the better place: one connection to the token, and no
  * worker waits for it.
@@ -21,10 +22,10 @@
 /* store.c ------------------------------------------------------------------------------------- */
 
 /*
- * In a fork of the process that has read the configuration, before it reads any key: providers are loaded anew when one is needed, and
- * what was inherited is left alone.
+ * This process uses keys, and does not fork any more: from now on it opens tokens itself, by providers that are loaded when one is
+ * needed first. Until then, what is loaded of a provider's key is the public half.
  */
-void ssl_store_forked(void);
+void ssl_store_use_here(void);
 /* The library context for keys of providers: NULL is the default one. */
 OSSL_LIB_CTX *ssl_store_library(void);
 /* The private key that a URI names, or that a file (bio) refers to. NULL + *error. */
@@ -33,8 +34,9 @@ EVP_PKEY *ssl_store_load(const char *uri, BIO *bio, const struct ssl_passwords *
 /* Whether what a PEM file, or "data:", holds is only a reference to a key, by which a provider finds it. */
 bool ssl_store_is_reference(struct str path);
 bool ssl_store_bio_is_reference(BIO *bio);
-/* Whether a provider keeps it that is not one of the library's own. */
+/* Whether a provider keeps it that is not one of the library's own; whether this is the public half of one. */
 bool ssl_store_is_foreign(const EVP_PKEY *key);
+bool ssl_store_is_elsewhere(const EVP_PKEY *key);
 
 /* provided.c ---------------------------------------------------------------------------------- */
 

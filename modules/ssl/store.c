@@ -2,8 +2,11 @@
 /*
  * Private keys by the library's stores: "store:" with a URI whose scheme some provider knows ("pkcs11:", "handle:"), and PEM files that hold a
  * reference to a key in the place of one. Whoever reads them gets a sentence that says what to do: which provider is not
- * there, and that a PIN is asked for.
+ * there, and that a PIN is asked for. The process that reads the configuration must not open a token of which forks of it will
+ * use keys: it has a fork that ends at once look for the key, and gets the public half.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <openssl/conf.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -12,28 +15,28 @@
 #include <openssl/ui.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "modules/ssl/provided.h"
 
 #define LABEL_LINE 128
 #define SCHEME_MAX 32
+#define ANSWER_MAX 4096
 #define CONFIGURE (CONF_MFLAGS_DEFAULT_SECTION | CONF_MFLAGS_IGNORE_MISSING_FILE)
 
 static struct {
-    bool forked;
+    bool here;
     char *configuration;   /* of the library, while the environment still names it */
     OSSL_LIB_CTX *library; /* made when it is needed first */
-    OSSL_LIB_CTX *inherited;
     pthread_mutex_t lock;
 } self = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* The process --------------------------------------------------------------------------------- */
 
-void ssl_store_forked(void)
+void ssl_store_use_here(void)
 {
-    self.forked = true;
-    self.inherited = self.library;
-    self.library = NULL;
+    self.here = true;
     if (self.configuration == NULL)
         self.configuration = CONF_get1_default_config_file();
 }
@@ -42,7 +45,7 @@ OSSL_LIB_CTX *ssl_store_library(void)
 {
     OSSL_LIB_CTX *library;
 
-    if (!self.forked)
+    if (!self.here)
         return NULL;
     pthread_mutex_lock(&self.lock);
     if (self.library == NULL) {
@@ -56,6 +59,21 @@ OSSL_LIB_CTX *ssl_store_library(void)
     return library;
 }
 
+/* Marks public halves that stand for a key which another process has seen. */
+static int mark(void)
+{
+    static int index = -1;
+
+    if (index < 0)
+        index = EVP_PKEY_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    return index;
+}
+
+bool ssl_store_is_elsewhere(const EVP_PKEY *key)
+{
+    return EVP_PKEY_get_ex_data(key, mark()) != NULL;
+}
+
 bool ssl_store_is_foreign(const EVP_PKEY *key)
 {
     static const char *const own[] = { "default", "base", "fips", "legacy" };
@@ -63,9 +81,9 @@ bool ssl_store_is_foreign(const EVP_PKEY *key)
 
     for (unsigned i = 0; provider != NULL && i < ARRAY_LEN(own); i++) {
         if (strcmp(OSSL_PROVIDER_get0_name(provider), own[i]) == 0)
-            return false;
+            return ssl_store_is_elsewhere(key);
     }
-    return provider != NULL;
+    return provider != NULL || ssl_store_is_elsewhere(key);
 }
 
 /* References in files ------------------------------------------------------------------------- */
@@ -290,8 +308,8 @@ static const char *explain(const char *uri, const struct attempt *attempt, const
     return error;
 }
 
-EVP_PKEY *ssl_store_load(const char *uri, BIO *bio, const struct ssl_passwords *passwords,
-                         const char **error)
+static EVP_PKEY *load_here(const char *uri, BIO *bio, const struct ssl_passwords *passwords,
+                           const char **error)
 {
     struct attempt attempt = { .pin = STR_NULL };
     unsigned count = passwords != NULL ? passwords->list.count : 0, i = 0;
@@ -316,4 +334,102 @@ EVP_PKEY *ssl_store_load(const char *uri, BIO *bio, const struct ssl_passwords *
     else
         ERR_clear_error();
     return key;
+}
+
+/* In another process --------------------------------------------------------------------------- */
+
+enum { FOUND = 'k', OWN = 'o', NOT_FOUND = 'n' };
+
+/* In the fork: FOUND and the public half, OWN, or NOT_FOUND and why. */
+static void tell(int fd, const char *uri, BIO *bio, const struct ssl_passwords *passwords)
+{
+    unsigned char *bytes = NULL;
+    const char *error = "its provider does not tell the public half";
+    char text[ANSWER_MAX];
+    EVP_PKEY *key;
+    int n = 0;
+
+    ssl_store_use_here();
+    key = load_here(uri, bio, passwords, &error);
+    text[0] = NOT_FOUND;
+    if (key != NULL && !ssl_store_is_foreign(key)) {
+        text[0] = OWN;
+        n = 1;
+    } else if (key != NULL && (n = i2d_PUBKEY(key, &bytes)) > 0 && n < ANSWER_MAX) {
+        text[0] = FOUND;
+        memcpy(text + 1, bytes, (size_t) n++);
+    } else {
+        n = 1 + snprintf(text + 1, sizeof(text) - 1, "%s%s", error, ssl_errors());
+        n = MIN(n, ANSWER_MAX);
+    }
+    if (write(fd, text, (size_t) n) != n)
+        _exit(1);
+}
+
+/* How many bytes it has said. */
+static size_t listen_to(int fd, pid_t pid, char *buf, size_t size)
+{
+    size_t len = 0;
+    ssize_t n;
+
+    while ((n = read(fd, buf + len, size - len)) > 0 || (n < 0 && errno == EINTR))
+        len += (size_t) MAX(n, 0);
+    close(fd);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
+    return len;
+}
+
+/* -1: no process, errno says why. Else the descriptor that it writes to. */
+static int ask(const char *uri, BIO *bio, const struct ssl_passwords *passwords, pid_t *pid)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    fflush(NULL);
+    *pid = fork();
+    if (*pid == 0) {
+        close(ends[0]);
+        tell(ends[1], uri, bio, passwords);
+        _exit(0);
+    }
+    close(ends[1]);
+    if (*pid > 0)
+        return ends[0];
+    close(ends[0]);
+    return -1;
+}
+
+static EVP_PKEY *look_for(const char *uri, BIO *bio, const struct ssl_passwords *passwords,
+                          const char **error)
+{
+    static char text[ANSWER_MAX];
+    const unsigned char *bytes = (const unsigned char *) text + 1;
+    pid_t pid;
+    int fd = ask(uri, bio, passwords, &pid);
+    size_t n = fd >= 0 ? listen_to(fd, pid, text, sizeof(text) - 1) : 0;
+    EVP_PKEY *key;
+
+    *error = "the process that was to look for it has failed";
+    text[n] = '\0';
+    if (n == 0)
+        return NULL;
+    if (text[0] == OWN) /* in a file, or the like */
+        return bio == NULL || BIO_reset(bio) >= 0 ? load_here(uri, bio, passwords, error) : NULL;
+    if (text[0] != FOUND) {
+        *error = text + 1;
+        return NULL;
+    }
+    key = d2i_PUBKEY(NULL, &bytes, (long) n - 1);
+    if (key != NULL && EVP_PKEY_set_ex_data(key, mark(), &self) == 1)
+        return key;
+    EVP_PKEY_free(key);
+    return NULL;
+}
+
+EVP_PKEY *ssl_store_load(const char *uri, BIO *bio, const struct ssl_passwords *passwords,
+                         const char **error)
+{
+    return self.here ? load_here(uri, bio, passwords, error) : look_for(uri, bio, passwords, error);
 }

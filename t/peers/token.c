@@ -6,7 +6,8 @@
  *   pin = PIN      three wrong ones in a row lock the token
  *
  * Keys are named by "pkcs11:token=TOKEN;object=OBJECT?pin-value=PIN" (or pin-source=FILE), and sign and decrypt here alone: no
- * private half is exported. As with a real token, what has been opened is good for one process: a fork of it gets errors.
+ * private half is exported. As with the less obliging modules of PKCS #11, a fork
+ * of a process that has opened the token cannot use it any more.
  */
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
@@ -36,7 +37,6 @@ struct token {
     OSSL_FUNC_core_vset_error_fn *vset_error;
     OSSL_LIB_CTX *library; /* where the keys really are */
     const char *folder, *pin;
-    pid_t owner;
     int wrong;
 };
 
@@ -72,9 +72,11 @@ static void note(const struct token *t, const char *what)
 /* CKR_CRYPTOKI_NOT_INITIALIZED, as a fork of the process gets it. */
 static int enter(struct token *t)
 {
-    if (t->owner == 0)
-        t->owner = getpid();
-    if (t->owner == getpid())
+    static pid_t owner;
+
+    if (owner == 0)
+        owner = getpid();
+    if (owner == getpid())
         return 1;
     note(t, "inherited");
     return fail(t, "the token was opened by another process");
