@@ -7,8 +7,10 @@
  *
  * Keys are named by "pkcs11:token=TOKEN;object=OBJECT?pin-value=PIN" (or pin-source=FILE), and sign and decrypt here alone: no
  * private half is exported. As with the less obliging modules of PKCS #11, a fork
- * of a process that has opened the token cannot use it any more.
+ * of a process that has opened the token cannot use it any more, and what
+ * it opens (the log) it uses for ever.
  */
+#include <fcntl.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
 #include <openssl/core_object.h>
@@ -58,15 +60,15 @@ static int fail(struct token *t, const char *fmt, ...)
 
 static void note(const struct token *t, const char *what)
 {
+    static int fd = -1;
     char path[4096];
-    FILE *f;
 
-    snprintf(path, sizeof(path), "%s/log", t->folder);
-    f = fopen(path, "a");
-    if (f == NULL)
-        return;
-    fprintf(f, "%d %s\n", (int) getpid(), what);
-    fclose(f);
+    if (fd < 0) {
+        snprintf(path, sizeof(path), "%s/log", t->folder);
+        fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    }
+    if (dprintf(fd, "%d %s\n", (int) getpid(), what) < 0)
+        abort();
 }
 
 /* CKR_CRYPTOKI_NOT_INITIALIZED, as a fork of the process gets it. */
