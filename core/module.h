@@ -54,6 +54,8 @@ struct module {
      * not wait. Called when it has asked for it, and at other times. In how many milliseconds it is wanted again; UINT64_MAX: never.
      */
     uint64_t (*master_tick)(const struct config *config);
+    /* In each worker, before it gives up the master's rights; -1: the worker exits (logged). */
+    int (*worker_prepare)(const struct config *config);
     /* In each worker, after privileges are dropped and the loop runs; -1: the worker exits (logged). */
     int (*worker_start)(const struct config *config);
     /* The worker is leaving: flush, close. No more requests will come. */

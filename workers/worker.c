@@ -269,6 +269,15 @@ static int start_modules(void)
     return 0;
 }
 
+static int prepare_modules(void)
+{
+    for (unsigned i = 0; i < module_count; i++) {
+        if (modules[i]->worker_prepare && modules[i]->worker_prepare(self.worker->config))
+            return -1;
+    }
+    return 0;
+}
+
 static int worker_start(const struct worker *worker)
 {
     bool failed = false;
@@ -282,6 +291,8 @@ static int worker_start(const struct worker *worker)
     instance.worker = worker->index;
     signal_fd = signals_init();
     if (signal_fd < 0)
+        return -1;
+    if (prepare_modules())
         return -1;
     if (worker->single) {
         process_title("proxyd: single process");

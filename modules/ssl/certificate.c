@@ -6,14 +6,35 @@
  */
 #include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/store.h>
 
-#include "modules/ssl/ssl.h"
+#include "modules/ssl/provided.h"
+
+#define SHOWN_MAX 1024
 
 bool ssl_is_file(struct str path)
 {
     return !str_starts(path, STR("data:")) && !str_starts(path, STR("store:")) &&
            !str_starts(path, STR("engine:"));
+}
+
+struct str ssl_shown(struct str path)
+{
+    static const struct str pin = STR_INIT("pin-value=");
+    static char text[SHOWN_MAX];
+    const char *value =
+        str_starts(path, STR("store:")) ? memmem(path.ptr, path.len, pin.ptr, pin.len) : NULL;
+    struct str rest;
+    size_t n;
+
+    if (value == NULL)
+        return path;
+    value += pin.len;
+    rest = str_skip(path, (size_t) (value - path.ptr));
+    n = strcspn(value, "&;");
+    rest = str_skip(rest, MIN(n, rest.len));
+    n = (size_t) snprintf(text, sizeof(text), "%.*s***%.*s", (int) (value - path.ptr), path.ptr,
+                          STR_ARG(rest));
+    return str_from(text, MIN(n, sizeof(text) - 1));
 }
 
 static BIO *open_pem(struct str path, const char **error)
@@ -93,30 +114,6 @@ static int give_password(char *buf, int size, int rwflag, void *data)
     return (int) n;
 }
 
-static EVP_PKEY *load_from_store(struct str path, const char **error)
-{
-    OSSL_STORE_CTX *store = OSSL_STORE_open(path.ptr + 6, NULL, NULL, NULL, NULL);
-    EVP_PKEY *key = NULL;
-
-    *error = "OSSL_STORE_open() failed";
-    if (store == NULL)
-        return NULL;
-    *error = "no private key in the store";
-    while (key == NULL && !OSSL_STORE_eof(store)) {
-        OSSL_STORE_INFO *info = OSSL_STORE_load(store);
-
-        if (info == NULL) {
-            *error = "OSSL_STORE_load() failed";
-            break;
-        }
-        if (OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_PKEY)
-            key = OSSL_STORE_INFO_get1_PKEY(info);
-        OSSL_STORE_INFO_free(info);
-    }
-    OSSL_STORE_close(store);
-    return key;
-}
-
 EVP_PKEY *ssl_load_key(struct str path, const struct ssl_passwords *passwords, const char **error)
 {
     EVP_PKEY *key = NULL;
@@ -127,10 +124,15 @@ EVP_PKEY *ssl_load_key(struct str path, const struct ssl_passwords *passwords, c
         return NULL;
     }
     if (str_starts(path, STR("store:")))
-        return load_from_store(path, error);
+        return ssl_store_load(path.ptr + 6, NULL, passwords, error);
     bio = open_pem(path, error);
     if (bio == NULL)
         return NULL;
+    if (ssl_store_bio_is_reference(bio)) {
+        key = ssl_store_load(NULL, bio, passwords, error);
+        BIO_free(bio);
+        return key;
+    }
     *error = "PEM_read_bio_PrivateKey() failed";
     if (passwords == NULL)
         key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);

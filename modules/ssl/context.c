@@ -6,9 +6,10 @@
 #include <openssl/dh.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/provider.h>
 
-#include "modules/ssl/keyproc.h"
 #include "modules/ssl/lazy.h"
+#include "modules/ssl/provided.h"
 #include "modules/ssl/seal.h"
 #include "modules/ssl/sessions.h"
 
@@ -40,28 +41,42 @@ static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file 
     return rc;
 }
 
+/* NULL: reported. */
+static EVP_PKEY *load_key(struct conf *cf, const struct ssl_file *file,
+                          const struct ssl_passwords *passwords)
+{
+    EVP_PKEY *key = ssl_provided_find(cf, file, passwords);
+    const char *error;
+
+    if (key != NULL)
+        return key;
+    key = ssl_object_key(cf, file->path, passwords, &error);
+    if (key == NULL) {
+        ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
+                       STR_ARG(ssl_shown(file->path)), error);
+        return NULL;
+    }
+    return ssl_store_is_foreign(key) ? ssl_provided_wrap(cf, file, passwords, key) : key;
+}
+
 /* For the certificate that was last used. */
 static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
                    const struct ssl_passwords *passwords, unsigned uses)
 {
     bool elsewhere = keyproc_is_on(cf);
-    const char *error;
-    EVP_PKEY *key = elsewhere ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
-                              : ssl_object_key(cf, file->path, passwords, &error);
+    EVP_PKEY *key = elsewhere
+                        ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
+                        : load_key(cf, file, passwords);
     int ok;
 
-    if (key == NULL) {
-        if (elsewhere)
-            return -1;
-        ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
-                       STR_ARG(file->path), error);
+    if (key == NULL)
         return -1;
-    }
     ok = SSL_CTX_use_PrivateKey(ctx, key);
     EVP_PKEY_free(key);
     if (ok)
         return 0;
-    ssl_conf_error(cf, file->pos, "SSL_CTX_use_PrivateKey(\"%.*s\") failed", STR_ARG(file->path));
+    ssl_conf_error(cf, file->pos, "SSL_CTX_use_PrivateKey(\"%.*s\") failed",
+                   STR_ARG(ssl_shown(file->path)));
     return -1;
 }
 
@@ -96,7 +111,7 @@ static void warn_of_lone(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *s
             conf_warn_at(cf, spec->keys.items[i].pos,
                          "certificate \"%.*s\" cannot be used: no certificate key of its type is "
                          "defined, \"%.*s\" is of another one",
-                         STR_ARG(file->path), STR_ARG(spec->keys.items[i].path));
+                         STR_ARG(file->path), STR_ARG(ssl_shown(spec->keys.items[i].path)));
         sk_X509_pop_free(chain, X509_free);
         X509_free(leaf);
     }
@@ -482,7 +497,12 @@ SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool serv
     SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 
     if (ctx == NULL) {
-        ssl_conf_error(cf, spec->pos, "SSL_CTX_new() failed");
+        ssl_conf_error(
+            cf, spec->pos, "SSL_CTX_new() failed%s",
+            OSSL_PROVIDER_available(NULL, "default")
+                ? ""
+                : ": the library's configuration (OPENSSL_CONF) activates providers, and "
+                  "\"default\" is none of them");
         return NULL;
     }
     arena_defer(cf->arena, context_free, ctx);

@@ -59,7 +59,7 @@ static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c,
         conf_error_at(cf, file->pos,
                       "\"ssl_key_process\" cannot keep certificate key \"%.*s\": only RSA, ECDSA, "
                       "Ed25519 and Ed448 keys",
-                      STR_ARG(file->path));
+                      STR_ARG(ssl_shown(file->path)));
         return NULL;
     }
     key = ARENA_NEW(cf->arena, struct keyproc_key);
@@ -69,7 +69,7 @@ static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c,
     key->handle = keyproc_handle(public_half, kind, c->keys.count);
     if (key->handle == NULL) {
         ssl_conf_error(cf, file->pos, "cannot use certificate key \"%.*s\" of the key process",
-                       STR_ARG(file->path));
+                       STR_ARG(ssl_shown(file->path)));
         return NULL;
     }
     X509_up_ref(leaf);

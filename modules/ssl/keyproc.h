@@ -144,6 +144,9 @@ struct keyproc_secret {
     enum keyproc_kind kind;
     unsigned uses;
     unsigned char rejection[32]; /* of RSA: what is made of messages that do not decrypt */
+    bool decrypts;               /* of RSA */
+    OSSL_LIB_CTX *library;       /* where operations with the key are looked for: in a provider's that keeps it */
+    char properties[64];
 };
 
 /* When `key` and `kind` are there. 0 or -1. */

@@ -12,7 +12,7 @@
 #include <openssl/provider.h>
 #include <openssl/rsa.h>
 
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 
 #define NUMBER "keyproc-number"
 #define FUNCTION(id_, f_)         \
@@ -339,6 +339,8 @@ static int ask(const struct operation *o, unsigned op, unsigned char *out, size_
         rq.version = (uint16_t) o->version;
         rq.other_version = (uint16_t) o->other_version;
     }
+    if (rq.key >= SSL_PROVIDED_FIRST)
+        return ssl_provided_call(&rq, in, out, out_len) == 0;
     return keyproc_call(&rq, in, out, out_len) == 0;
 }
 

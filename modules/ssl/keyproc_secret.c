@@ -6,26 +6,60 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/provider.h>
 #include <openssl/rsa.h>
+#include <pthread.h>
 
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 
-/* A message that does not decrypt must yield the same each time, and nothing by which it can be told from others. */
-int keyproc_secret_prepare(struct keyproc_secret *s)
+/* What only the key can make: itself, or, if its provider keeps it, a signature that no worker obtains. How many bytes; 0: none. */
+static size_t make_secret(const struct keyproc_secret *s, unsigned char *bytes, size_t size)
+{
+    static const char text[] = "proxyd: what is made of messages that do not decrypt";
+    struct keyproc_request rq = {
+        .op = KEYPROC_SIGN, .padding = KEYPROC_PKCS1, .digest = KEYPROC_SHA256, .len = sizeof(text)
+    };
+    BIGNUM *d = NULL;
+    size_t n = 0;
+
+    if (s->properties[0] != '\0')
+        return keyproc_secret_use(s, &rq, (const unsigned char *) text, bytes, &n) == 0 ? n : 0;
+    if (EVP_PKEY_get_bn_param(s->key, OSSL_PKEY_PARAM_RSA_D, &d) == 1 &&
+        BN_num_bytes(d) <= (int) size)
+        n = (size_t) BN_bn2bin(d, bytes);
+    BN_clear_free(d);
+    return n;
+}
+
+/*
+ * A message that does not decrypt must yield the same each time, and nothing by which it can be told from others. A key that does not
+ * sign in this way (it may be one for PSS alone) does not decrypt either.
+ */
+static int prepare_rejection(struct keyproc_secret *s)
 {
     unsigned char bytes[KEYPROC_RESULT_MAX];
-    BIGNUM *d = NULL;
-    int n, ok;
+    size_t n = make_secret(s, bytes, sizeof(bytes));
+    int ok = EVP_Digest(bytes, n, s->rejection, NULL, EVP_sha256(), NULL) == 1;
 
-    if (s->kind != KEYPROC_RSA)
-        return 0;
-    ok = EVP_PKEY_get_bn_param(s->key, OSSL_PKEY_PARAM_RSA_D, &d) == 1 &&
-         BN_num_bytes(d) <= (int) sizeof(bytes);
-    n = ok ? BN_bn2bin(d, bytes) : 0;
-    ok = ok && EVP_Digest(bytes, (size_t) n, s->rejection, NULL, EVP_sha256(), NULL) == 1;
+    s->decrypts = n > 0;
     OPENSSL_cleanse(bytes, sizeof(bytes));
-    BN_clear_free(d);
-    return ok ? 0 : -1;
+    return ok && (n > 0 || s->properties[0] != '\0') ? 0 : -1;
+}
+
+int keyproc_secret_prepare(struct keyproc_secret *s)
+{
+    if (ssl_store_is_foreign(s->key)) {
+        /* Without that the library may hand what it can export of the key, its public half, to a provider of its own. */
+        snprintf(s->properties, sizeof(s->properties), "?provider=%s",
+                 OSSL_PROVIDER_get0_name(EVP_PKEY_get0_provider(s->key)));
+        s->library = ssl_store_library();
+    }
+    return s->kind == KEYPROC_RSA ? prepare_rejection(s) : 0;
+}
+
+static const char *properties_of(const struct keyproc_secret *s)
+{
+    return s->properties[0] != '\0' ? s->properties : NULL;
 }
 
 static int sign(const struct keyproc_secret *s, const struct keyproc_request *rq,
@@ -34,7 +68,8 @@ static int sign(const struct keyproc_secret *s, const struct keyproc_request *rq
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     EVP_PKEY_CTX *ctx = NULL;
     const char *digest = rq->digest != KEYPROC_NO_DIGEST ? keyproc_digest_name(rq->digest) : NULL;
-    int ok = md != NULL && EVP_DigestSignInit_ex(md, &ctx, digest, NULL, NULL, s->key, NULL) == 1;
+    int ok = md != NULL && EVP_DigestSignInit_ex(md, &ctx, digest, s->library, properties_of(s),
+                                                 s->key, NULL) == 1;
 
     if (ok && rq->padding == KEYPROC_PSS)
         ok = EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) == 1 &&
@@ -74,9 +109,9 @@ static int decrypt(const struct keyproc_secret *s, const struct keyproc_request 
 {
     size_t size = (size_t) EVP_PKEY_get_size(s->key), n = size;
     unsigned char em[KEYPROC_RESULT_MAX], rejection[EVP_MAX_MD_SIZE];
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, s->key, NULL);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(s->library, s->key, properties_of(s));
     unsigned char good;
-    int ok = ctx != NULL && size >= KEYPROC_SECRET_LEN + 11 && rq->len <= size &&
+    int ok = ctx != NULL && s->decrypts && size >= KEYPROC_SECRET_LEN + 11 && rq->len <= size &&
              EVP_PKEY_decrypt_init(ctx) == 1 &&
              EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_NO_PADDING) == 1 &&
              EVP_PKEY_decrypt(ctx, em, &n, in, rq->len) == 1 && n == size;
@@ -101,10 +136,17 @@ static int decrypt(const struct keyproc_secret *s, const struct keyproc_request 
 int keyproc_secret_use(const struct keyproc_secret *s, const struct keyproc_request *rq,
                        const unsigned char *in, unsigned char *out, size_t *len)
 {
+    /* The threads of the key process: not every provider bears two of them at once in one token (tpm2 1.1 does not). */
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    bool foreign = s->properties[0] != '\0';
     int rc;
 
     *len = KEYPROC_RESULT_MAX;
+    if (foreign)
+        pthread_mutex_lock(&lock);
     rc = rq->op == KEYPROC_SIGN ? sign(s, rq, in, out, len) : decrypt(s, rq, in, out, len);
+    if (foreign)
+        pthread_mutex_unlock(&lock);
     ERR_clear_error();
     if (rc != 0)
         *len = 0;

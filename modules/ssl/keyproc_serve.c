@@ -20,7 +20,7 @@
 #include "core/base/clock.h"
 #include "core/os/log_writers.h"
 #include "core/os/process.h"
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 
 #define STACK_SIZE (512 * 1024)
 #define DESCRIPTORS_MAX 4096
@@ -51,11 +51,11 @@ static void complain(const struct keyproc_key *key, const char *what, const char
     if (!self.start->first) {
         log_alert(log_main, 0,
                   "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u", what,
-                  STR_ARG(key->path), why, errors, key->pos.file, key->pos.line);
+                  STR_ARG(ssl_shown(key->path)), why, errors, key->pos.file, key->pos.line);
         return;
     }
-    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(key->path), why, errors,
-              key->pos.file, key->pos.line);
+    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(ssl_shown(key->path)), why,
+              errors, key->pos.file, key->pos.line);
     if (config->details != NULL)
         conf_show_source(config, config->details, key->pos, NULL);
 }
@@ -67,9 +67,9 @@ static void complain_load(const struct keyproc_key *key, const char *error)
 
     failures++;
     LOG(log_main, self.start->first ? LOG_EMERG_LEVEL : LOG_ALERT_LEVEL, 0,
-        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(key->path), error, errors,
-        self.start->first ? "" : ", the key process goes on without it", key->pos.file,
-        key->pos.line);
+        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(ssl_shown(key->path)),
+        error, errors, self.start->first ? "" : ", the key process goes on without it",
+        key->pos.file, key->pos.line);
     if (self.start->first && config->details != NULL)
         conf_show_source(config, config->details, key->pos, NULL);
 }
@@ -326,10 +326,10 @@ static void disconnect_targets(const struct log_scope *scope)
 }
 
 /*
- * Whoever holds the master's end of a socket keeps its other end from seeing the master die. reading: errors still go to where the
- * master's do.
+ * Whoever holds the master's end of a socket keeps its other end from seeing the master die. While keys are read errors still go to
+ * where the master's do.
  */
-static int close_others(bool reading)
+static int close_others(void)
 {
     static int fds[DESCRIPTORS_MAX];
     unsigned n = 0;
@@ -341,13 +341,30 @@ static int close_others(bool reading)
     fds[n++] = self.start->control;
     for (unsigned i = 0; i < self.start->count; i++)
         fds[n++] = self.start->workers[i];
-    if (reading)
-        n = add_targets(fds, n, log_main->scope);
+    n = add_targets(fds, n, log_main->scope);
     n = add_targets(fds, n, &self.start->config->log);
     disconnect_targets(log_main->scope);
     disconnect_targets(&self.start->config->log);
     qsort(fds, n, sizeof(fds[0]), compare);
     return process_keep_descriptors(fds, n);
+}
+
+static bool has_target(const struct log_scope *scope, int fd)
+{
+    for (const struct log_target *t = scope->targets; t != NULL; t = t->next) {
+        if (t->file->fd == fd)
+            return true;
+    }
+    return false;
+}
+
+/* And no more than these: what providers have opened to reach their keys they need. */
+static void close_targets(const struct log_scope *scope)
+{
+    for (const struct log_target *t = scope->targets; t != NULL; t = t->next) {
+        if (t->file->fd > 2 && !has_target(&self.start->config->log, t->file->fd))
+            close(t->file->fd);
+    }
 }
 
 static void set_signals(void)
@@ -377,8 +394,9 @@ static void settle(void)
     int null;
 
     log_set_stderr(false, LOG_WARN_LEVEL);
+    if (log_main->scope != &self.start->config->log)
+        close_targets(log_main->scope);
     log_main->scope = &self.start->config->log;
-    close_others(false);
     for (const struct log_target *t = log_main->scope->targets; t != NULL; t = t->next) {
         if (t->file->is_stderr)
             return; /* ours as well */
@@ -404,13 +422,14 @@ void keyproc_serve(const struct keyproc_start *start)
     self.conf = keyproc_conf_of(start->config);
     process_title("proxyd: key process");
     set_signals();
-    if (close_others(true) != 0) {
+    if (close_others() != 0) {
         log_emerg(log_main, errno, "the key process cannot close what is not its own");
         _exit(2);
     }
     if (process_hide(log_main) != 0)
         _exit(2);
     stay_in_memory();
+    ssl_store_use_here();
     load_keys();
     keyproc_wipe(start->config);
     if ((start->first && failures > 0) || become() != 0)

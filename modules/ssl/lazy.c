@@ -13,6 +13,7 @@
 #include "core/base/hash.h"
 #include "core/module.h"
 #include "modules/ssl/lazy.h"
+#include "modules/ssl/provided.h"
 
 #define FILE_MAX (1024 * 1024)
 
@@ -134,6 +135,11 @@ struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
         lazy->keys[i] = lazy_of(cf, key, true, spec->passwords);
         if (lazy->certificates[i] == NULL || lazy->keys[i] == NULL)
             return NULL;
+        /* Its provider knows only keys that were read before the rights were given up. */
+        if (ssl_store_is_reference(lazy->keys[i]->data)) {
+            lazy->certificates[i] = lazy->keys[i] = NULL;
+            lazy->mixed = true;
+        }
     }
     return lazy;
 }

@@ -13,7 +13,7 @@
 
 #include "core/base/hash.h"
 #include "core/module.h"
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 
 #define PRELOAD_LEAST 64   /* files; fewer are read one by one */
 #define PRELOAD_THREADS 16 /* at most */
@@ -230,9 +230,9 @@ static void *preload_work(void *arg)
         struct job *job = &p->jobs[i];
         STACK_OF(X509) *chain = NULL;
 
-        if (job->key)
+        if (job->key && !ssl_store_is_reference(job->path))
             job->object->key = ssl_load_key(job->path, &none, &error);
-        else
+        else if (!job->key)
             job->object->leaf = ssl_load_certificate(job->path, &chain, &error);
         if (job->object->leaf != NULL)
             job->object->chain = chain;

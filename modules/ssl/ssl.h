@@ -165,6 +165,8 @@ void ssl_objects_free(void);
 /* judge.c: warns, for -t, of a certificate that expires soon or has, and of a chain that is not whole. */
 void ssl_judge(struct conf *cf, const struct ssl_file *file, SSL_CTX *ctx, X509 *leaf,
                STACK_OF(X509) *chain);
+/* The path of a key as a line of the log may have it: a PIN that stands in it is not shown. Good until the next call. */
+struct str ssl_shown(struct str path);
 /* Whether a path names a file that a watcher could look at. */
 bool ssl_is_file(struct str path);
 

@@ -18,7 +18,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/module.h"
-#include "modules/ssl/keyproc.h"
+#include "modules/ssl/provided.h"
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
@@ -101,7 +101,8 @@ static struct watched *watched_new(struct conf *cf, struct watch_main *m,
     w->key = spec->keys.items[i];
     w->passwords = spec->passwords;
     arena_defer(cf->arena, watched_free, w);
-    if (!ssl_is_file(w->certificate.path) || !ssl_is_file(w->key.path))
+    if (!ssl_is_file(w->certificate.path) || !ssl_is_file(w->key.path) ||
+        ssl_store_is_reference(w->key.path))
         return w;
     w->slot = slot_new(cf, m);
     if (w->slot == NULL)
