@@ -491,7 +491,7 @@ static void worker_gone(struct zone *zone, void *data)
 
 static const struct zone_kind upstream_zone = {
     .name = "upstream",
-    .version = 5,
+    .version = 6,
     .tried = true,
     .slot_size = sizeof(struct slot),
     .init = zone_init,

@@ -102,6 +102,8 @@ struct balancer {
     void (*start)(struct choice *c);
     /* The index of a server that is not a backup and whose state is 0; those asked already have PEER_TRIED. PEERS_NONE: none is live. */
     unsigned (*pick)(struct choice *c);
+    /* Instead, of one that is not fixed: so, by the numbers alone, of those whose state is exactly `want`, 0 or PEER_BACKUP. */
+    unsigned (*among)(struct peer_view *v, uint32_t want);
     bool fixed; /* goes by the weights as they are written: no slow starts, and no backups */
 };
 
