@@ -621,7 +621,7 @@ static int begin_tls(struct exchange *x)
         pool_announce(x->req->arena, x->conf, x->req, &header);
     if (secure_announce(u->conn, &header, &x->req->log, LOG_ERROR_LEVEL) != 0)
         return -1;
-    u->nodelay = true;
+    u->nodelay = u->secure = true;
     return secure_begin(&u->tls, &u->conn, &want, &x->req->log);
 }
 
@@ -802,6 +802,7 @@ void exchange_next(struct exchange *x)
     x->req->log.action = "connecting to upstream";
     if (!is_allowed(x))
         return;
+    pool_expect(x->choice.peer);
     if (prepare(x) != 0) {
         exchange_finish(x, req_status(x->req, 500));
         return;
@@ -833,7 +834,7 @@ void exchange_next(struct exchange *x)
         shake_hands(x);
         return;
     }
-    if ((u->conn->ready & CONN_WRITE) || u->tls.client != NULL) {
+    if ((u->conn->ready & CONN_WRITE) || u->secure) {
         exchange_record(x)->connect_us = 0;
         ask(x);
         return;

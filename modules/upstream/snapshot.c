@@ -203,6 +203,7 @@ static void reset_server(struct upstream *g, const struct zone_group *zg, unsign
     int64_t out = stats->downstart_ms != 0 ? shared_wall_ms() : 0;
 
     memset(stats, 0, offsetof(struct peer_stats, codes));
+    memset(stats->code_counts, 0, sizeof(*stats) - offsetof(struct peer_stats, code_counts));
     stats->downstart_ms = out;
     rec->checks = rec->failed_checks = 0;
     rec->unhealthy = 0;
