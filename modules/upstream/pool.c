@@ -12,6 +12,9 @@
 #include "core/http/proxy_protocol.h"
 #include "modules/upstream/internal.h"
 
+_Static_assert(offsetof(struct upconn, group) <= 64 && offsetof(struct peer, addr) <= 64,
+               "what each request touches is a cache line");
+
 static struct list free_upconns = { &free_upconns, &free_upconns };
 
 static struct upconn *upconn_new(void)
