@@ -436,7 +436,7 @@ static char by_key(struct upstream *g, unsigned key)
     char name;
 
     c.key = str_printf(arena, "key%u", key);
-    c.hash = 0;
+    c.hash = c.rehashes = 0;
     if (g->balancer == &balancer_maglev)
         c.hash = hash_crc32(0, c.key.ptr, c.key.len) % 65537;
     ASSERT(choice_next(&c) == 0);
