@@ -21,7 +21,8 @@
  */
 #define CONN_SLAB 64
 
-_Static_assert(sizeof(void *) < 8 || sizeof(struct conn) % 64 == 0, "each conn begins with a cache line");
+_Static_assert(sizeof(void *) < 8 || sizeof(struct conn) % 64 == 0,
+               "each conn begins with a cache line");
 
 struct conn_slab {
     struct conn conns[CONN_SLAB]; /* first: it is aligned */

@@ -61,7 +61,8 @@ static unsigned pick(struct choice *c, uint64_t now_s)
 
     if (likely(v->set->count == 1)) {
         /* A server without alternatives is never taken out for failures. */
-        bool serves = v->state[0] == 0 || v->state[0] == PEER_BACKUP || (c->wanted == 0 && peers_serves(v, 0));
+        bool serves = v->state[0] == 0 || v->state[0] == PEER_BACKUP ||
+                      (c->wanted == 0 && peers_serves(v, 0));
 
         return serves && c->tried_count == 0 ? 0 : PEERS_NONE;
     }

@@ -12,7 +12,7 @@
 
 #define LOOK_MS 1000
 #define RETRY_MAX_MS 30000
-#define ADDRESSES_MAX 1024 /* of one name */
+#define ADDRESSES_MAX 1024     /* of one name */
 #define FIXED_WEIGHT_MAX 10000 /* of them all, with a method that hashes */
 
 struct name {
@@ -102,7 +102,8 @@ static void limit_weights(const struct upstream *g, struct target *targets, unsi
     for (unsigned i = 0; i < count; i++)
         sum += (uint64_t) targets[i].place.weight;
     for (unsigned i = 0; i < count && sum > max; i++)
-        targets[i].place.weight = MAX(1, (int32_t) ((uint64_t) targets[i].place.weight * max / sum));
+        targets[i].place.weight =
+            MAX(1, (int32_t) ((uint64_t) targets[i].place.weight * max / sum));
 }
 
 /*

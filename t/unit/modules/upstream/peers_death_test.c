@@ -14,7 +14,7 @@
 #include "t/unit/tap.h"
 
 #define SERVERS 40
-#define SCALED(weight) ((weight) * PEERS_SCALE)
+#define SCALED(weight) ((weight) *PEERS_SCALE)
 
 static uint64_t seed = 1;
 
@@ -30,7 +30,9 @@ static int32_t weights[SERVERS]; /* as they were told */
 
 static struct peer_record some_record(void)
 {
-    return (struct peer_record){ .max_fails = below(3), .fail_timeout_s = 1, .slow_start_s = 1 + below(5) };
+    return (struct peer_record){ .max_fails = below(3),
+                                 .fail_timeout_s = 1,
+                                 .slow_start_s = 1 + below(5) };
 }
 
 static void make(void)

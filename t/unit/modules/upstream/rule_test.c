@@ -77,8 +77,8 @@ static bool rule_free(const struct rule_server *s, bool alone)
         return false;
     if (s->max_conns > 0 && s->conns >= s->max_conns)
         return false;
-    return alone || s->max_fails == 0 || s->fails < s->max_fails
-           || rule.now - s->checked > s->fail_timeout;
+    return alone || s->max_fails == 0 || s->fails < s->max_fails ||
+           rule.now - s->checked > s->fail_timeout;
 }
 
 /* Whether a's load is less than b's (-1), the same (0) or more. */
@@ -213,7 +213,8 @@ static int32_t some_weight(void)
 
 static struct peer_record some_record(void)
 {
-    return (struct peer_record){ .max_fails = below(4), .fail_timeout_s = below(5),
+    return (struct peer_record){ .max_fails = below(4),
+                                 .fail_timeout_s = below(5),
                                  .max_conns = one_in(4) ? 1 + below(3) : 0 };
 }
 
@@ -234,7 +235,8 @@ static uint32_t told(unsigned i, int32_t weight, uint32_t state, const struct pe
 
 static uint32_t some_state(void)
 {
-    return (one_in(6) ? PEER_BACKUP : 0) | (one_in(12) ? PEER_DOWN : 0) | (one_in(12) ? PEER_DRAIN : 0);
+    return (one_in(6) ? PEER_BACKUP : 0) | (one_in(12) ? PEER_DOWN : 0) |
+           (one_in(12) ? PEER_DRAIN : 0);
 }
 
 static void changed(void)
@@ -300,7 +302,7 @@ static void some_change(void)
 
 struct request {
     struct choice choice;
-    unsigned at;                /* its server, or PEERS_NONE */
+    unsigned at; /* its server, or PEERS_NONE */
     bool tried[SERVERS_MAX];
 };
 
@@ -346,7 +348,8 @@ static bool attempt(struct request *q)
 
 static void end(struct request *q, enum peer_outcome outcome)
 {
-    float ms = rule.method == FASTEST && !one_in(3) ? (float) below(6) * (one_in(2) ? 0.37f : 10) : -1;
+    float ms =
+        rule.method == FASTEST && !one_in(3) ? (float) below(6) * (one_in(2) ? 0.37f : 10) : -1;
     unsigned i = q->at;
 
     if (outcome == PEER_FAILED)
@@ -402,7 +405,7 @@ static void step(void)
 /* Rounds ---------------------------------------------------------------------------------------------- */
 
 static const struct balancer *const methods[] = { &balancer_round_robin, &balancer_least_conn,
-                                                   &balancer_least_time };
+                                                  &balancer_least_time };
 
 /* One memory, at another address in each worker. */
 static void make_workers(unsigned count, int fd)
@@ -438,8 +441,8 @@ static void compare(void)
     for (unsigned i = 0; i < rule.count; i++) {
         const struct rule_server *s = &rule.servers[i];
 
-        if (v->current[i] != s->current || v->effective[i] != MAX(s->effective, !s->there)
-            || v->conns[i] != s->conns)
+        if (v->current[i] != s->current || v->effective[i] != MAX(s->effective, !s->there) ||
+            v->conns[i] != s->conns)
             differ("the numbers are wrong of", i, i);
     }
 }
@@ -480,14 +483,17 @@ static void test_rule(void)
     for (unsigned method = 0; method < METHODS; method++) {
         wrong = chosen = by_order = 0;
         for (unsigned n = 0; n < ARRAY_LEN(counts) * 5 * 4 * 3 * 2; n++) {
-            struct kind k = { .servers = counts[n % 9], .weight_max = weights[n / 9 % 5],
-                              .trouble = troubles[n / 45 % 4], .changes = changes[n / 180 % 3],
+            struct kind k = { .servers = counts[n % 9],
+                              .weight_max = weights[n / 9 % 5],
+                              .trouble = troubles[n / 45 % 4],
+                              .changes = changes[n / 180 % 3],
                               .clocks = n / 540 != 0 };
 
             play((enum rule_method) method, &k, k.servers >= 250 ? 300 : 1500);
         }
         is_uint(wrong, 0, "%s: what the rule says", names[method]);
-        ok(chosen > 200000 && by_order > chosen / 20, "%u choices, %u of them by a kept order", chosen, by_order);
+        ok(chosen > 200000 && by_order > chosen / 20, "%u choices, %u of them by a kept order",
+           chosen, by_order);
     }
 }
 
