@@ -40,6 +40,8 @@ http {
     upstream failing  { hash \$arg_k consistent; server 127.0.0.1:{{port:closed}} max_fails=0;
         @{[ servers('') ]} }
     upstream hashfail { hash \$arg_k; server 127.0.0.1:{{port:closed}} max_fails=0; @{[ servers('') ]} }
+    upstream nokey    { hash \$arg_k; @{[ servers('') ]} }
+    upstream nokeyr   { hash \$arg_k consistent; @{[ servers(' weight=2') ]} }
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     server {
@@ -74,6 +76,11 @@ SKIP: {
         my @answers = map { $many->($_, '127.0.0.1', @paths) } $tested, $theirs;
         is $answers[0], $answers[1], "$group: the same servers for 200 keys";
         unlike $answers[0], qr/none/, 'all answered';
+    }
+    for my $group (qw(nokey nokeyr)) {
+        my @answers = map { $many->($_, '127.0.0.1', ("/$group") x 10, ("/$group?k=") x 6) } $tested, $theirs;
+        is $answers[0], $answers[1], "$group: without a key servers take turns";
+        like $answers[0], qr/o1 o2 .*o4 o5 o6 o7/, 'one after the other';
     }
     for my $group (qw(address addressw)) {
         my @same = grep {

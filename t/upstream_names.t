@@ -34,7 +34,8 @@ my @long = a('long.test', 3600, 2);
 
 $dns->records(a('moves.test', 1, 2, 3), a('hash.test', 1, 2, 3), @long, @targets,
     srv('_http._tcp.svc.test', 1, 3, 2), srv('_http._tcp.svc.test', 1, 1, 3), srv('_http._tcp.svc.test', 2, 1, 4),
-    srv('a.b.svc.test', 1, 1, 5));
+    srv('a.b.svc.test', 1, 1, 5),
+    map { srv('_http._tcp.heavy.test', 1, $_ == 4 ? 6000 : 65535, $_) } 2 .. 4);
 my $conf = <<"EOT";
 worker_processes 4;
 daemon on;
@@ -53,6 +54,7 @@ http {
     upstream svc { zone moves; server svc.test service=http resolve; }
     upstream dots { zone moves; server svc.test service=a.b resolve; }
     upstream spare { zone moves; server svc.test service=http resolve backup; server 127.0.0.5:$port; }
+    upstream heavy { zone moves; hash \$arg_k consistent; server heavy.test service=http resolve; }
     upstream late { server late.test:$port; }
     upstream mixed { server late.test:$port; server 127.0.0.5:$port; }
     server {
@@ -64,6 +66,7 @@ http {
         location /svc { proxy_pass http://svc; }
         location /dots { proxy_pass http://dots; }
         location /spare { proxy_pass http://spare; }
+        location /heavy { proxy_pass http://heavy; }
         location /late { proxy_pass http://late; }
         location /mixed { proxy_pass http://mixed; }
         location /plain { proxy_pass http://plain.test:$port; }
@@ -78,7 +81,7 @@ $p->expect_log(qr/host not found in upstream|could not be resolved|no live upstr
 
 # Each server that answers, in order of its name.
 sub seen { my ($uri, $n) = @_; my %s; $s{ $p->get("$uri?k=$_")->body }++ for 1 .. $n; return join '', map { /^\d$/ ? $_ : 'x' } sort keys %s }
-sub becomes { my ($uri, $want, $what) = @_; my $got; Proxyd::wait_for(sub { ($got = seen($uri, $uri eq '/hash' ? 100 : 24)) eq $want }, 15); is $got, $want, $what }
+sub becomes { my ($uri, $want, $what) = @_; my $got; Proxyd::wait_for(sub { ($got = seen($uri, $uri =~ m{^/h} ? 100 : 24)) eq $want }, 15); is $got, $want, $what }
 sub count { my ($uri, $n) = @_; my %s; $s{ $p->get($uri)->body }++ for 1 .. $n; return join ' ', map { "$_:$s{$_}" } sort keys %s }
 
 becomes('/moves', '23', 'resolve: both addresses serve');
@@ -89,6 +92,9 @@ is_deeply { map { $_ => $p->get("/hash?k=$_")->body } 1 .. 40 }, \%before, 'all 
 becomes('/svc', '23', 'service: the records of the highest priority serve');
 is count('/svc', 40), '2:30 3:10', 'by their weights';
 becomes('/dots', '5', 'service with a dot');
+becomes('/heavy', '234', 'service with heavy records and a table');
+my ($heavy) = do { local (@ARGV, $/) = '/proc/' . $p->get('/pid')->body . '/status'; <> } =~ /^VmRSS:\s+(\d+) kB/m;
+ok $heavy < 65536 || $ENV{TEST_PROXYD_SANITIZED}, 'which is as large as it needs to be' or diag "$heavy kB";
 is seen('/spare', 8), '5', 'a backup that is a name rests';
 like $p->access_log, qr{^/svc 127\.0\.0\.2:$port svc\.test$}m, 'log: address and name';
 

@@ -49,7 +49,7 @@ void arena_trim(void);
 /* Private: what the inline functions do when the current block is full. size is a multiple of 16. */
 void *arena_alloc_slow(struct arena *arena, size_t size) __attribute__((malloc, returns_nonnull));
 
-/* size bytes, aligned to 16 (alloc, zalloc) or 1 (bytes). Never NULL. size may be 0. */
+/* size bytes, aligned to 16 (alloc, zalloc), to a cache line (zalloc_line) or 1 (bytes). Never NULL. size may be 0. */
 static inline __attribute__((malloc, returns_nonnull)) void *arena_alloc(struct arena *arena,
                                                                          size_t size)
 {
@@ -71,6 +71,14 @@ static inline __attribute__((malloc, returns_nonnull)) void *arena_zalloc(struct
     void *p = arena_alloc(arena, size);
 
     return memset(p, 0, size);
+}
+
+static inline __attribute__((returns_nonnull)) void *arena_zalloc_line(struct arena *arena,
+                                                                       size_t size)
+{
+    char *p = arena_zalloc(arena, size + 63);
+
+    return p + (-(uintptr_t) p & 63);
 }
 
 static inline __attribute__((malloc, returns_nonnull)) char *arena_bytes(struct arena *arena,

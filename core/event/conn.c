@@ -21,8 +21,11 @@
  */
 #define CONN_SLAB 64
 
+_Static_assert(sizeof(void *) < 8 || sizeof(struct conn) % 64 == 0,
+               "each conn begins with a cache line");
+
 struct conn_slab {
-    struct conn conns[CONN_SLAB]; /* first: a conn begins with a cache line */
+    struct conn conns[CONN_SLAB]; /* first: it is aligned */
     struct conn_slab *next;
 };
 
@@ -111,9 +114,8 @@ void conn_setup(struct conn *c, const struct conn_ops *ops)
 {
     c->ops = ops;
     c->later.run = run_later;
-    c->number = conn_next_number();
     c->log = *log_main;
-    c->log.conn = c->number;
+    c->log.conn = conn_next_number();
     conn_count++;
 }
 
@@ -123,7 +125,6 @@ void conn_setup_over(struct conn *c, const struct conn_ops *ops, const struct co
     c->later.run = run_later;
     c->layered = true;
     c->watch.fd = -1;
-    c->number = below->number;
     c->log = below->log;
     c->unix_peer = below->unix_peer;
     c->peer_len = below->peer_len;

@@ -65,6 +65,7 @@ struct conn {
     bool corked : 1;      /* private to conn_send: more follows at once (MSG_MORE) */
     bool ends : 1;        /* the owner's: nothing is written after what conn_send is given next */
     bool last : 1;        /* private to conn_send: nor after this call; an end that is said (close_notify) can go with it */
+    bool layered : 1;     /* stands on another conn, which is the one that counts */
     bool unix_peer;
     uint16_t peer_len;    /* of peer */
     uint64_t bytes_in;
@@ -75,9 +76,7 @@ struct conn {
         struct later later;   /* private: delivers readiness that was already there */
         struct doomed doomed; /* private, once closed */
     };
-    uint64_t number;      /* serial number of the connection, in log lines and $connection */
-    bool layered;         /* stands on another conn, which is the one that counts */
-    struct logger log;
+    struct logger log;    /* log.conn: the serial number of the connection, also in $connection */
     union {
         struct sockaddr sa;
         struct sockaddr_in in;

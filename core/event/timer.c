@@ -27,6 +27,7 @@ static void slot_put(uint32_t i, struct slot s)
 {
     heap[i] = s;
     s.timer->slot = i + 1;
+    s.timer->filed_ms = s.filed_ms;
 }
 
 static void sift_up(uint32_t i, struct slot s)
@@ -98,8 +99,9 @@ void timer_set(struct timer *timer, uint64_t ms)
         heap_insert(timer);
         return;
     }
-    ASSERT(timer->slot <= heap_count && heap[timer->slot - 1].timer == timer);
-    if (at < heap[timer->slot - 1].filed_ms)
+    /* The heap itself is not looked at: its place there is seldom in the caches. */
+    ASSERT(timer->slot <= heap_count);
+    if (at < timer->filed_ms)
         sift_up(timer->slot - 1, (struct slot){ at, timer });
 }
 

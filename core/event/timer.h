@@ -11,8 +11,9 @@
 
 struct timer {
     uint64_t deadline_ms; /* monotonic; TIMER_OFF: stopped */
-    uint32_t slot;        /* private: place in the heap + 1, 0: not in it */
+    uint64_t filed_ms;    /* private: the deadline under which it lies in the heap */
     void (*fire)(struct timer *timer);
+    uint32_t slot; /* private: place in the heap + 1, 0: not in it */
 };
 
 #define TIMER_OFF UINT64_MAX

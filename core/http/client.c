@@ -359,7 +359,6 @@ void client_accept(struct listener *l, struct conn *conn)
         c->debug = conn->log.scope;
     else
         conn->log.scope = c->server->core_loc->error_log;
-    conn->log.conn = conn->number;
     conn->log.action = "waiting for request";
     conn->log.describe = describe_client;
     conn->log.data = c;

@@ -70,7 +70,7 @@ static void begin(struct client *c, struct block *block, size_t start, size_t en
     r->loc = c->server->root;
     r->eval.space = &c->listen->http->vars;
     r->log.scope = c->debug ? c->debug : c->server->core_loc->error_log;
-    r->log.conn = c->conn->number;
+    r->log.conn = c->conn->log.conn;
     r->log.action = "reading client request line";
     r->log.describe = req_describe;
     r->log.data = r;

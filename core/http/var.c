@@ -159,7 +159,7 @@ static bool connection(struct eval *e, const struct var *v, struct str *out)
     struct req *r = req_of(e);
 
     (void) v;
-    return var_is_number(r, out, r->client->conn->number);
+    return var_is_number(r, out, r->client->conn->log.conn);
 }
 
 static bool connection_requests(struct eval *e, const struct var *v, struct str *out)

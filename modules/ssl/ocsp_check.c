@@ -178,7 +178,7 @@ static void ask(struct check *k)
         k->tie.gone = gone;
         list_push_back(&client_extra(k->client)->ties, &k->tie.link);
     }
-    k->fetch = ocsp_fetch_start(&question, log->scope, k->client->conn->number);
+    k->fetch = ocsp_fetch_start(&question, log->scope, k->client->conn->log.conn);
 }
 
 /* From one certificate to the next, as long as all is known to be good. False: somebody is asked; else it is over. */

@@ -45,6 +45,15 @@ static void add_tried(struct choice *c, unsigned i)
     c->tried[c->tried_count++] = i;
 }
 
+static unsigned by_method(struct choice *c, uint32_t want)
+{
+    const struct balancer *b = c->group->balancer;
+
+    if (b->among != NULL)
+        return b->among(&c->group->view, want);
+    return want == 0 ? b->pick(c) : PEERS_NONE;
+}
+
 static unsigned pick(struct choice *c, uint64_t now_s)
 {
     struct peer_view *v = &c->group->view;
@@ -52,16 +61,19 @@ static unsigned pick(struct choice *c, uint64_t now_s)
 
     if (likely(v->set->count == 1)) {
         /* A server without alternatives is never taken out for failures. */
-        return v->state[0] == 0 && c->tried_count == 0 ? 0 : PEERS_NONE;
+        bool serves = v->state[0] == 0 || v->state[0] == PEER_BACKUP ||
+                      (c->wanted == 0 && peers_serves(v, 0));
+
+        return serves && c->tried_count == 0 ? 0 : PEERS_NONE;
     }
     peers_look(v, now_s);
     if (unlikely(c->wanted != PEERS_NONE) && c->tried_count == 0 && peers_serves(v, c->wanted))
         return c->wanted;
     mark_tried(c, true);
     /* Tables of nothing are not looked at. */
-    i = likely(v->set->weight > 0) ? c->group->balancer->pick(c) : PEERS_NONE;
-    if (i == PEERS_NONE)
-        i = peers_smooth(v, PEER_BACKUP);
+    i = likely(v->set->weight > 0) ? by_method(c, 0) : PEERS_NONE;
+    if (i == PEERS_NONE && v->set->backup_live > 0)
+        i = by_method(c, PEER_BACKUP);
     mark_tried(c, false);
     return i;
 }
@@ -137,21 +149,6 @@ void choice_end(struct choice *c, enum peer_outcome outcome, float time_ms)
 
 /* Methods ---------------------------------------------------------------------------------------- */
 
-static unsigned pick_smooth(struct choice *c)
-{
-    return peers_smooth(&c->group->view, 0);
-}
-
-static unsigned pick_least(struct choice *c)
-{
-    return peers_least(&c->group->view, 0);
-}
-
-static unsigned pick_fastest(struct choice *c)
-{
-    return peers_fastest(&c->group->view, 0);
-}
-
-const struct balancer balancer_round_robin = { .name = "round robin", .pick = pick_smooth };
-const struct balancer balancer_least_conn = { .name = "least_conn", .pick = pick_least };
-const struct balancer balancer_least_time = { .name = "least_time", .pick = pick_fastest };
+const struct balancer balancer_round_robin = { .name = "round robin", .among = peers_smooth };
+const struct balancer balancer_least_conn = { .name = "least_conn", .among = peers_least };
+const struct balancer balancer_least_time = { .name = "least_time", .among = peers_fastest };

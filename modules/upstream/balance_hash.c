@@ -129,7 +129,8 @@ static void start_hash(struct choice *c)
 {
     c->key = expr_eval(&c->req->eval, c->group->method.key);
     c->hash = 0;
-    c->rehashes = 0;
+    /* Without a key servers take turns. */
+    c->rehashes = c->key.len > 0 ? 0 : UINT32_MAX;
 }
 
 static unsigned pick_hash(struct choice *c)

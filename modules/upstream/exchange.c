@@ -59,7 +59,7 @@ static float answer_time(struct exchange *x)
  */
 static bool frees_port(const struct upconn *u)
 {
-    return u->local != NULL && addr_port(u->local) != 0;
+    return u->fixed && addr_port(u->local) != 0;
 }
 
 /* The connection of the attempt goes; complete: it may be kept. */
@@ -637,7 +637,7 @@ static int begin_tls(struct exchange *x)
                                 .counts = u->peer->stats != NULL ? u->peer->stats->tls : NULL,
                                 .level = LOG_ERROR_LEVEL };
 
-    u->nodelay = true;
+    u->nodelay = u->secure = true;
     return secure_begin(&u->tls, &u->conn, &want, &x->req->log);
 }
 
@@ -829,6 +829,7 @@ void exchange_next(struct exchange *x)
     x->req->log.action = "connecting to upstream";
     if (!is_allowed(x))
         return;
+    pool_expect(x->choice.peer);
     if (prepare(x) != 0) {
         exchange_finish(x, req_status(x->req, 500));
         return;
@@ -859,7 +860,7 @@ void exchange_next(struct exchange *x)
         shake_hands(x);
         return;
     }
-    if ((u->conn->ready & CONN_WRITE) || u->tls.client != NULL) {
+    if ((u->conn->ready & CONN_WRITE) || u->secure) {
         exchange_record(x)->connect_us = 0;
         ask(x);
         return;

@@ -232,21 +232,28 @@ struct secure {
 
 /* pool.c: connections to servers. */
 struct upconn {
+    /* A cache line: all that a request touches of a connection that is kept for everybody. */
     struct conn *conn;
-    struct upstream *group;
     struct peer *peer;
-    const void *tag;
-    struct exchange *x;    /* NULL: idle */
-    struct list link;      /* upstream.idle */
-    struct list peer_link; /* peer.idle */
+    struct list link;      /* resting: upstream.idle */
+    union {
+        struct list peer_link; /* resting: peer.idle */
+        struct exchange *x;    /* at work */
+    };
     uint64_t opened_ms;
     uint32_t requests;
-    bool reused;           /* has served a request before this one */
-    bool nodelay;
-    bool bound;            /* to a client (tie), by ntlm */
+    bool resting : 1;      /* waits for a request */
+    bool reused : 1;       /* has served a request before this one */
+    bool nodelay : 1;
+    bool announced : 1;    /* by a PROXY header: of one client */
+    bool secure : 1;       /* tls holds something */
+    bool bound : 1;        /* to a client (tie), by ntlm */
+    bool fixed : 1;        /* from the address that *_bind named: local */
+    /* To here. */
+    struct upstream *group;
+    const void *tag;
     struct client_tie tie;
-    bool announced;        /* by a PROXY header: of one client */
-    struct addr *local;    /* *_bind: of use only for who wants the same; NULL: none */
+    struct addr *local;    /* with `fixed`: of use only for who wants the same */
     struct secure tls;
 };
 /* An idle connection to the chosen server, or NULL. */
@@ -266,8 +273,10 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer, enum peer_out
  */
 void pool_announce(struct arena *arena, const struct upstream_conf *conf, struct req *r,
                    struct chain *out);
-/* Keeps it if the group's settings allow, else closes it. */
+/* Its exchange is done with it: keeps it if the group's settings allow, else closes it. */
 void pool_give(struct upconn *u);
+/* Memory of the connection that pool_take is likely to find comes meanwhile. */
+void pool_expect(const struct peer *peer);
 void pool_close(struct upconn *u);
 /* True if the socket has nothing to read, in spite of what the ready bits allow. */
 bool pool_is_quiet(struct conn *conn);

@@ -12,7 +12,8 @@
 
 #define LOOK_MS 1000
 #define RETRY_MAX_MS 30000
-#define ADDRESSES_MAX 1024 /* of one name */
+#define ADDRESSES_MAX 1024     /* of one name */
+#define FIXED_WEIGHT_MAX 10000 /* of them all, with a method that hashes */
 
 struct name {
     struct list link; /* struct names.all */
@@ -91,6 +92,21 @@ static unsigned first_priority(const struct resolve_query *q)
 }
 
 /*
+ * Weights are what others say: together those of an answer weigh no more than one server may. Methods that hash have tables that
+ * grow by them.
+ */
+static void limit_weights(const struct upstream *g, struct target *targets, unsigned count)
+{
+    uint64_t sum = 0, max = g->balancer->fixed ? FIXED_WEIGHT_MAX : PEER_WEIGHT_MAX;
+
+    for (unsigned i = 0; i < count; i++)
+        sum += (uint64_t) targets[i].place.weight;
+    for (unsigned i = 0; i < count && sum > max; i++)
+        targets[i].place.weight =
+            MAX(1, (int32_t) ((uint64_t) targets[i].place.weight * max / sum));
+}
+
+/*
  * What the addresses of an answer are to be. With a service weights and ranks are the records'; of a backup only those of the
  * highest priority are taken. The port of the name is that of a service's record, or the one in its text.
  */
@@ -120,6 +136,8 @@ static unsigned make_targets(struct arena *arena, struct upstream *g, const stru
         }
         count++;
     }
+    if (service)
+        limit_weights(g, targets, count);
     return count;
 }
 

@@ -34,7 +34,7 @@ static struct upconn *find(const struct exchange *x)
     for (struct list *n = extra->ties.next; n != &extra->ties; n = n->next) {
         struct upconn *u = of_tie(n);
 
-        if (u->tie.gone == client_gone && u->group == x->group && u->x == NULL &&
+        if (u->tie.gone == client_gone && u->group == x->group && u->resting &&
             pool_fits(u, x))
             return u;
     }
@@ -60,6 +60,7 @@ struct upconn *ntlm_take(struct exchange *x)
         pool_close(u);
         return NULL;
     }
+    u->resting = false;
     u->reused = true;
     return u;
 }
@@ -75,7 +76,7 @@ static void client_gone(struct client_tie *t)
     struct upconn *u = container_of(t, struct upconn, tie);
 
     /* One that is at work goes with its exchange, unless that outlives the client. */
-    if (u->x == NULL)
+    if (u->resting)
         pool_close(u);
 }
 
@@ -112,7 +113,7 @@ bool ntlm_keep(struct exchange *x, struct upconn *u)
         u->tie.gone = client_gone;
         list_push_front(&client_extra(x->req->client)->ties, &u->tie.link);
     }
-    u->x = NULL;
+    u->resting = true;
     u->conn->handler = idle_event;
     conn_want(u->conn, CONN_READ);
     return true;

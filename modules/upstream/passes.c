@@ -140,7 +140,9 @@ unsigned peers_least(struct peer_view *v, uint32_t want)
 {
     unsigned i;
 
-    if (!v->set->busy && want == 0 && peers_next(v, PEERS_KEEP_IDLE, &i) && i != PEERS_NONE)
+    if (want != 0)
+        return at_hand()->least(v, want, SCORE_CONNS_PER_WEIGHT, false);
+    if (!v->set->busy && peers_next(v, PEERS_KEEP_IDLE, &i) && i != PEERS_NONE)
         return i;
     peers_settle(v);
     /* Mostly somebody has no connection, and nobody has fewer. */

@@ -89,6 +89,14 @@ unsigned peers_add(struct peer_view *v, int32_t weight, uint32_t state,
 
 /* Attempts ------------------------------------------------------------------------------------ */
 
+/* Time does not go back: what has happened already by another worker's clock would be long ago. */
+static inline uint64_t latest(struct peer_set *set, uint64_t now_s)
+{
+    if (now_s > set->now_s)
+        set->now_s = now_s;
+    return set->now_s;
+}
+
 /* Every change of a state while servers serve comes through here. */
 static void set_state(struct peer_view *v, unsigned i, uint32_t state)
 {
@@ -111,15 +119,16 @@ static void set_weight(struct peer_view *v, unsigned i, int32_t weight)
     v->weight[i] = v->effective[i] = weight;
 }
 
-/* A server that is well again begins with little. full: what it weighs else. */
+/* A server that is well again begins with little. */
 static void slow_begin(struct peer_view *v, unsigned i, uint64_t now_s)
 {
     struct peer_record *rec = &v->records[i];
 
     if (likely(rec->slow_start_s == 0) || rec->slow_from_s != 0)
         return;
-    rec->slow_from_s = MAX(now_s, 1);
     rec->slow_weight = v->weight[i];
+    /* A worker may die here: from now on slow_weight is what counts. */
+    __atomic_store_n(&rec->slow_from_s, MAX(latest(v->set, now_s), 1), __ATOMIC_RELEASE);
     v->set->slowing++;
     set_weight(v, i, 1);
 }
@@ -130,9 +139,9 @@ static void slow_end(struct peer_view *v, unsigned i)
 
     if (likely(rec->slow_from_s == 0))
         return;
-    rec->slow_from_s = 0;
-    v->set->slowing--;
     set_weight(v, i, rec->slow_weight);
+    __atomic_store_n(&rec->slow_from_s, 0, __ATOMIC_RELEASE);
+    v->set->slowing--;
 }
 
 static void slow_grow(struct peer_view *v, unsigned i, uint64_t now_s)
@@ -172,6 +181,7 @@ void peers_look(struct peer_view *v, uint64_t now_s)
 {
     struct peer_set *set = v->set;
 
+    now_s = latest(set, now_s);
     if (likely(set->broken + set->slowing == 0) || set->looked_s == now_s)
         return;
     set->looked_s = now_s;
@@ -186,6 +196,7 @@ void peers_take(struct peer_view *v, unsigned i, uint64_t now_s)
 {
     struct peer_record *rec = &v->records[i];
 
+    now_s = latest(v->set, now_s);
     if (v->held != NULL)
         v->held[i]++;
     v->conns[i]++;
@@ -256,7 +267,7 @@ bool peers_failed(struct peer_view *v, unsigned i, uint64_t now_s)
     struct peer_record *rec = &v->records[i];
 
     rec->fails++;
-    rec->accessed_s = rec->checked_s = now_s;
+    rec->accessed_s = rec->checked_s = latest(v->set, now_s);
     if (rec->max_fails == 0)
         return false;
     v->effective[i] = MAX(0, v->effective[i] - (int32_t) (v->weight[i] / rec->max_fails));

@@ -68,6 +68,7 @@ struct peer_set {
     uint32_t primary_live, backup_live; /* without PEER_DOWN */
     uint32_t broken;         /* with PEER_BROKEN */
     uint32_t conns;          /* of all servers */
+    uint64_t now_s;          /* the latest time that anybody told: the clocks of workers differ a little */
     uint64_t looked_s;       /* when the broken ones were last looked at */
     int64_t weight;          /* of all primary servers, PEER_DOWN or not */
     uint32_t scale;          /* weights are kept so many times, for slow starts in small steps */

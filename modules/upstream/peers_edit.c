@@ -55,8 +55,8 @@ void peers_change(struct peer_view *v, unsigned i, int32_t weight, uint32_t stat
         rec->slow_weight = full;
         v->weight[i] = v->effective[i] = MIN(v->weight[i], full);
     } else {
-        rec->slow_from_s = 0;
         v->weight[i] = v->effective[i] = full;
+        __atomic_store_n(&rec->slow_from_s, 0, __ATOMIC_RELEASE);
     }
     v->state[i] = (v->state[i] & ~(bits | PEER_FULL)) | (state & bits);
     if (rec->max_conns > 0 && v->conns[i] >= rec->max_conns)
@@ -107,6 +107,7 @@ void peers_recount(struct peer_view *v)
     set->weight = 0;
     set->uniform = true;
     set->lowered = true;
+    set->looked_s = 0; /* other times may be over now */
     for (unsigned i = 0; i < set->count; i++) {
         uint32_t state = v->state[i];
 
@@ -127,12 +128,14 @@ void peers_recount(struct peer_view *v)
         set->weight += v->weight[i];
         set->primary_live += !(state & PEER_DOWN);
     }
-    if (!peers_alone(v) || set->broken == 0)
+    if (!peers_alone(v))
         return;
-    /* Who has become the only one is not kept out for what it did while there were others. */
+    /* Who has become the only one is not kept out, now or later, for what it did while there were others. */
     set->broken = 0;
-    for (unsigned i = 0; i < set->count; i++)
+    for (unsigned i = 0; i < set->count; i++) {
         v->state[i] &= ~(uint32_t) PEER_BROKEN;
+        v->records[i].fails = 0;
+    }
 }
 
 void peers_move(struct peer_view *from, void *memory, unsigned capacity)

@@ -12,17 +12,18 @@
 #include "core/http/proxy_protocol.h"
 #include "modules/upstream/internal.h"
 
+_Static_assert(offsetof(struct upconn, group) <= 64 && offsetof(struct peer, addr) <= 64,
+               "what each request touches is a cache line");
+
 static struct list free_upconns = { &free_upconns, &free_upconns };
 
 static struct upconn *upconn_new(void)
 {
     struct list *n = list_pop_front(&free_upconns);
     struct upconn *u = n != NULL ? container_of(n, struct upconn, link)
-                                 : mem_alloc(sizeof(struct upconn));
+                                 : mem_alloc_line(sizeof(struct upconn));
 
     memset(u, 0, sizeof(*u));
-    list_init(&u->link);
-    list_init(&u->peer_link);
     return u;
 }
 
@@ -34,25 +35,26 @@ void pool_trim(void)
         free(container_of(n, struct upconn, link));
 }
 
-static void unlink_idle(struct upconn *u)
+static void unlink_idle(struct upconn *u, struct upstream *g)
 {
     list_remove(&u->link);
     list_remove(&u->peer_link);
-    u->group->idle_count--;
-    shared_publish_idle(u->group);
+    u->resting = false;
+    g->idle_count--;
+    shared_publish_idle(g);
 }
 
 void pool_close(struct upconn *u)
 {
     if (unlikely(u->bound))
         ntlm_untie(u);
-    else if (u->x == NULL)
-        unlink_idle(u);
+    else if (u->resting)
+        unlink_idle(u, u->group);
     conn_close(u->conn);
-    if (unlikely(u->tls.client != NULL))
+    if (unlikely(u->secure))
         secure_forget(&u->tls);
-    free(u->local);
-    u->local = NULL;
+    if (unlikely(u->fixed))
+        free(u->local);
     list_push_front(&free_upconns, &u->link);
 }
 
@@ -61,7 +63,7 @@ static void idle_event(struct conn *conn, unsigned ready)
     const struct upconn *u = conn->owner;
 
     (void) ready;
-    if (unlikely(u->tls.client != NULL) && pool_is_quiet(conn)) {
+    if (unlikely(u->secure) && pool_is_quiet(conn)) {
         conn_want(conn, CONN_READ); /* a session ticket */
         return;
     }
@@ -76,16 +78,27 @@ static void idle_timeout(struct timer *timer)
 /* From the same address, which may be a client's. */
 static bool same_local(const struct addr *a, const struct addr *b)
 {
-    return a != NULL && b != NULL && addr_eq(a, b, true);
+    return b != NULL && addr_eq(a, b, true);
 }
 
 bool pool_fits(const struct upconn *u, const struct exchange *x)
 {
-    if (unlikely(u->local != x->local) && !same_local(u->local, x->local))
+    if (unlikely(u->fixed || x->local != NULL) && !(u->fixed && same_local(u->local, x->local)))
         return false;
     if (x->group->keepalive.local && u->tag != x->tag)
         return false;
-    return likely(u->tls.client == NULL && x->tls == NULL) || secure_fits(u, x);
+    return likely(!u->secure && x->tls == NULL) || secure_fits(u, x);
+}
+
+void pool_expect(const struct peer *peer)
+{
+    const struct conn *conn;
+
+    if (list_empty(&peer->idle))
+        return;
+    conn = container_of(peer->idle.next, struct upconn, peer_link)->conn;
+    __builtin_prefetch(conn, 1);
+    __builtin_prefetch(&conn->timer, 1);
 }
 
 struct upconn *pool_take(const struct exchange *x, struct peer *peer)
@@ -97,12 +110,12 @@ struct upconn *pool_take(const struct exchange *x, struct peer *peer)
         if (!pool_fits(u, x))
             continue;
         if (unlikely(u->conn->ready & (CONN_READ | CONN_HUP))
-            && (u->tls.client == NULL || !pool_is_quiet(u->conn))) {
+            && (!u->secure || !pool_is_quiet(u->conn))) {
             /* Closed by the server in this very turn: its event has not been delivered yet. */
             pool_close(u);
             continue;
         }
-        unlink_idle(u);
+        unlink_idle(u, x->group);
         u->reused = true;
         return u;
     }
@@ -122,7 +135,7 @@ bool pool_is_quiet(struct conn *conn)
 
 void pool_give(struct upconn *u)
 {
-    struct upstream *g = u->group;
+    struct upstream *g = u->x->group;
 
     u->requests++;
     if (u->announced || g->keepalive.connections == 0 || u->peer->gone || (int64_t) u->requests >= g->keepalive_requests
@@ -132,7 +145,7 @@ void pool_give(struct upconn *u)
     }
     if (g->idle_count >= g->keepalive.connections)
         pool_close(container_of(g->idle.prev, struct upconn, link));
-    u->x = NULL;
+    u->resting = true;
     list_push_front(&g->idle, &u->link);
     list_push_front(&u->peer->idle, &u->peer_link);
     g->idle_count++;
@@ -259,6 +272,7 @@ struct upconn *pool_connect(struct exchange *x, struct peer *peer, enum peer_out
     u->x = x;
     u->opened_ms = clock_ms();
     if (unlikely(x->local != NULL)) {
+        u->fixed = true;
         u->local = mem_alloc(sizeof(*u->local));
         *u->local = *x->local;
     }

@@ -207,7 +207,7 @@ static void complete_peer(struct arena *arena, struct upstream *g, const struct 
 {
     const struct server_settings *s = f->settings;
     struct peer_record record = s->record;
-    struct peer *p = ARENA_NEW(arena, struct peer);
+    struct peer *p = arena_zalloc_line(arena, sizeof(*p));
     unsigned i = g->own.set->count;
 
     p->addr = f->addr;

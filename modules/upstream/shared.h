@@ -25,13 +25,13 @@ struct zone_text {
 
 /* The server in one place. */
 struct zone_server {
+    struct peer_stats stats; /* first: it begins with a cache line */
     zone_off_t text;
     zone_off_t making, dropping; /* the next one and the one before, while it changes */
     uint64_t who;        /* shared_peer_id */
     uint32_t number;     /* upstream_server.id */
     uint32_t parent;     /* number of the name that it is an address of; UPSTREAM_NO_PARENT */
     uint32_t kind;       /* PLACE_…; set last */
-    struct peer_stats stats;
 };
 
 /* What one active check has found out about one server. */

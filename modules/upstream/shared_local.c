@@ -38,16 +38,16 @@ static struct peer *new_peer(struct zone *zone, struct zone_server *s, const str
                              unsigned i)
 {
     const struct place_text *t = &place->text;
-    struct peer *p = mem_zalloc(sizeof(*p) + t->name.len + t->server.len + t->service.len);
+    struct peer *p = mem_alloc_line(sizeof(*p) + t->name.len + t->server.len + t->service.len);
     char *at = (char *) (p + 1);
 
+    *p = (struct peer){ .index = i };
     shared_addr(zone, s, &p->addr);
     p->name = copy(&at, t->name);
     p->server = copy(&at, t->server);
     p->service = copy(&at, t->service);
     p->id = s->who;
     p->number = s->number;
-    p->index = i;
     p->parent = PEERS_NONE;
     p->resolves = s->kind == PLACE_NAME;
     p->stats = &s->stats;

@@ -46,16 +46,18 @@ extern const uint16_t peer_codes[PEER_CODES]; /* ascending */
 
 /* What a server has done since it came, in the zone: added to without the lock. */
 struct peer_stats {
+    /* Two cache lines: what each request adds to, and the first of `codes`. */
     uint64_t requests;
-    uint64_t responses[5]; /* those whose status is not among peer_codes */
     uint64_t sent, received; /* bytes */
-    uint64_t fails, unavail;
-    uint64_t downtime_ms;    /* of the times in which it could not be asked that are over */
-    int64_t downstart_ms;    /* since when it cannot be asked, on the wall clock; 0: it can */
-    int64_t selected_ms;     /* last chosen, on the wall clock; 0: never */
     int64_t header_us, response_us; /* moving averages; 0: none yet */
+    int64_t selected_ms;     /* last chosen, on the wall clock; 0: never */
+    int64_t downstart_ms;    /* since when it cannot be asked, on the wall clock; 0: it can */
+    uint64_t fails;
+    uint64_t codes[PEER_CODES]; /* by peer_codes */
+    uint64_t responses[5];   /* those whose status is not among peer_codes */
+    uint64_t unavail;
+    uint64_t downtime_ms;    /* of the times in which it could not be asked that are over */
     uint64_t tls[PEER_TLS_COUNTS];
-    uint64_t codes[PEER_CODES]; /* the others, by peer_codes */
 };
 
 /*
@@ -64,21 +66,23 @@ struct peer_stats {
  * (shared_local.c): a request that is done with its attempt keeps no pointer to one, nor to its strings.
  */
 struct peer {
-    struct addr addr;
+    /* A cache line: all that a request touches. */
     struct str name;         /* "127.0.0.1:80"; of a name that is resolved at run time: empty */
     struct str server;       /* as `server` said */
+    struct peer_stats *stats; /* in the zone; NULL: nobody counts */
+    struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
+    unsigned index;
+    bool resolves;           /* a name whose addresses are servers: not one itself */
+    bool resolved;           /* in a worker: one of these addresses */
+    bool gone;               /* its server was removed: connections are not kept any more */
+    /* To here. */
+    struct addr addr;
     struct str route;        /* `route`; empty: none */
     struct str service;      /* `service`; empty: none */
     struct str cookie;       /* sticky cookie: what the client is told */
     uint64_t id;             /* of server and name: the same in all processes */
-    unsigned index;
     unsigned parent;         /* in the configuration: index of the name that this is an address of; PEERS_NONE */
     uint32_t number;         /* in a zone: what upstream_server.id is */
-    bool resolves;           /* a name whose addresses are servers: not one itself */
-    bool resolved;           /* in a worker: one of these addresses */
-    bool gone;               /* its server was removed: connections are not kept any more */
-    struct peer_stats *stats; /* in the zone; NULL: nobody counts */
-    struct list idle;        /* struct upconn.peer_link: kept-alive connections, youngest first */
     struct list retired;     /* upstream.retired, once it has gone */
 };
 
@@ -114,6 +118,8 @@ struct balancer {
     void (*start)(struct choice *c);
     /* The index of a server that is not a backup and whose state is 0; those asked already have PEER_TRIED. PEERS_NONE: none is live. */
     unsigned (*pick)(struct choice *c);
+    /* Instead, of one that is not fixed: so, by the numbers alone, of those whose state is exactly `want`, 0 or PEER_BACKUP. */
+    unsigned (*among)(struct peer_view *v, uint32_t want);
     bool fixed; /* goes by the weights as they are written: no slow starts, and no backups */
 };
 

@@ -511,7 +511,7 @@ static void test_recycling(void)
     is_uint(mem_allocations, allocations, "without an allocation once warm");
     is_uint(conn_count, count, "conn_count is back");
     ok(timer_next_ms() == UINT64_MAX, "timers are gone with their connections");
-    ok(sizeof(struct conn) <= 232, "a conn has %zu bytes", sizeof(struct conn));
+    ok(sizeof(struct conn) <= 192, "a conn has %zu bytes", sizeof(struct conn));
 }
 
 static void test_epoll_refuses(void)

@@ -118,7 +118,7 @@ static void test_destruction(void)
     int a[2], b[2], destroyed = 0;
     struct thing *t = mem_zalloc(sizeof(*t)), *u = mem_zalloc(sizeof(*u));
     struct step l = step('l');
-    struct timer timer = { TIMER_OFF, 0, timer_mark };
+    struct timer timer = { .deadline_ms = TIMER_OFF, .fire = timer_mark };
 
     ok(socketpair(AF_UNIX, SOCK_STREAM, 0, a) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, b) == 0,
        "two pairs of sockets");
@@ -139,7 +139,7 @@ static void test_destruction(void)
 
 static void test_blocking(void)
 {
-    struct timer timer = { TIMER_OFF, 0, timer_mark };
+    struct timer timer = { .deadline_ms = TIMER_OFF, .fire = timer_mark };
     uint64_t turns = loop_turns();
 
     trace[0] = '\0';
@@ -156,7 +156,7 @@ static void test_blocking(void)
 static void test_fork(void)
 {
     struct step a = step('a');
-    struct timer timer = { TIMER_OFF, 0, timer_mark };
+    struct timer timer = { .deadline_ms = TIMER_OFF, .fire = timer_mark };
     int status = -1;
     pid_t pid;
 

@@ -126,7 +126,8 @@ static void test_model(void)
     uint64_t seed = 12345;
 
     for (int i = 0; i < MODEL; i++)
-        model[i] = (struct modelled){ .timer = { TIMER_OFF, 0, model_fire }, .at = TIMER_OFF };
+        model[i] = (struct modelled){ .timer = { .deadline_ms = TIMER_OFF, .fire = model_fire },
+                                      .at = TIMER_OFF };
     for (int round = 0; round < 60; round++) {
         int late = 0;
 

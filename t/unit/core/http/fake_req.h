@@ -40,7 +40,7 @@ static inline void fake_start(const char *http, const char *uri, const char *arg
     ASSERT(fake_config != NULL);
     main = config_http(fake_config);
     server = main->servers[0];
-    fake_conn = (struct conn){ .ops = &fake_ops, .number = 42 };
+    fake_conn = (struct conn){ .ops = &fake_ops, .log.conn = 42 };
     fake_conn.peer.in.sin_family = AF_INET;
     fake_conn.peer.in.sin_addr.s_addr = htonl(0x0a010203);
     fake_conn.peer.in.sin_port = htons(50000);

@@ -134,7 +134,7 @@ static void test_handshake(void)
             ok(conn_tls_established(p.a) && conn_tls_established(p.b), "%x: a handshake through %zu bytes",
                (unsigned) all_versions[v], capacities[i]);
             is_uint(conn_count - before, 2, "counted once an end");
-            ok(p.a->number == p.raw[0]->number, "under the number of the conn below");
+            ok(p.a->log.conn == p.raw[0]->log.conn, "under the number of the conn below");
             ok(p.t.bits & CONN_WRITE, "readiness to write is the outcome");
             pair_close(&p);
             is_uint(conn_count, before, "and not counted any more");

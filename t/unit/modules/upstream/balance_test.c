@@ -150,6 +150,60 @@ static void test_backups(void)
     is_int(c.peer->name.ptr[0], 'c', "then it is asked");
     choice_end(&c, PEER_OK, -1);
     is_int(once(g), 'c', "by the next request at once");
+    g = group(4);
+    g->balancer = &balancer_least_conn;
+    make_backups(g, 2);
+    g->view.state[0] = g->view.state[1] = PEER_DOWN;
+    c = begin(g);
+    choice_next(&c);
+    is_int(c.peer->name.ptr[0], 'c', "backups are chosen by the method, too");
+    is_str(sequence(g, 3), "ddd", "by their connections");
+    choice_end(&c, PEER_OK, -1);
+}
+
+static void test_only_one(void)
+{
+    struct upstream *g = group(1);
+    struct choice c;
+
+    g->view.state[0] = PEER_DRAIN;
+    is_int(once(g), '-', "a single server that drains");
+    c = begin(g);
+    c.wanted = 0;
+    is_int(choice_next(&c), 0, "serves those who are bound to it");
+    choice_end(&c, PEER_OK, -1);
+    g = group(2);
+    g->view.records[0].fail_timeout_s = 5;
+    c = begin(g);
+    choice_next(&c);
+    choice_end(&c, PEER_FAILED, -1);
+    peers_leave(&g->view, 1);
+    peers_recount(&g->view);
+    is_int(once(g), 'a', "who has become the only one is asked, whatever it did");
+    g->view.records[0].checked_s -= 6;
+    c = begin(g);
+    choice_next(&c);
+    is_int(once(g), 'a', "also while somebody else looks whether it is well again");
+    choice_end(&c, PEER_OK, -1);
+}
+
+/* A worker whose clock is behind. */
+static void test_clocks(void)
+{
+    struct upstream *g = group(2);
+    uint64_t now_s = clock_ms() / 1000;
+
+    g->view.records[0].fail_timeout_s = 5;
+    peers_failed(&g->view, 0, now_s);
+    peers_look(&g->view, now_s - 1);
+    is_uint(g->view.state[0], PEER_BROKEN, "a failure by another's clock is not long ago");
+    g->view.records[0].slow_start_s = 10;
+    set_weight(g, 0, 100);
+    peers_look(&g->view, now_s + 6);
+    peers_checked(&g->view, 0, PEER_SICK, now_s + 6);
+    peers_checked(&g->view, 0, 0, now_s + 6);
+    peers_look(&g->view, now_s + 5);
+    is_int(g->view.weight[0], 1, "nor is a slow start over");
 }
 
 static void test_limits(void)
@@ -267,21 +321,22 @@ static void test_slow_start(void)
 static void test_checked(void)
 {
     struct upstream *g = group(3);
+    uint64_t now_s = clock_ms() / 1000;
 
     g->own.set->scale = PEERS_SCALE;
     for (unsigned i = 0; i < 3; i++)
         set_weight(g, i, PEERS_SCALE);
     g->view.set->uniform = true;
     g->view.records[1].slow_start_s = 10;
-    peers_checked(&g->view, 1, PEER_SICK, 5);
+    peers_checked(&g->view, 1, PEER_SICK, now_s + 5);
     ok(!peers_serves(&g->view, 1), "and serves nobody, bound to it or not");
     ok(strchr(sequence(g, 12), 'b') == NULL, "it is not chosen");
-    peers_checked(&g->view, 1, PEER_SICK, 6);
+    peers_checked(&g->view, 1, PEER_SICK, now_s + 6);
     is_uint(g->view.records[1].unhealthy, 1, "it became sick once");
-    peers_checked(&g->view, 1, 0, 7);
+    peers_checked(&g->view, 1, 0, now_s + 7);
     is_uint(g->view.state[1], 0, "well again");
-    is_uint(g->view.records[1].slow_from_s, 7, "it begins slowly");
-    peers_checked(&g->view, 1, PEER_UNCHECKED, 8);
+    is_uint(g->view.records[1].slow_from_s, now_s + 7, "it begins slowly");
+    peers_checked(&g->view, 1, PEER_UNCHECKED, now_s + 8);
     is_uint(g->view.set->slowing, 0, "not while it waits for a check");
     is_int(g->view.weight[1], PEERS_SCALE, "its weight is what it was");
     ok(!peers_serves(&g->view, 1), "and it does not serve");
@@ -381,7 +436,7 @@ static char by_key(struct upstream *g, unsigned key)
     char name;
 
     c.key = str_printf(arena, "key%u", key);
-    c.hash = 0;
+    c.hash = c.rehashes = 0;
     if (g->balancer == &balancer_maglev)
         c.hash = hash_crc32(0, c.key.ptr, c.key.len) % 65537;
     ASSERT(choice_next(&c) == 0);
@@ -471,6 +526,8 @@ int main(void)
     test_attempts();
     test_failures();
     test_backups();
+    test_only_one();
+    test_clocks();
     test_limits();
     test_many();
     test_least_conn();
