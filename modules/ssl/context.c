@@ -40,23 +40,36 @@ static int use_certificate(struct conf *cf, SSL_CTX *ctx, const struct ssl_file 
     return rc;
 }
 
-/* For the certificate that was last used. */
-static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
-                   const struct ssl_passwords *passwords, unsigned uses)
+/* The key of the certificate that was last used; where the key process has it, its number. NULL: reported. */
+static EVP_PKEY *find_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, unsigned i,
+                          unsigned uses)
 {
-    bool elsewhere = keyproc_is_on(cf);
+    const struct ssl_file *file = &spec->keys.items[i];
+    X509 *leaf = SSL_CTX_get0_certificate(ctx);
     const char *error;
-    EVP_PKEY *key = elsewhere ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
-                              : ssl_object_key(cf, file->path, passwords, &error);
-    int ok;
+    EVP_PKEY *key;
 
-    if (key == NULL) {
-        if (elsewhere)
-            return -1;
+    if (keyproc_is_on(cf)) {
+        if (ssl_watch_key(cf, spec->watch, i, leaf, uses, &key) != 0 || key != NULL)
+            return key;
+        return keyproc_key(cf, file, spec->passwords, leaf, uses);
+    }
+    key = ssl_object_key(cf, file->path, spec->passwords, &error);
+    if (key == NULL)
         ssl_conf_error(cf, file->pos, "cannot load certificate key \"%.*s\": %s",
                        STR_ARG(file->path), error);
+    return key;
+}
+
+static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, unsigned i,
+                   unsigned uses)
+{
+    const struct ssl_file *file = &spec->keys.items[i];
+    EVP_PKEY *key = find_key(cf, ctx, spec, i, uses);
+    int ok;
+
+    if (key == NULL)
         return -1;
-    }
     ok = SSL_CTX_use_PrivateKey(ctx, key);
     EVP_PKEY_free(key);
     if (ok)
@@ -125,7 +138,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
         if (use_certificate(cf, ctx, certificate) != 0)
             return -1;
         leaf = SSL_CTX_get0_certificate(ctx);
-        if (use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
+        if (use_key(cf, ctx, spec, i, uses) != 0)
             return -1;
         lone |= SSL_CTX_get0_certificate(ctx) != leaf; /* the one of the key's type, now */
         if (spec->watch != NULL)

@@ -155,7 +155,7 @@ const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_k
 
     if (keyproc_parse(&rq, data, size) != 0)
         return "sizes do not match";
-    if (rq.zero != 0)
+    if (rq.zero != 0 || rq.zero_too != 0)
         return "unknown flags";
     if (rq.op == KEYPROC_SIGN)
         return check_sign(&rq, data + sizeof(rq), kind, uses);

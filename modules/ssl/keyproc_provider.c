@@ -14,7 +14,7 @@
 
 #include "modules/ssl/keyproc.h"
 
-#define NUMBER "keyproc-number"
+#define NUMBER "keyproc-number" /* and the generation */
 #define FUNCTION(id_, f_)         \
     {                             \
         id_, (void (*)(void))(f_) \
@@ -30,7 +30,7 @@ static OSSL_PROVIDER *provider;
 struct key {
     EVP_PKEY *public_half;
     enum keyproc_kind kind;
-    uint32_t number;
+    uint64_t number; /* and the generation, in the lower half */
     bool numbered;
 };
 
@@ -115,7 +115,7 @@ static int key_import(void *data, int selection, const OSSL_PARAM params[])
     if (key->public_half != NULL || !(selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY))
         return 0;
     if (number != NULL && (selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY)) {
-        if (!OSSL_PARAM_get_uint32(number, &key->number))
+        if (!OSSL_PARAM_get_uint64(number, &key->number))
             return 0;
         key->numbered = true;
     }
@@ -152,7 +152,7 @@ static const OSSL_PARAM *key_types(int selection UNUSED)
         OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, NULL, 0),
         OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_N, NULL, 0),
         OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_E, NULL, 0),
-        OSSL_PARAM_uint32(NUMBER, NULL),
+        OSSL_PARAM_uint64(NUMBER, NULL),
         OSSL_PARAM_END,
     };
 
@@ -327,7 +327,8 @@ static int sign_init(void *data, const char *digest, void *key, const OSSL_PARAM
 static int ask(const struct operation *o, unsigned op, unsigned char *out, size_t *out_len,
                const unsigned char *in, size_t in_len)
 {
-    struct keyproc_request rq = { .key = o->key->number,
+    struct keyproc_request rq = { .key = (uint32_t) (o->key->number >> 32),
+                                  .generation = (uint32_t) o->key->number,
                                   .op = (uint8_t) op,
                                   .padding = (uint8_t) o->padding,
                                   .digest = (uint8_t) o->digest };
@@ -463,7 +464,7 @@ static int load(void)
 }
 
 /* The parameters of the public half with the number behind them. */
-static OSSL_PARAM *with_number(const OSSL_PARAM *params, uint32_t *number)
+static OSSL_PARAM *with_number(const OSSL_PARAM *params, uint64_t *number)
 {
     size_t n = 0;
     OSSL_PARAM *all;
@@ -472,13 +473,15 @@ static OSSL_PARAM *with_number(const OSSL_PARAM *params, uint32_t *number)
         n++;
     all = mem_alloc((n + 2) * sizeof(*all));
     memcpy(all, params, n * sizeof(*all));
-    all[n] = OSSL_PARAM_construct_uint32(NUMBER, number);
+    all[n] = OSSL_PARAM_construct_uint64(NUMBER, number);
     all[n + 1] = OSSL_PARAM_construct_end();
     return all;
 }
 
-EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number)
+EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number,
+                         uint32_t generation)
 {
+    uint64_t whole = (uint64_t) number << 32 | generation;
     OSSL_PARAM *params = NULL, *all = NULL;
     EVP_PKEY_CTX *ctx = NULL;
     EVP_PKEY *key = NULL;
@@ -487,7 +490,7 @@ EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t
         ctx = EVP_PKEY_CTX_new_from_name(library, kind_names[kind], NULL);
     if (ctx == NULL || EVP_PKEY_todata(public_half, EVP_PKEY_PUBLIC_KEY, &params) != 1)
         goto out;
-    all = with_number(params, &number);
+    all = with_number(params, &whole);
     if (EVP_PKEY_fromdata_init(ctx) != 1 ||
         EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, all) != 1)
         key = NULL;

@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/err.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,97 +30,34 @@
 static struct {
     const struct keyproc_start *start;
     const struct keyproc_conf *conf;
-    struct keyproc_secret *secrets;
-    unsigned count;
     pthread_mutex_t lock; /* of what follows, and of the log */
     unsigned workers;
     bool orphan; /* the master has let go */
     uint64_t complained_ms;
 } self = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static unsigned failures;
-
-/* Reading the keys --------------------------------------------------------------------------- */
-
-static void complain(const struct keyproc_key *key, const char *what, const char *why)
+void keyproc_log_begin(void)
 {
-    const struct config *config = self.start->config;
-    const char *errors = ssl_errors();
-
-    failures++;
-    if (!self.start->first) {
-        log_alert(log_main, 0,
-                  "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u", what,
-                  STR_ARG(key->path), why, errors, key->pos.file, key->pos.line);
-        return;
-    }
-    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(key->path), why, errors,
-              key->pos.file, key->pos.line);
-    if (config->details != NULL)
-        conf_show_source(config, config->details, key->pos, NULL);
+    pthread_mutex_lock(&self.lock);
+    clock_update();
 }
 
-static void complain_load(const struct keyproc_key *key, const char *error)
+void keyproc_log_end(void)
 {
-    const struct config *config = self.start->config;
-    const char *errors = ssl_errors();
-
-    failures++;
-    LOG(log_main, self.start->first ? LOG_EMERG_LEVEL : LOG_ALERT_LEVEL, 0,
-        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(key->path), error, errors,
-        self.start->first ? "" : ", the key process goes on without it", key->pos.file,
-        key->pos.line);
-    if (self.start->first && config->details != NULL)
-        conf_show_source(config, config->details, key->pos, NULL);
-}
-
-static void load_key(const struct keyproc_key *key, struct keyproc_secret *s)
-{
-    const char *error;
-
-    s->kind = key->kind;
-    s->uses = key->uses;
-    s->key = ssl_load_key(key->path, key->passwords, &error);
-    if (s->key == NULL) {
-        complain_load(key, error);
-        return;
-    }
-    /* X509_check_private_key's reasons are the ones that SSL_CTX_use_PrivateKey would give. */
-    if (X509_check_private_key(key->leaf, s->key) == 1 && keyproc_kind_of(s->key) == key->kind &&
-        EVP_PKEY_get_size(s->key) <= KEYPROC_RESULT_MAX && keyproc_secret_prepare(s) == 0)
-        return;
-    EVP_PKEY_free(s->key);
-    s->key = NULL;
-    complain(key, "SSL_CTX_use_PrivateKey", " failed");
-}
-
-/* Not more of them than the master would have said. */
-static void load_keys(void)
-{
-    const struct keyproc_keys *keys = &self.conf->keys;
-
-    self.count = keys->count;
-    self.secrets = mem_zalloc(MAX(self.count, 1u) * sizeof(*self.secrets));
-    for (unsigned i = 0; i < self.count; i++) {
-        load_key(keys->items[i], &self.secrets[i]);
-        if (self.start->first && failures >= CONF_ERRORS_MAX)
-            return;
-    }
-    ERR_clear_error();
+    pthread_mutex_unlock(&self.lock);
 }
 
 /* Requests ----------------------------------------------------------------------------------- */
 
-/* The log is one thread's at a time, and nobody fills it from outside. */
+/* Nobody fills the log from outside. */
 static void refuse(const char *why)
 {
-    pthread_mutex_lock(&self.lock);
-    clock_update();
+    keyproc_log_begin();
     if (self.complained_ms == 0 || clock_ms() - self.complained_ms >= COMPLAINT_MS) {
         self.complained_ms = clock_ms();
         log_alert(log_main, 0, "the key process refused a worker's request: %s", why);
     }
-    pthread_mutex_unlock(&self.lock);
+    keyproc_log_end();
 }
 
 /* What a worker has sent. The status; with KEYPROC_OK *len bytes are in out. */
@@ -128,6 +65,7 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
                        unsigned char *out, size_t *len)
 {
     const struct keyproc_secret *s;
+    unsigned status = KEYPROC_REFUSED;
     const char *why;
 
     *len = 0;
@@ -136,20 +74,21 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
         refuse("sizes do not match");
         return KEYPROC_REFUSED;
     }
-    if (rq->key >= self.count) {
+    if (rq->key >= keyproc_store_count()) {
         refuse("there is no such key");
         return KEYPROC_REFUSED;
     }
-    s = &self.secrets[rq->key];
-    why = keyproc_check(data, size, s->kind, s->uses);
-    if (why != NULL) {
-        refuse(why);
-        return KEYPROC_REFUSED;
-    }
-    if (s->key == NULL)
+    s = keyproc_store_get(rq->key, rq->generation);
+    if (s == NULL)
         return KEYPROC_NO_KEY;
-    return keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK
-                                                                        : KEYPROC_FAILED;
+    why = keyproc_check(data, size, s->kind, s->uses);
+    if (why != NULL)
+        refuse(why);
+    else
+        status = keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK
+                                                                              : KEYPROC_FAILED;
+    keyproc_store_put(s);
+    return status;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -268,36 +207,76 @@ static void reopened(unsigned n, int fd)
     close(fd);
 }
 
-/* The sockets of new workers come from the master, and its logs. */
-static void listen_to_master(int control)
+/* The key of a file that has been replaced, and what is said of it. */
+static void offered(int control, const struct keyproc_order *order, const unsigned char *bytes,
+                    int fd)
+{
+    struct keyproc_report report;
+
+    keyproc_store_offer(order, bytes, fd, &report);
+    close(fd);
+    send(control, &report, sizeof(report), MSG_NOSIGNAL);
+}
+
+/* What the master has sent, in len bytes; fd -1: no descriptor was with it. */
+static void obey(int control, const struct keyproc_order *order, const unsigned char *bytes,
+                 size_t len, int fd)
+{
+    bool known = order->number < keyproc_store_count() && len == order->len;
+
+    if (order->what == KEYPROC_COMMIT && known)
+        keyproc_store_commit(order);
+    else if (order->what == KEYPROC_WORKER && fd >= 0)
+        worker_add(fd, false);
+    else if (order->what == KEYPROC_LOG && fd >= 0)
+        reopened(order->number, fd);
+    else if (order->what == KEYPROC_OFFER && known && fd >= 0)
+        offered(control, order, bytes, fd);
+    else if (fd >= 0)
+        close(fd);
+}
+
+/* The next order. False: the master has let go. */
+static bool take_order(int control)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
-    uint32_t what;
-    struct iovec iov = { &what, sizeof(what) };
+    static unsigned char bytes[KEYPROC_PUBLIC_MAX];
+    struct keyproc_order order;
+    struct iovec iov[] = { { &order, sizeof(order) }, { bytes, sizeof(bytes) } };
+    struct msghdr msg = { .msg_iov = iov,
+                          .msg_iovlen = ARRAY_LEN(iov),
+                          .msg_control = &space,
+                          .msg_controllen = sizeof(space) };
+    ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c;
+    int fd = -1;
 
-    for (;;) {
-        struct msghdr msg = {
-            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)
-        };
-        ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
-        struct cmsghdr *c;
-        int fd;
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return;
-        c = CMSG_FIRSTHDR(&msg);
-        if (c == NULL || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
-            continue;
+    if (n <= 0)
+        return n < 0 && errno == EINTR;
+    c = CMSG_FIRSTHDR(&msg);
+    if (c != NULL && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-        if (what == KEYPROC_NEW_WORKER)
-            worker_add(fd, false);
-        else
-            reopened(what, fd);
+    if ((size_t) n >= sizeof(order))
+        obey(control, &order, bytes, (size_t) n - sizeof(order), fd);
+    return true;
+}
+
+/* The sockets of new workers come from the master, its logs, and files in which keys have been replaced. */
+static void listen_to_master(int control)
+{
+    struct pollfd p = { .fd = control, .events = POLLIN };
+    struct keyproc_report report;
+
+    for (uint32_t number = 0; keyproc_store_lacks(&number, &report);)
+        send(control, &report, sizeof(report), MSG_NOSIGNAL);
+    for (;;) {
+        int n = poll(&p, 1, keyproc_store_retire());
+
+        if (n > 0 && !take_order(control))
+            return;
     }
 }
 
@@ -400,6 +379,8 @@ static int become(void)
 
 void keyproc_serve(const struct keyproc_start *start)
 {
+    unsigned failures;
+
     self.start = start;
     self.conf = keyproc_conf_of(start->config);
     process_title("proxyd: key process");
@@ -411,8 +392,8 @@ void keyproc_serve(const struct keyproc_start *start)
     if (process_hide(log_main) != 0)
         _exit(2);
     stay_in_memory();
-    load_keys();
-    keyproc_wipe(start->config);
+    failures = keyproc_store_load(start);
+    keyproc_wipe(start->config, true);
     if ((start->first && failures > 0) || become() != 0)
         _exit(2);
     settle();
@@ -426,5 +407,5 @@ void keyproc_serve(const struct keyproc_start *start)
     leave_if_alone();
     pthread_mutex_unlock(&self.lock);
     for (;;)
-        pause();
+        poll(NULL, 0, keyproc_store_retire());
 }

@@ -54,6 +54,7 @@ struct ssl_files {
 struct ssl_passwords {
     struct str_list list;
     struct conf_pos pos;
+    bool later; /* the key process may need them again, when a key comes later */
 };
 
 struct ssl_session_cache; /* sessions.c */
@@ -133,6 +134,9 @@ int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
 struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec);
 /* The context's current pair is this one of the spec. */
 void ssl_watch_keep(struct ssl_watch *watch, unsigned i, SSL_CTX *ctx);
+/* With a key process: the key of a pair, for a context; *key NULL: it is not watched. 0, or -1: reported. */
+int ssl_watch_key(struct conf *cf, const struct ssl_watch *watch, unsigned i, X509 *leaf,
+                  unsigned uses, EVP_PKEY **key);
 
 /* Setters [struct ssl_cache *]; [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
@@ -229,6 +233,8 @@ void conn_tls_trim(void);
 /* memory.c: the library's buffers are recycled from here on, if it has not allocated anything yet; and freed. */
 void ssl_memory_init(void);
 void ssl_memory_trim(void);
+/* While it is on, what the library frees in this thread is made unreadable: where it parses what is secret. */
+void ssl_memory_wipe(bool on);
 /* A connection has gone, IN_USE are left: what most of them held goes back to the system. */
 void ssl_memory_gone(unsigned in_use);
 

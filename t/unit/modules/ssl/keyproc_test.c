@@ -143,6 +143,8 @@ static void test_requests(void)
           RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .version = 0x303), KEYPROC_RSA, false },
         { "a flag", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .zero = 1), KEYPROC_RSA,
           false },
+        { "another flag", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .zero_too = 1),
+          KEYPROC_RSA, false },
         { "no operation", RQ(0, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
         { "another operation", RQ(3, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
         { "decryption", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303),
@@ -205,7 +207,7 @@ static void test_handle(EVP_PKEY *key, enum keyproc_kind kind, const char *name)
     BIGNUM *secret = NULL;
 
     is_int(keyproc_kind_of(key), kind, "%s", name);
-    handle = keyproc_handle(key, kind, 7);
+    handle = keyproc_handle(key, kind, 7, 1);
     ok(handle != NULL, "a handle");
     ok(EVP_PKEY_eq(handle, key) == 1, "with the same public half");
     is_int(keyproc_kind_of(handle), kind, "of the same kind");
