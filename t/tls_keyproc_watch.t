@@ -402,7 +402,7 @@ my $many = Proxyd->new;
 mkdir $many->dir . '/many';
 sub lay_many { my ($cert) = @_; for my $n (0 .. 99) { Proxyd::Certs::run('cp', $certs->path("$cert.$_"), $many->dir . "/many/$n.$_") for qw(crt key) } }
 lay_many('one');
-$many->write_conf('user daemon; ssl_key_process on; worker_processes 1; http { ssl_certificate_watch on; server_names_hash_max_size 4096; ' . join('', map {
+$many->write_conf("user daemon;\nssl_key_process on;\nworker_processes 1;\n" . 'http { ssl_certificate_watch on; server_names_hash_max_size 4096; ' . join('', map {
     "server { listen 127.0.0.1:{{port}} ssl; server_name n$_.test; ssl_certificate many/$_.crt; ssl_certificate_key many/$_.key; }\n" } 0 .. 99) . '}');
 $many->expect_log(qr/has changed, but cannot be used/, qr/exited on signal 9|goes on without/); # half of a pair, on a slow machine
 $many->start;

@@ -116,7 +116,20 @@ static void warn_of_lone(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *s
     ERR_clear_error();
 }
 
-static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
+/* Keys that handshakes will ask for by name. */
+static void keep_named(struct conf *cf, struct ssl_spec *spec, unsigned uses)
+{
+    if (!keyproc_is_on(cf) || !ssl_has_dynamic(spec))
+        return;
+    spec->kept = ARENA_ARRAY(cf->arena, const struct keyproc_key *, spec->certificates.count);
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        if (ssl_pair_is_dynamic(spec, i))
+            spec->kept[i] = keyproc_key_named(cf, &spec->keys.items[i], spec->passwords,
+                                              spec->cache, uses);
+    }
+}
+
+static int use_pairs(struct conf *cf, SSL_CTX *ctx, struct ssl_spec *spec, bool server)
 {
     unsigned uses = keyproc_uses(spec, server);
     bool lone = false;
@@ -146,6 +159,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
     }
     if (unlikely(lone))
         warn_of_lone(cf, ctx, spec);
+    keep_named(cf, spec, uses);
     return 0;
 }
 
@@ -459,7 +473,7 @@ static void context_free(void *ctx)
     SSL_CTX_free(ctx);
 }
 
-SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server)
+SSL_CTX *ssl_context_new(struct conf *cf, struct ssl_spec *spec, bool server)
 {
     SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 

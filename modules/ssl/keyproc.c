@@ -5,6 +5,7 @@
  * configuration is put into force.
  */
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/pairs.h"
 
 #include <grp.h>
 #include <openssl/crypto.h>
@@ -16,6 +17,7 @@
 #include "core/module.h"
 
 #define DEFAULT_USER "nobody"
+#define NAMED_MIN 64u /* keys that variables name, for each worker, also where no cache is asked for: a handshake needs its key more than once */
 
 static unsigned keyproc_slot;
 
@@ -151,6 +153,19 @@ struct keyproc_key *keyproc_key_late(struct conf *cf, const struct ssl_file *fil
     return key;
 }
 
+struct keyproc_key *keyproc_key_named(struct conf *cf, const struct ssl_file *file,
+                                      const struct ssl_passwords *passwords,
+                                      const struct ssl_cache *cache, unsigned uses)
+{
+    struct keyproc_key *key = key_new(cf, conf_of(cf->config), file, passwords);
+
+    key->bounds = ssl_name_bounds(cf, file);
+    key->cache_max = MAX(ssl_cache_max(cache), NAMED_MIN);
+    key->uses = uses;
+    keep_passwords(passwords);
+    return key;
+}
+
 void keyproc_use_late(struct keyproc_key *key, unsigned uses)
 {
     key->uses |= uses;
@@ -180,19 +195,11 @@ unsigned keyproc_uses(const struct ssl_spec *spec, bool server)
 
 static int allows_file(struct conf *cf, const struct ssl_file *file)
 {
-    if (str_starts(file->path, STR("data:"))) {
-        conf_error_at(
-            cf, file->pos,
-            "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
-            "has to be in a file");
-        return -1;
-    }
-    if (str_chr(file->path, '$') < 0)
+    if (!str_starts(file->path, STR("data:")))
         return 0;
-    conf_error_at(
-        cf, file->pos,
-        "\"ssl_key_process\" cannot keep keys that are named by variables, as in \"%.*s\"",
-        STR_ARG(file->path));
+    conf_error_at(cf, file->pos,
+                  "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
+                  "has to be in a file");
     return -1;
 }
 
@@ -203,19 +210,6 @@ int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
     for (unsigned i = 0; i < spec->keys.count; i++) {
         if (allows_file(cf, &spec->keys.items[i]) != 0)
             return -1;
-    }
-    /* Then the worker would load the key beside it, too. */
-    for (unsigned i = 0; i < spec->certificates.count; i++) {
-        const struct ssl_file *file = &spec->certificates.items[i];
-
-        if (file->name == NULL)
-            continue;
-        conf_error_at(
-            cf, file->pos,
-            "\"ssl_key_process\" cannot keep keys of certificates that are named by variables, as "
-            "in \"%.*s\"",
-            STR_ARG(file->path));
-        return -1;
     }
     for (unsigned i = 0; i < spec->commands.count; i++) {
         const struct ssl_command *command = &spec->commands.items[i];

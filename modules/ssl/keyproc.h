@@ -7,6 +7,7 @@
  *   keyproc_master.c    the master: starts the process, gives each worker a socket to it
  *   keyproc_serve.c     the process itself
  *   keyproc_store.c     the keys that it has: which, since when, and until when
+ *   keyproc_named.c     those that variables name
  *   keyproc_secret.c    what it does with a key
  *   keyproc_client.c    the worker's end of the socket: handshakes pause until the answer has come
  *   keyproc_provider.c  keys as the library sees them in a worker: a public half and a number
@@ -21,7 +22,7 @@
 
 /* Messages ------------------------------------------------------------------------------------ */
 
-enum { KEYPROC_SIGN = 1, KEYPROC_DECRYPT };
+enum { KEYPROC_SIGN = 1, KEYPROC_DECRYPT, KEYPROC_FIND };
 enum { KEYPROC_PLAIN, KEYPROC_PKCS1, KEYPROC_PSS };
 enum {
     KEYPROC_NO_DIGEST,
@@ -48,14 +49,20 @@ enum { KEYPROC_SERVER = 1, KEYPROC_CLIENT = 2, KEYPROC_DHE = 4 };
 #define KEYPROC_RESULT_MAX 2048         /* RSA with 16,384 bits */
 #define KEYPROC_SECRET_LEN 48           /* RFC 5246, 7.4.7.1 */
 
-/* A datagram: this, then len bytes: what is to be signed (not a digest of it), or decrypted. */
+#define KEYPROC_PRINT_LEN 32 /* of keyproc_print */
+#define KEYPROC_NAME_MAX (KEYPROC_PRINT_LEN + 4096)
+
+/*
+ * A datagram: this, then len bytes: what is to be signed (not a digest of it), or decrypted. Between them stands, of a key that variables
+ * name, and only there, which one: the print of its public half, and a path. KEYPROC_FIND asks whether it is there.
+ */
 struct keyproc_request {
     uint64_t id;
     uint32_t key, generation; /* its number, and how often its file had been replaced */
     uint8_t op, padding, digest, zero;
     uint16_t version,
         other_version; /* KEYPROC_DECRYPT: what the client offered; 0, or a second one to accept */
-    uint32_t len, zero_too;
+    uint32_t len, name_len;
 };
 
 enum { KEYPROC_OK, KEYPROC_REFUSED, KEYPROC_NO_KEY, KEYPROC_FAILED, KEYPROC_RESTARTED };
@@ -98,6 +105,8 @@ struct keyproc_key {
     unsigned uses;
     uint32_t number, generation;
     struct watched *watched; /* of ssl_certificate_watch; else NULL */
+    const struct ssl_bounds *bounds; /* variables name it, within these; else NULL */
+    unsigned cache_max; /* of those: how many a worker's thread keeps */
 };
 
 struct keyproc_keys {
@@ -133,6 +142,10 @@ EVP_PKEY *keyproc_key_watched(struct conf *cf, const struct ssl_file *file,
 struct keyproc_key *keyproc_key_late(struct conf *cf, const struct ssl_file *file,
                                      const struct ssl_passwords *passwords, struct str certificate);
 void keyproc_use_late(struct keyproc_key *key, unsigned uses);
+/* For files that variables name: the process opens them when they are needed, with its own rights. cache NULL: none was asked for. */
+struct keyproc_key *keyproc_key_named(struct conf *cf, const struct ssl_file *file,
+                                      const struct ssl_passwords *passwords,
+                                      const struct ssl_cache *cache, unsigned uses);
 /* A handshake of this configuration may last that long. */
 void keyproc_handshakes_last(struct conf *cf, uint64_t ms);
 /* What the keys of a context will be asked to do. */
@@ -213,6 +226,19 @@ void keyproc_store_commit(const struct keyproc_order *order);
 bool keyproc_store_lacks(uint32_t *number, struct keyproc_report *report);
 /* Keys whose time is over go. In how many milliseconds the next one does; -1: none. */
 int keyproc_store_retire(void);
+/* The key's own entry of the configuration. */
+const struct keyproc_key *keyproc_store_key(uint32_t number);
+/*
+ * keyproc_named.c: whether the configuration may lead to that name, which stands as in a request; and the key, for one use. NULL, or why it is
+ * not there, with what is in the library's queue. The thread's cache is made
+ * when it is needed.
+ */
+bool keyproc_named_allows(const struct keyproc_key *key, struct str name);
+const char *keyproc_named_get(struct ssl_cache **cache, const struct keyproc_key *key,
+                              struct str name, struct keyproc_secret *s);
+void keyproc_named_put(struct keyproc_secret *s);
+/* Of a key's public half, whichever way it is encoded. 0 or -1. */
+int keyproc_print(EVP_PKEY *key, unsigned char *out);
 /* keyproc_serve.c: the log is one thread's at a time. */
 void keyproc_log_begin(void);
 void keyproc_log_end(void);
@@ -231,11 +257,15 @@ bool keyproc_client_active(void);
  * Has the process do something. Pauses the fibre that runs, which must have been given a struct conn_tls. 0, with at most *len bytes
  * in out; or -1, logged.
  */
-int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out,
-                 size_t *len);
+int keyproc_call(struct keyproc_request *rq, struct str name, const unsigned char *payload,
+                 unsigned char *out, size_t *len);
+/* Whether the process has the key of that path and public half. True where it cannot be asked now. */
+bool keyproc_find(EVP_PKEY *public_half, uint32_t number, struct str path);
 
 /* keyproc_provider.c: a key that has the public half of another, and a number. NULL: the library's queue says why. */
 EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number,
                          uint32_t generation);
+/* The same for a key that variables name: by a path, too. */
+EVP_PKEY *keyproc_handle_named(EVP_PKEY *public_half, uint32_t number, struct str path);
 
 #endif

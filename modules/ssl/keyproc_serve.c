@@ -21,6 +21,7 @@
 #include "core/os/log_writers.h"
 #include "core/os/process.h"
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/pairs.h"
 
 #define STACK_SIZE (512 * 1024)
 #define DESCRIPTORS_MAX 4096
@@ -33,7 +34,7 @@ static struct {
     pthread_mutex_t lock; /* of what follows, and of the log */
     unsigned workers;
     bool orphan; /* the master has let go */
-    uint64_t complained_ms;
+    uint64_t complained_ms, missed_ms;
 } self = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void keyproc_log_begin(void)
@@ -60,13 +61,67 @@ static void refuse(const char *why)
     keyproc_log_end();
 }
 
+/* Why a key that variables name is not there: nobody fills the log with that either. */
+static void complain(const struct keyproc_key *key, struct str name, const char *why)
+{
+    struct str path = str_skip(name, MIN(name.len, (size_t) KEYPROC_PRINT_LEN));
+
+    keyproc_log_begin();
+    if (self.missed_ms == 0 || clock_ms() - self.missed_ms >= COMPLAINT_MS) {
+        self.missed_ms = clock_ms();
+        log_error(log_main, 0, "cannot load certificate key \"%.*s\": %s%s in %s:%u",
+                  (int) MIN(path.len, (size_t) 1024), path.ptr, why, ssl_errors(), key->pos.file,
+                  key->pos.line);
+    }
+    keyproc_log_end();
+}
+
+static unsigned use(const struct keyproc_secret *s, const unsigned char *data, size_t size,
+                    const struct keyproc_request *rq, unsigned char *out, size_t *len)
+{
+    const char *why = keyproc_check(data, size, s->kind, s->uses);
+
+    if (why != NULL) {
+        refuse(why);
+        return KEYPROC_REFUSED;
+    }
+    if (rq->op == KEYPROC_FIND)
+        return KEYPROC_OK;
+    return keyproc_secret_use(s, rq, data + sizeof(*rq) + rq->name_len, out, len) == 0
+               ? KEYPROC_OK
+               : KEYPROC_FAILED;
+}
+
+static unsigned use_named(struct ssl_cache **cache, const struct keyproc_key *key,
+                          const unsigned char *data, size_t size, const struct keyproc_request *rq,
+                          unsigned char *out, size_t *len)
+{
+    struct str name = str_from((const char *) data + sizeof(*rq), rq->name_len);
+    struct keyproc_secret s;
+    const char *why;
+    unsigned status;
+
+    if (!keyproc_named_allows(key, name)) {
+        refuse("the key's name is not one of the configuration's");
+        return KEYPROC_REFUSED;
+    }
+    why = keyproc_named_get(cache, key, name, &s);
+    if (why != NULL) {
+        complain(key, name, why);
+        return KEYPROC_NO_KEY;
+    }
+    status = use(&s, data, size, rq, out, len);
+    keyproc_named_put(&s);
+    return status;
+}
+
 /* What a worker has sent. The status; with KEYPROC_OK *len bytes are in out. */
-static unsigned answer(const unsigned char *data, size_t size, struct keyproc_request *rq,
-                       unsigned char *out, size_t *len)
+static unsigned answer(struct ssl_cache **cache, const unsigned char *data, size_t size,
+                       struct keyproc_request *rq, unsigned char *out, size_t *len)
 {
     const struct keyproc_secret *s;
-    unsigned status = KEYPROC_REFUSED;
-    const char *why;
+    const struct keyproc_key *key;
+    unsigned status;
 
     *len = 0;
     memset(rq, 0, sizeof(*rq));
@@ -78,15 +133,17 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
         refuse("there is no such key");
         return KEYPROC_REFUSED;
     }
+    key = keyproc_store_key(rq->key);
+    if (key->bounds != NULL)
+        return use_named(cache, key, data, size, rq, out, len);
+    if (rq->name_len > 0) {
+        refuse("the key has no name");
+        return KEYPROC_REFUSED;
+    }
     s = keyproc_store_get(rq->key, rq->generation);
     if (s == NULL)
         return KEYPROC_NO_KEY;
-    why = keyproc_check(data, size, s->kind, s->uses);
-    if (why != NULL)
-        refuse(why);
-    else
-        status = keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK
-                                                                              : KEYPROC_FAILED;
+    status = use(s, data, size, rq, out, len);
     keyproc_store_put(s);
     return status;
 }
@@ -108,7 +165,8 @@ static int send_answer(int fd, uint64_t id, unsigned status, const unsigned char
 
 static void serve(int fd)
 {
-    const size_t room = sizeof(struct keyproc_request) + KEYPROC_PAYLOAD_MAX;
+    const size_t room = sizeof(struct keyproc_request) + KEYPROC_NAME_MAX + KEYPROC_PAYLOAD_MAX;
+    struct ssl_cache *cache = NULL; /* a worker who wants all keys at once is a burden to itself */
     unsigned char *data = mem_alloc(room), out[KEYPROC_RESULT_MAX];
     struct keyproc_request rq;
 
@@ -121,11 +179,12 @@ static void serve(int fd)
             continue;
         if (n <= 0)
             break;
-        status = answer(data, (size_t) n <= room ? (size_t) n : 0, &rq, out, &len);
+        status = answer(&cache, data, (size_t) n <= room ? (size_t) n : 0, &rq, out, &len);
         if (send_answer(fd, rq.id, status, out, len) != 0)
             break;
     }
     OPENSSL_cleanse(out, sizeof(out));
+    ssl_cache_free(cache);
     free(data);
 }
 

@@ -297,13 +297,18 @@ unsigned keyproc_store_load(const struct keyproc_start *start)
         self.places[i].current = key->generation;
         if (key->leaf != NULL)
             load(key, &self.places[i]);
-        else
+        else if (key->bounds == NULL)
             take_bytes(key, &self.places[i]);
         if (start->first && self.failures >= CONF_ERRORS_MAX)
             break;
     }
     ERR_clear_error();
     return self.failures;
+}
+
+const struct keyproc_key *keyproc_store_key(uint32_t number)
+{
+    return self.keys[number];
 }
 
 unsigned keyproc_store_count(void)

@@ -62,6 +62,7 @@ struct ssl_name;          /* pairs.c */
 struct ssl_cache;         /* cert_cache.c */
 struct ssl_watch;         /* watch.c */
 struct ssl_lazy;          /* lazy.c */
+struct keyproc_key;       /* keyproc.h */
 struct eval;
 
 /* Of session tickets, in the order of the files: the first one encrypts. */
@@ -80,6 +81,7 @@ struct ssl_spec {
     struct ssl_cache *cache;             /* of what names with variables have led to; NULL: none */
     struct ssl_watch *watch;             /* of the pairs in files, which may be replaced; NULL: they are not looked after */
     struct ssl_lazy *lazy;               /* pairs that only handshakes parse; NULL: none */
+    const struct keyproc_key **kept;     /* by the pair: keys that variables name and the key process opens; NULL: none */
     unsigned protocols;                  /* SSL_PROTO_ bits */
     struct ssl_text ciphers;
     bool prefer_server_ciphers;
@@ -105,7 +107,7 @@ struct ssl_spec {
  * A context with what the spec says, freed with the config. Reads the files, by the rights that the process has now (the
  * master, before workers are started, which inherit what was read). NULL when errors were reported.
  */
-SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server);
+SSL_CTX *ssl_context_new(struct conf *cf, struct ssl_spec *spec, bool server);
 /* A handshake takes another context in its midst (SNI), with all that the library does not take over by itself. 0 or -1. */
 int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
 /*
