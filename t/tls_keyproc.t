@@ -366,8 +366,6 @@ for (
     my $key = Proxyd::Certs::slurp($certs->path('ec.key'));
     for (
         ['a literal key', 'ssl_key_process on;', ['ec.crt', "\"data:$key\""], qr/^\[emerg\] "ssl_key_process" cannot keep a key that is written in the configuration: it has to be in a file in/],
-        ['a key by variables', 'ssl_key_process on;', ['ec.crt', 'certs/$ssl_server_name.key'], qr/^\[emerg\] "ssl_key_process" cannot keep keys that are named by variables, as in "\S+" in \S+:11$/],
-        ['a certificate by variables', 'ssl_key_process on;', ['$ssl_server_name.crt', 'certs/ec.key'], qr/^\[emerg\] "ssl_key_process" cannot keep keys of certificates that are named by variables, as in "\S+" in \S+:10$/],
         ['the workers\' user', 'ssl_key_process on; ssl_key_process_user daemon;', ['ec.crt', 'certs/ec.key'], qr/^\[emerg\] the key process has the workers' user "daemon", name another one by "ssl_key_process_user" in \S+:6$/],
         ['the super-user', 'ssl_key_process on; ssl_key_process_user root;', ['ec.crt', 'certs/ec.key'], qr/^\[emerg\] the key process cannot be the super-user's in \S+:6$/],
         ['no such user', 'ssl_key_process_user nosuchuser;', ['ec.crt', 'certs/ec.key'], qr/^\[emerg\] getpwnam\("nosuchuser"\) failed in \S+:6$/],
