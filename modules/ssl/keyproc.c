@@ -17,7 +17,8 @@
 #include "core/module.h"
 
 #define DEFAULT_USER "nobody"
-#define NAMED_MIN 64u /* keys that variables name, for each worker, also where no cache is asked for: a handshake needs its key more than once */
+/* Keys that variables name, for each worker, also where no cache is asked for: a handshake needs its key more than once. */
+#define NAMED_MIN 64u
 
 static unsigned keyproc_slot;
 

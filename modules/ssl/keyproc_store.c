@@ -50,7 +50,8 @@ static struct {
     uint64_t next_ms; /* when the next key is to go; of the one thread */
     pthread_mutex_t lock;
     pthread_cond_t parsed;
-} self = { .lock = PTHREAD_MUTEX_INITIALIZER, .parsed = PTHREAD_COND_INITIALIZER,
+} self = { .lock = PTHREAD_MUTEX_INITIALIZER,
+           .parsed = PTHREAD_COND_INITIALIZER,
            .next_ms = UINT64_MAX };
 
 static const struct ssl_passwords no_passwords; /* where there is no terminal to ask */
@@ -423,8 +424,8 @@ static void add(struct place *p, struct held *h)
     held_free(offered);
 }
 
-void keyproc_store_offer(const struct keyproc_order *order, const unsigned char *public_half, int fd,
-                         struct keyproc_report *report)
+void keyproc_store_offer(const struct keyproc_order *order, const unsigned char *public_half,
+                         int fd, struct keyproc_report *report)
 {
     const char *why = NULL;
     EVP_PKEY *wanted = d2i_PUBKEY(NULL, &public_half, (long) order->len);

@@ -23,7 +23,8 @@ struct lazy {
     struct str data;             /* "data:" and the bytes */
     const struct ssl_file *file; /* who named it first */
     const struct ssl_passwords *passwords;
-    struct keyproc_key *kept; /* a key that is the key process's, of this certificate; data is empty then */
+    struct keyproc_key
+        *kept; /* a key that is the key process's, of this certificate; data is empty then */
     const struct lazy *certificate;
     bool key, failed;
     struct ssl_object object; /* of the process; empty: not parsed yet */
@@ -109,10 +110,10 @@ static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file,
                             const struct lazy *certificate, const struct ssl_passwords *passwords)
 {
     struct lazy_main *m = conf_own(cf, cf->config->main, &module_ssl_lazy, STORE_MAIN);
-    bool key = certificate != NULL,
-         elsewhere = key && keyproc_is_on(cf) && ssl_is_file(file->path);
-    struct str name = str_printf(cf->arena, "%d %p %p %.*s", key, (const void *) passwords,
-                                 elsewhere ? (const void *) certificate : NULL, STR_ARG(file->path));
+    bool key = certificate != NULL, elsewhere = key && keyproc_is_on(cf) && ssl_is_file(file->path);
+    struct str name =
+        str_printf(cf->arena, "%d %p %p %.*s", key, (const void *) passwords,
+                   elsewhere ? (const void *) certificate : NULL, STR_ARG(file->path));
     struct lazy *l;
 
     if (m->files.arena == NULL)

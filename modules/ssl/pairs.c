@@ -74,15 +74,14 @@ const struct ssl_bounds *ssl_name_bounds(struct conf *cf, const struct ssl_file 
     ssize_t dollar = str_chr(file->path, '$');
 
     if (file->name == NULL || dollar < 0) {
-        *b = (struct ssl_bounds){
-            .begin = file->path, .ups = count_ups(file->path), .whole = true
-        };
+        *b =
+            (struct ssl_bounds){ .begin = file->path, .ups = count_ups(file->path), .whole = true };
         return b;
     }
     b->begin = str_from(file->path.ptr, (size_t) dollar);
     if (dollar > 0 && file->path.ptr[0] != '/')
-        b->begin = str_printf(cf->arena, "%.*s%.*s", STR_ARG(file->name->folder),
-                              STR_ARG(b->begin));
+        b->begin =
+            str_printf(cf->arena, "%.*s%.*s", STR_ARG(file->name->folder), STR_ARG(b->begin));
     b->end = behind_variables(file->path);
     /* Those of the folder are the configuration's as well. */
     b->ups = count_ups(file->path) + count_ups(file->name->folder);
@@ -94,9 +93,8 @@ bool ssl_is_within(const struct ssl_bounds *b, struct str path)
     if (b->whole)
         return str_eq(path, b->begin);
     return path.len >= b->begin.len + b->end.len && str_starts(path, STR("/")) &&
-           str_starts(path, b->begin) &&
-           str_eq(str_skip(path, path.len - b->end.len), b->end) && str_chr(path, '\0') < 0 &&
-           count_ups(path) <= b->ups;
+           str_starts(path, b->begin) && str_eq(str_skip(path, path.len - b->end.len), b->end) &&
+           str_chr(path, '\0') < 0 && count_ups(path) <= b->ups;
 }
 
 bool ssl_pair_is_dynamic(const struct ssl_spec *spec, unsigned i)

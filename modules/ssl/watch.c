@@ -22,9 +22,9 @@
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
-#define YOUNG_S 2   /* what a file system's clock may be too coarse to tell apart */
-#define CHUNK 64    /* slots that are mapped together */
-#define READ_MAX 32 /* pairs that are read before signals are looked at again */
+#define YOUNG_S 2     /* what a file system's clock may be too coarse to tell apart */
+#define CHUNK 64      /* slots that are mapped together */
+#define READ_MAX 32   /* pairs that are read before signals are looked at again */
 #define OFFERS_MAX 32 /* with the key process: its socket has to have room for other things */
 #define REPORT_MS 10  /* until its reports are looked for */
 
@@ -289,8 +289,8 @@ static bool fits(const struct watched *w, struct watch_reading *r)
     return ok;
 }
 
-void watch_publish(struct watched *w, const char *bytes, uint32_t certificate_len,
-                   uint32_t key_len, uint32_t key_generation)
+void watch_publish(struct watched *w, const char *bytes, uint32_t certificate_len, uint32_t key_len,
+                   uint32_t key_generation)
 {
     struct watch_slot *slot = w->slot;
     uint64_t generation = slot->generation;
@@ -388,8 +388,7 @@ static bool look(const struct config *config, struct watched *w, struct watch_re
 }
 
 /* A key may take a millisecond: where all have been replaced, signals do not wait for the last of them. */
-static void look_at_some(const struct config *config, struct watch_main *m,
-                         struct watch_reading *r)
+static void look_at_some(const struct config *config, struct watch_main *m, struct watch_reading *r)
 {
     for (unsigned n = 0; m->rest != NULL && n < READ_MAX && m->offers < OFFERS_MAX;
          m->rest = m->rest->next)

@@ -225,7 +225,7 @@ static void test_named_requests(void)
 static void test_bounds(void)
 {
     static const struct ssl_bounds within = { .begin = { .ptr = "/certs/", .len = 7 },
-                                              .end = { ".key", 4 } },
+                                              .end = { .ptr = ".key", .len = 4 } },
                                    up = { .begin = { .ptr = "/a/../certs/", .len = 12 },
                                           .end = { .ptr = "", .len = 0 },
                                           .ups = 1 },
