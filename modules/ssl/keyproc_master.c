@@ -16,6 +16,7 @@
 #include "core/base/list.h"
 #include "core/module.h"
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/watch.h"
 
 #define YOUNG_MS 1000
 #define PAUSE_MS 1000 /* after one that died young */
@@ -385,7 +386,7 @@ static void keyproc_worker_ended(const struct config *config, unsigned slot)
     }
 }
 
-/* A worker has nothing of the master's: no other worker's socket, and no password. */
+/* A worker has nothing of the master's: no other worker's socket, no password, and no say in what is published. */
 static void become_worker(void)
 {
     struct process *p;
@@ -396,6 +397,7 @@ static void become_worker(void)
             keyproc_wipe(p->config, false);
         process_free(p);
     }
+    ssl_watch_forked();
     if (worker_end >= 0)
         keyproc_client_init(worker_end);
     worker_end = -1;

@@ -17,22 +17,33 @@
 
 #include "core/base/clock.h"
 #include "core/base/hash.h"
+#include "core/base/list.h"
 #include "core/module.h"
 #include "modules/ssl/keyproc.h"
 #include "modules/ssl/watch.h"
 
 #define LOOK_MS 1000
-#define YOUNG_S 2     /* what a file system's clock may be too coarse to tell apart */
-#define CHUNK 64      /* slots that are mapped together */
+#define YOUNG_S 2 /* what a file system's clock may be too coarse to tell apart */
+#define CHUNK 64  /* slots that are mapped together */
+#define CHUNK_SIZE (CHUNK * 64 * 1024)
 #define READ_MAX 32   /* pairs that are read before signals are looked at again */
 #define OFFERS_MAX 32 /* with the key process: its socket has to have room for other things */
 #define REPORT_MS 10  /* until its reports are looked for */
 
+_Static_assert(CHUNK * sizeof(struct watch_slot) <= CHUNK_SIZE, "a slot is 64 KiB at most");
+
+struct watch_chunks {
+    void **items;
+    unsigned count, capacity;
+};
+
 struct watch_main {
+    struct list link; /* all that this process has, of whatever configuration */
     struct watched *first;
     struct table by_name;
-    struct watch_slot *chunk;
-    unsigned chunk_used;
+    struct watch_chunks chunks;
+    unsigned chunk_used;  /* slots of the last one */
+    int fd;               /* of the chunks' memory; -1: closed */
     struct watched *rest; /* where to go on; NULL: all have been looked at */
     uint64_t look_ms;     /* when to look again */
     unsigned offers;      /* of which the key process has not reported yet */
@@ -40,31 +51,79 @@ struct watch_main {
 };
 
 static unsigned ssl_watch_slot;
+static struct list mains = { &mains, &mains };
 
 /* Configuration ------------------------------------------------------------------------------- */
 
-static void unmap(void *chunk)
+static void unmap(void *data)
 {
-    munmap(chunk, CHUNK * sizeof(struct watch_slot));
+    struct watch_main *m = data;
+
+    list_remove(&m->link);
+    for (unsigned i = 0; i < m->chunks.count; i++)
+        munmap(m->chunks.items[i], CHUNK_SIZE);
+    if (m->fd >= 0)
+        close(m->fd);
 }
 
-/* Pages that nobody touches cost nothing. NULL: reported. */
+/* Pages that nobody touches cost nothing. NULL + errno. */
+static void *chunk_new(struct conf *cf, struct watch_main *m)
+{
+    unsigned n = m->chunks.count;
+    void *chunk;
+
+    if (n == 0) {
+        m->fd = memfd_create("proxyd-pairs", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (m->fd < 0)
+            return NULL;
+        list_push_back(&mains, &m->link);
+        arena_defer(cf->arena, unmap, m);
+    }
+    if (ftruncate(m->fd, (off_t) CHUNK_SIZE * (n + 1)) != 0)
+        return NULL;
+    chunk = mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd,
+                 (off_t) CHUNK_SIZE * n);
+    if (chunk == MAP_FAILED)
+        return NULL;
+    m->chunks.items =
+        arena_grow(cf->arena, m->chunks.items, n, &m->chunks.capacity, sizeof(*m->chunks.items));
+    m->chunks.items[m->chunks.count++] = chunk;
+    return chunk;
+}
+
+/* NULL: reported. */
 static struct watch_slot *slot_new(struct conf *cf, struct watch_main *m)
 {
-    if (m->chunk == NULL || m->chunk_used == CHUNK) {
-        void *chunk = mmap(NULL, CHUNK * sizeof(struct watch_slot), PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct watch_slot *chunk;
 
-        if (chunk == MAP_FAILED) {
-            conf_error_at(cf, cf->pos, "mmap() for \"ssl_certificate_watch\" failed (%d: %s)",
+    if (m->chunks.count == 0 || m->chunk_used == CHUNK) {
+        if (chunk_new(cf, m) == NULL) {
+            conf_error_at(cf, cf->pos, "memory for \"ssl_certificate_watch\" failed (%d: %s)",
                           errno, strerror(errno));
             return NULL;
         }
-        arena_defer(cf->arena, unmap, chunk);
-        m->chunk = chunk;
         m->chunk_used = 0;
     }
-    return &m->chunk[m->chunk_used++];
+    chunk = m->chunks.items[m->chunks.count - 1];
+    return &chunk[m->chunk_used++];
+}
+
+/* What all workers go by is not a single worker's to write, whoever has taken it over: not even by another mapping. */
+void ssl_watch_forked(void)
+{
+    for (struct list *l = mains.next; l != &mains; l = l->next) {
+        struct watch_main *m = container_of(l, struct watch_main, link);
+
+        fcntl(m->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
+        for (unsigned i = 0; i < m->chunks.count; i++) {
+            if (mmap(m->chunks.items[i], CHUNK_SIZE, PROT_READ,
+                     MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->fd,
+                     (off_t) CHUNK_SIZE * i) == MAP_FAILED)
+                log_alert(log_main, errno, "mmap() for \"ssl_certificate_watch\" failed");
+        }
+        close(m->fd);
+        m->fd = -1;
+    }
 }
 
 void watch_look_at(const struct watched *w, struct watch_state *now)

@@ -53,6 +53,9 @@ struct ssl_watch {
     unsigned count;
 };
 
+/* In a worker that has been forked: it only reads what the master publishes. */
+void ssl_watch_forked(void);
+
 /* Both files in a slot's form, or, where the key is not the master's to read, the certificate: a scratch. */
 struct watch_reading {
     uint32_t certificate_len, key_len;
