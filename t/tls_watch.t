@@ -129,6 +129,25 @@ sub write_in_place {
 }
 sub lines { return scalar grep { /$_[0]/ } split /\n/, $p->error_log }
 
+# What is published is the master's alone to write.
+SKIP: {
+    skip 'of the super-user only', 1 if !$root;
+    my $maps = sub {
+        my ($pid) = @_;
+        open my $fh, '<', "/proc/$pid/smaps" or die $!;
+        my ($in, %seen);
+        while (<$fh>) {
+            $in = $1 if /^[0-9a-f]+-[0-9a-f]+ (\S+)/;
+            $in = '' if /^[0-9a-f]+-/ && !/memfd:proxyd-pairs/;
+            $seen{$in . (/ mw\b/ ? ' may be written' : '')}++ if $in && /^VmFlags:/;
+        }
+        return join ', ', sort keys %seen;
+    };
+    is $maps->($p->master), 'rw-s may be written', 'the master writes';
+    is $maps->($_), 'r--s', 'a worker reads' for $p->workers;
+    is scalar(grep { (readlink($_) // '') =~ /proxyd-pairs/ } map { glob "/proc/$_/fd/*" } $p->workers), 0, 'and has nothing to open it by';
+}
+
 # --- the ways of replacing -------------------------------------------------------------------------
 
 is shown($_), 'one', "$_: at first" for qw(rename inplace type chain off bad0 shared again link k8s);

@@ -30,7 +30,7 @@ struct entry {
 };
 
 struct ssl_cache {
-    uint64_t inactive_ms, valid_ms;
+    uint64_t inactive_ms, valid_ms; /* valid_ms 0: looked at each time */
     unsigned max;
     /* Of the worker. */
     struct entry **buckets;
@@ -60,6 +60,28 @@ static void cache_free(void *arg)
     while (!list_empty(&c->used))
         drop(c, container_of(c->used.next, struct entry, link));
     free(c->buckets);
+}
+
+unsigned ssl_cache_max(const struct ssl_cache *cache)
+{
+    return cache != NULL ? cache->max : 0;
+}
+
+struct ssl_cache *ssl_cache_new(unsigned max)
+{
+    struct ssl_cache *c = mem_zalloc(sizeof(*c));
+
+    c->max = max;
+    c->inactive_ms = UINT64_MAX;
+    list_init(&c->used);
+    return c;
+}
+
+void ssl_cache_free(struct ssl_cache *c)
+{
+    if (c != NULL)
+        cache_free(c);
+    free(c);
 }
 
 /* "NAME=…" of the argument: its value. */
@@ -186,7 +208,7 @@ static struct entry *fresh(struct ssl_cache *c, uint64_t hash, struct str path, 
         drop(c, e);
         return NULL;
     }
-    if (clock_ms() - e->checked_ms > c->valid_ms) {
+    if (c->valid_ms == 0 || clock_ms() - e->checked_ms > c->valid_ms) {
         if (stat(path.ptr, &st) != 0 || !ssl_same_file(&st, &e->st)) {
             drop(c, e);
             return NULL;

@@ -59,14 +59,27 @@ static EVP_PKEY *load_key(struct conf *cf, const struct ssl_file *file,
     return ssl_store_is_foreign(key) ? ssl_provided_wrap(cf, file, passwords, key) : key;
 }
 
-/* For the certificate that was last used. */
-static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *file,
-                   const struct ssl_passwords *passwords, unsigned uses)
+/* The key of the certificate that was last used; where the key process has it, its number. NULL: reported. */
+static EVP_PKEY *find_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, unsigned i,
+                          unsigned uses)
 {
-    bool elsewhere = keyproc_is_on(cf);
-    EVP_PKEY *key = elsewhere
-                        ? keyproc_key(cf, file, passwords, SSL_CTX_get0_certificate(ctx), uses)
-                        : load_key(cf, file, passwords);
+    const struct ssl_file *file = &spec->keys.items[i];
+    X509 *leaf = SSL_CTX_get0_certificate(ctx);
+    EVP_PKEY *key;
+
+    if (keyproc_is_on(cf)) {
+        if (ssl_watch_key(cf, spec->watch, i, leaf, uses, &key) != 0 || key != NULL)
+            return key;
+        return keyproc_key(cf, file, spec->passwords, leaf, uses);
+    }
+    return load_key(cf, file, spec->passwords);
+}
+
+static int use_key(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, unsigned i,
+                   unsigned uses)
+{
+    const struct ssl_file *file = &spec->keys.items[i];
+    EVP_PKEY *key = find_key(cf, ctx, spec, i, uses);
     int ok;
 
     if (key == NULL)
@@ -118,7 +131,20 @@ static void warn_of_lone(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *s
     ERR_clear_error();
 }
 
-static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec, bool server)
+/* Keys that handshakes will ask for by name. */
+static void keep_named(struct conf *cf, struct ssl_spec *spec, unsigned uses)
+{
+    if (!keyproc_is_on(cf) || !ssl_has_dynamic(spec))
+        return;
+    spec->kept = ARENA_ARRAY(cf->arena, const struct keyproc_key *, spec->certificates.count);
+    for (unsigned i = 0; i < spec->certificates.count; i++) {
+        if (ssl_pair_is_dynamic(spec, i))
+            spec->kept[i] =
+                keyproc_key_named(cf, &spec->keys.items[i], spec->passwords, spec->cache, uses);
+    }
+}
+
+static int use_pairs(struct conf *cf, SSL_CTX *ctx, struct ssl_spec *spec, bool server)
 {
     unsigned uses = keyproc_uses(spec, server);
     bool lone = false;
@@ -140,7 +166,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
         if (use_certificate(cf, ctx, certificate) != 0)
             return -1;
         leaf = SSL_CTX_get0_certificate(ctx);
-        if (use_key(cf, ctx, &spec->keys.items[i], spec->passwords, uses) != 0)
+        if (use_key(cf, ctx, spec, i, uses) != 0)
             return -1;
         lone |= SSL_CTX_get0_certificate(ctx) != leaf; /* the one of the key's type, now */
         if (spec->watch != NULL)
@@ -148,6 +174,7 @@ static int use_pairs(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec,
     }
     if (unlikely(lone))
         warn_of_lone(cf, ctx, spec);
+    keep_named(cf, spec, uses);
     return 0;
 }
 
@@ -492,7 +519,7 @@ static void context_free(void *ctx)
     SSL_CTX_free(ctx);
 }
 
-SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server)
+SSL_CTX *ssl_context_new(struct conf *cf, struct ssl_spec *spec, bool server)
 {
     SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 

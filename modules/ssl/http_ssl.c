@@ -71,12 +71,6 @@ static int load_later(struct conf *cf, struct http_ssl *ssl)
             "\"ssl_certificate_load lazy\" and \"ssl_certificate_watch\" cannot be combined yet");
         return -1;
     }
-    if (keyproc_conf_of(cf->config)->on) {
-        conf_error_at(
-            cf, spec->pos,
-            "\"ssl_certificate_load lazy\" and \"ssl_key_process\" cannot be combined yet");
-        return -1;
-    }
     if (!is_lazy(cf, ssl) || spec->certificates.count == 0)
         return 0;
     spec->lazy = ssl_lazy_new(cf, spec);
@@ -184,6 +178,7 @@ static int watch(struct conf *cf, const struct http_main *http)
         struct http_ssl *ssl = http_ssl_of(http->servers[i]);
         struct ssl_spec *spec = &ssl->spec;
 
+        keyproc_handshakes_last(cf, http->servers[i]->core->client_header_timeout_ms);
         if (!ssl->certificate_watch || spec->watch != NULL || spec->certificates.count == 0 ||
             spec->keys.count < spec->certificates.count)
             continue;

@@ -5,6 +5,7 @@
  * configuration is put into force.
  */
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/pairs.h"
 
 #include <grp.h>
 #include <openssl/crypto.h>
@@ -16,6 +17,8 @@
 #include "core/module.h"
 
 #define DEFAULT_USER "nobody"
+/* Keys that variables name, for each worker, also where no cache is asked for: a handshake needs its key more than once. */
+#define NAMED_MIN 64u
 
 static unsigned keyproc_slot;
 
@@ -47,6 +50,22 @@ static void key_free(void *data)
     EVP_PKEY_free(key->handle);
 }
 
+static struct keyproc_key *key_new(struct conf *cf, struct keyproc_conf *c,
+                                   const struct ssl_file *file,
+                                   const struct ssl_passwords *passwords)
+{
+    struct keyproc_key *key = ARENA_NEW(cf->arena, struct keyproc_key);
+
+    key->path = file->path;
+    key->passwords = passwords;
+    key->pos = file->pos;
+    key->number = c->keys.count;
+    c->keys.items = arena_grow(cf->arena, c->keys.items, c->keys.count, &c->keys.capacity,
+                               sizeof(*c->keys.items));
+    c->keys.items[c->keys.count++] = key;
+    return key;
+}
+
 static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c,
                                    const struct ssl_file *file,
                                    const struct ssl_passwords *passwords, X509 *leaf)
@@ -62,22 +81,25 @@ static struct keyproc_key *key_add(struct conf *cf, struct keyproc_conf *c,
                       STR_ARG(ssl_shown(file->path)));
         return NULL;
     }
-    key = ARENA_NEW(cf->arena, struct keyproc_key);
-    *key = (struct keyproc_key){
-        .path = file->path, .passwords = passwords, .pos = file->pos, .leaf = leaf, .kind = kind
-    };
-    key->handle = keyproc_handle(public_half, kind, c->keys.count);
+    key = key_new(cf, c, file, passwords);
+    key->kind = kind;
+    key->handle = keyproc_handle(public_half, kind, key->number, 0);
     if (key->handle == NULL) {
         ssl_conf_error(cf, file->pos, "cannot use certificate key \"%.*s\" of the key process",
                        STR_ARG(ssl_shown(file->path)));
         return NULL;
     }
     X509_up_ref(leaf);
+    key->leaf = leaf;
     arena_defer(cf->arena, key_free, key);
-    c->keys.items = arena_grow(cf->arena, c->keys.items, c->keys.count, &c->keys.capacity,
-                               sizeof(*c->keys.items));
-    c->keys.items[c->keys.count++] = key;
     return key;
+}
+
+static EVP_PKEY *use(struct keyproc_key *key, unsigned uses)
+{
+    key->uses |= uses;
+    EVP_PKEY_up_ref(key->handle);
+    return key->handle;
 }
 
 EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file,
@@ -99,9 +121,62 @@ EVP_PKEY *keyproc_key(struct conf *cf, const struct ssl_file *file,
             return NULL;
         table_put(c->by_path, file->path, key);
     }
+    return use(key, uses);
+}
+
+/* What opens its key is needed as long as there is a process. */
+static void keep_passwords(const struct ssl_passwords *passwords)
+{
+    if (passwords != NULL)
+        ((struct ssl_passwords *) (uintptr_t) passwords)->later = true;
+}
+
+EVP_PKEY *keyproc_key_watched(struct conf *cf, const struct ssl_file *file,
+                              const struct ssl_passwords *passwords, X509 *leaf, unsigned uses,
+                              struct watched *watched, struct keyproc_key **key)
+{
+    if (*key == NULL)
+        *key = key_add(cf, conf_of(cf->config), file, passwords, leaf);
+    if (*key == NULL)
+        return NULL;
+    (*key)->watched = watched;
+    keep_passwords(passwords);
+    return use(*key, uses);
+}
+
+struct keyproc_key *keyproc_key_late(struct conf *cf, const struct ssl_file *file,
+                                     const struct ssl_passwords *passwords, struct str certificate)
+{
+    struct keyproc_key *key = key_new(cf, conf_of(cf->config), file, passwords);
+
+    key->certificate = certificate;
+    keep_passwords(passwords);
+    return key;
+}
+
+struct keyproc_key *keyproc_key_named(struct conf *cf, const struct ssl_file *file,
+                                      const struct ssl_passwords *passwords,
+                                      const struct ssl_cache *cache, unsigned uses)
+{
+    struct keyproc_key *key = key_new(cf, conf_of(cf->config), file, passwords);
+
+    key->bounds = ssl_name_bounds(cf, file);
+    key->cache_max = MAX(ssl_cache_max(cache), NAMED_MIN);
+    key->uses = uses;
+    keep_passwords(passwords);
+    return key;
+}
+
+void keyproc_use_late(struct keyproc_key *key, unsigned uses)
+{
     key->uses |= uses;
-    EVP_PKEY_up_ref(key->handle);
-    return key->handle;
+}
+
+void keyproc_handshakes_last(struct conf *cf, uint64_t ms)
+{
+    struct keyproc_conf *c = conf_of(cf->config);
+
+    c->handshake_ms = MAX(c->handshake_ms, ms);
 }
 
 unsigned keyproc_uses(const struct ssl_spec *spec, bool server)
@@ -121,19 +196,11 @@ unsigned keyproc_uses(const struct ssl_spec *spec, bool server)
 
 static int allows_file(struct conf *cf, const struct ssl_file *file)
 {
-    if (str_starts(file->path, STR("data:"))) {
-        conf_error_at(
-            cf, file->pos,
-            "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
-            "has to be in a file");
-        return -1;
-    }
-    if (str_chr(file->path, '$') < 0)
+    if (!str_starts(file->path, STR("data:")))
         return 0;
-    conf_error_at(
-        cf, file->pos,
-        "\"ssl_key_process\" cannot keep keys that are named by variables, as in \"%.*s\"",
-        STR_ARG(file->path));
+    conf_error_at(cf, file->pos,
+                  "\"ssl_key_process\" cannot keep a key that is written in the configuration: it "
+                  "has to be in a file");
     return -1;
 }
 
@@ -144,19 +211,6 @@ int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
     for (unsigned i = 0; i < spec->keys.count; i++) {
         if (allows_file(cf, &spec->keys.items[i]) != 0)
             return -1;
-    }
-    /* Then the worker would load the key beside it, too. */
-    for (unsigned i = 0; i < spec->certificates.count; i++) {
-        const struct ssl_file *file = &spec->certificates.items[i];
-
-        if (file->name == NULL)
-            continue;
-        conf_error_at(
-            cf, file->pos,
-            "\"ssl_key_process\" cannot keep keys of certificates that are named by variables, as "
-            "in \"%.*s\"",
-            STR_ARG(file->path));
-        return -1;
     }
     for (unsigned i = 0; i < spec->commands.count; i++) {
         const struct ssl_command *command = &spec->commands.items[i];
@@ -172,14 +226,16 @@ int keyproc_allows(struct conf *cf, const struct ssl_spec *spec)
     return 0;
 }
 
-void keyproc_wipe(const struct config *config)
+void keyproc_wipe(const struct config *config, bool later)
 {
     const struct keyproc_conf *c = conf_of(config);
 
     for (unsigned i = 0; i < c->keys.count; i++) {
         const struct ssl_passwords *passwords = c->keys.items[i]->passwords;
 
-        for (unsigned n = 0; passwords != NULL && n < passwords->list.count; n++)
+        if (passwords == NULL || (later && passwords->later))
+            continue;
+        for (unsigned n = 0; n < passwords->list.count; n++)
             OPENSSL_cleanse((char *) (uintptr_t) passwords->list.items[n].ptr,
                             passwords->list.items[n].len);
     }

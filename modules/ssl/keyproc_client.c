@@ -20,6 +20,7 @@
 /* A request under way, on the stack of the handshake that waits for it. */
 struct call {
     const struct keyproc_request *rq;
+    struct str name;
     const unsigned char *payload;
     unsigned char *out;
     size_t room, len;
@@ -72,6 +73,7 @@ static bool send_call(struct call *call)
 {
     struct iovec iov[] = {
         { (void *) (uintptr_t) call->rq, sizeof(*call->rq) },
+        { (void *) (uintptr_t) call->name.ptr, call->name.len },
         { (void *) (uintptr_t) call->payload, call->rq->len },
     };
     struct msghdr msg = { .msg_iov = iov, .msg_iovlen = ARRAY_LEN(iov) };
@@ -213,11 +215,22 @@ static void wait_for(struct call *call, struct keyproc_request *rq, struct fibre
     self.count--;
 }
 
-int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsigned char *out,
-                 size_t *len)
+static void complain(const struct call *call)
+{
+    static const char *const to[] = {
+        [KEYPROC_SIGN] = "sign",
+        [KEYPROC_DECRYPT] = "decrypt",
+    };
+
+    log_error(&call->conn->log, 0, "the key process %s, while it was to %s with key %u",
+              call->failure, to[call->rq->op], call->rq->key);
+}
+
+int keyproc_call(struct keyproc_request *rq, struct str name, const unsigned char *payload,
+                 unsigned char *out, size_t *len)
 {
     struct fibre *fibre = fibre_current();
-    struct call call = { .rq = rq, .payload = payload, .out = out, .room = *len };
+    struct call call = { .rq = rq, .name = name, .payload = payload, .out = out, .room = *len };
 
     call.timer = (struct timer){ .deadline_ms = TIMER_OFF, .fire = timed_out };
     if (fibre == NULL) {
@@ -234,12 +247,29 @@ int keyproc_call(struct keyproc_request *rq, const unsigned char *payload, unsig
     if (call.failure == NULL && !call.done)
         return -1; /* nobody waits for it any more */
     if (call.failure != NULL) {
-        log_error(&call.conn->log, 0, "the key process %s, while it was to %s with key %u",
-                  call.failure, rq->op == KEYPROC_SIGN ? "sign" : "decrypt", rq->key);
+        if (rq->op != KEYPROC_FIND)
+            complain(&call);
         return -1;
     }
     *len = call.len;
     return 0;
+}
+
+bool keyproc_find(EVP_PKEY *public_half, uint32_t number, struct str path)
+{
+    struct keyproc_request rq = { .key = number, .op = KEYPROC_FIND };
+    char name[KEYPROC_NAME_MAX];
+    unsigned char none;
+    size_t len = 0;
+
+    if (fibre_current() == NULL)
+        return true;
+    if (path.len > sizeof(name) - KEYPROC_PRINT_LEN ||
+        keyproc_print(public_half, (unsigned char *) name) != 0)
+        return false;
+    memcpy(name + KEYPROC_PRINT_LEN, path.ptr, path.len);
+    rq.name_len = (uint32_t) (KEYPROC_PRINT_LEN + path.len);
+    return keyproc_call(&rq, str_from(name, rq.name_len), NULL, &none, &len) == 0;
 }
 
 /* Begin and end ------------------------------------------------------------------------------ */

@@ -16,6 +16,7 @@
 #include "core/base/list.h"
 #include "core/module.h"
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/watch.h"
 
 #define YOUNG_MS 1000
 #define PAUSE_MS 1000 /* after one that died young */
@@ -33,6 +34,7 @@ struct process {
     pid_t pid;                   /* 0: none at present */
     pid_t parent; /* who has started it: not the master, if that went into the background later */
     int control;  /* -1: none */
+    uint64_t instance;
     struct end *ends; /* its ends of the sockets of living workers */
     unsigned count, capacity;
     uint64_t started_ms, start_at_ms;
@@ -40,6 +42,7 @@ struct process {
 
 static struct list processes = { &processes, &processes };
 static int worker_end = -1; /* of the worker that is being forked */
+static uint64_t instances;
 
 #define EACH_PROCESS(p)                                                                  \
     for (struct list *p##_l = processes.next, *p##_n = p##_l->next;                      \
@@ -102,6 +105,7 @@ static int start(struct process *p, bool first)
     }
     p->parent = getpid();
     p->control = ends[0];
+    p->instance = ++instances;
     p->started_ms = clock_ms();
     log_notice(log_main, 0, "start key process %d", (int) p->pid);
     return 0;
@@ -258,29 +262,71 @@ static void keyproc_stop(void)
     }
 }
 
-/* Workers ------------------------------------------------------------------------------------ */
+/* Orders and reports -------------------------------------------------------------------------- */
 
-/* A descriptor, and what it is. */
-static int pass(const struct process *p, uint32_t what, int fd)
+/* fd -1: none. 0, or -1 with errno. */
+static int order(const struct process *p, const struct keyproc_order *what,
+                 const unsigned char *bytes, int fd)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
-    struct iovec iov = { &what, sizeof(what) };
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)
-    };
+    struct iovec iov[] = { { (void *) (uintptr_t) what, sizeof(*what) },
+                           { (void *) (uintptr_t) bytes, what->len } };
+    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = ARRAY_LEN(iov) };
     struct cmsghdr *c;
 
-    memset(&space, 0, sizeof(space));
-    c = CMSG_FIRSTHDR(&msg);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    if (fd >= 0) {
+        memset(&space, 0, sizeof(space));
+        msg.msg_control = &space;
+        msg.msg_controllen = sizeof(space);
+        c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    }
     return sendmsg(p->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) > 0 ? 0 : -1;
 }
+
+static struct process *live_process_of(const struct config *config)
+{
+    struct process *p = process_of(config);
+
+    return p != NULL && p->pid > 0 && p->parent == getpid() && p->control >= 0 ? p : NULL;
+}
+
+uint64_t keyproc_instance(const struct config *config)
+{
+    const struct process *p = live_process_of(config);
+
+    return p != NULL ? p->instance : 0;
+}
+
+int keyproc_send(const struct config *config, const struct keyproc_order *what,
+                 const unsigned char *bytes, int fd)
+{
+    const struct process *p = live_process_of(config);
+
+    return p != NULL ? order(p, what, bytes, fd) : -1;
+}
+
+bool keyproc_next_report(const struct config *config, struct keyproc_report *report)
+{
+    const struct process *p = live_process_of(config);
+    ssize_t n;
+
+    /* What is shorter says that it has read its keys. */
+    while (p != NULL && (n = recv(p->control, report, sizeof(*report), MSG_DONTWAIT)) > 0) {
+        report->why[sizeof(report->why) - 1] = '\0';
+        if ((size_t) n == sizeof(*report))
+            return true;
+    }
+    return false;
+}
+
+/* Workers ------------------------------------------------------------------------------------ */
 
 /* The master has gone into the background since: the process is to be a child of this one, which learns of its end. */
 static int adopt(struct process *p)
@@ -296,6 +342,7 @@ static int adopt(struct process *p)
 
 static int keyproc_worker_begin(const struct config *config, unsigned slot)
 {
+    const struct keyproc_order worker = { .what = KEYPROC_WORKER };
     struct process *p = process_of(config);
     int ends[2];
 
@@ -308,7 +355,7 @@ static int keyproc_worker_begin(const struct config *config, unsigned slot)
         return -1;
     }
     /* If it has just died, the next one inherits the socket. */
-    if (p->pid > 0 && pass(p, KEYPROC_NEW_WORKER, ends[0]) != 0 && errno != EPIPE &&
+    if (p->pid > 0 && order(p, &worker, NULL, ends[0]) != 0 && errno != EPIPE &&
         errno != ECONNRESET) {
         log_alert(log_main, errno,
                   "sendmsg() to the key process failed while starting a worker process");
@@ -339,7 +386,7 @@ static void keyproc_worker_ended(const struct config *config, unsigned slot)
     }
 }
 
-/* A worker has nothing of the master's: no other worker's socket, and no password. */
+/* A worker has nothing of the master's: no other worker's socket, no password, and no say in what is published. */
 static void become_worker(void)
 {
     struct process *p;
@@ -347,9 +394,10 @@ static void become_worker(void)
     EACH_PROCESS(p)
     {
         if (p->config != NULL)
-            keyproc_wipe(p->config);
+            keyproc_wipe(p->config, false);
         process_free(p);
     }
+    ssl_watch_forked();
     if (worker_end >= 0)
         keyproc_client_init(worker_end);
     worker_end = -1;
@@ -367,13 +415,13 @@ static void keyproc_worker_forked(const struct config *config UNUSED, unsigned s
 static void keyproc_logs_reopened(const struct config *config)
 {
     const struct process *p = process_of(config);
-    uint32_t n = 0;
+    struct keyproc_order log = { .what = KEYPROC_LOG };
 
     if (p == NULL || p->control < 0)
         return;
-    for (const struct log_target *t = config->log.targets; t != NULL; t = t->next, n++) {
+    for (const struct log_target *t = config->log.targets; t != NULL; t = t->next, log.number++) {
         if (t->file->fd >= 0 && !t->file->is_stderr && t->file->path.len > 0)
-            pass(p, n, t->file->fd);
+            order(p, &log, NULL, t->file->fd);
     }
 }
 

@@ -121,7 +121,9 @@ int keyproc_parse(struct keyproc_request *rq, const unsigned char *data, size_t 
     if (size < sizeof(*rq))
         return -1;
     memcpy(rq, data, sizeof(*rq));
-    return rq->len <= KEYPROC_PAYLOAD_MAX && size == sizeof(*rq) + rq->len ? 0 : -1;
+    if (rq->len > KEYPROC_PAYLOAD_MAX || rq->name_len > KEYPROC_NAME_MAX)
+        return -1;
+    return size == sizeof(*rq) + rq->name_len + rq->len ? 0 : -1;
 }
 
 static const char *check_sign(const struct keyproc_request *rq, const unsigned char *payload,
@@ -148,6 +150,14 @@ static bool is_version(unsigned version)
     return version >= 0x0300 && version <= 0x0304;
 }
 
+static const char *check_find(const struct keyproc_request *rq)
+{
+    if (rq->name_len == 0 || rq->len != 0 || rq->padding != 0 || rq->digest != 0 ||
+        rq->version != 0 || rq->other_version != 0)
+        return "what is to be found has no more than a name";
+    return NULL;
+}
+
 const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_kind kind,
                           unsigned uses)
 {
@@ -158,7 +168,9 @@ const char *keyproc_check(const unsigned char *data, size_t size, enum keyproc_k
     if (rq.zero != 0)
         return "unknown flags";
     if (rq.op == KEYPROC_SIGN)
-        return check_sign(&rq, data + sizeof(rq), kind, uses);
+        return check_sign(&rq, data + sizeof(rq) + rq.name_len, kind, uses);
+    if (rq.op == KEYPROC_FIND)
+        return check_find(&rq);
     if (rq.op != KEYPROC_DECRYPT)
         return "unknown operation";
     if (kind != KEYPROC_RSA || !(uses & KEYPROC_SERVER))

@@ -14,7 +14,8 @@
 
 #include "modules/ssl/provided.h"
 
-#define NUMBER "keyproc-number"
+#define NUMBER "keyproc-number" /* and the generation */
+#define NAME "keyproc-name"
 #define FUNCTION(id_, f_)         \
     {                             \
         id_, (void (*)(void))(f_) \
@@ -30,8 +31,10 @@ static OSSL_PROVIDER *provider;
 struct key {
     EVP_PKEY *public_half;
     enum keyproc_kind kind;
-    uint32_t number;
+    uint64_t number; /* and the generation, in the lower half */
     bool numbered;
+    void *name; /* as requests have it; NULL: it goes by its number alone */
+    size_t name_len;
 };
 
 static const char *const kind_names[] = {
@@ -82,6 +85,7 @@ static void key_free(void *data)
     if (key == NULL)
         return;
     EVP_PKEY_free(key->public_half);
+    OPENSSL_free(key->name);
     OPENSSL_free(key);
 }
 
@@ -108,14 +112,18 @@ static int key_match(const void *a, const void *b, int selection)
 static int key_import(void *data, int selection, const OSSL_PARAM params[])
 {
     struct key *key = data;
-    const OSSL_PARAM *number = OSSL_PARAM_locate_const(params, NUMBER);
+    const OSSL_PARAM *number = OSSL_PARAM_locate_const(params, NUMBER),
+                     *name = OSSL_PARAM_locate_const(params, NAME);
     EVP_PKEY_CTX *ctx;
     int ok;
 
     if (key->public_half != NULL || !(selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY))
         return 0;
     if (number != NULL && (selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY)) {
-        if (!OSSL_PARAM_get_uint32(number, &key->number))
+        if (!OSSL_PARAM_get_uint64(number, &key->number))
+            return 0;
+        if (name != NULL &&
+            !OSSL_PARAM_get_octet_string(name, &key->name, KEYPROC_NAME_MAX, &key->name_len))
             return 0;
         key->numbered = true;
     }
@@ -152,7 +160,8 @@ static const OSSL_PARAM *key_types(int selection UNUSED)
         OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, NULL, 0),
         OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_N, NULL, 0),
         OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_E, NULL, 0),
-        OSSL_PARAM_uint32(NUMBER, NULL),
+        OSSL_PARAM_uint64(NUMBER, NULL),
+        OSSL_PARAM_octet_string(NAME, NULL, 0),
         OSSL_PARAM_END,
     };
 
@@ -327,7 +336,8 @@ static int sign_init(void *data, const char *digest, void *key, const OSSL_PARAM
 static int ask(const struct operation *o, unsigned op, unsigned char *out, size_t *out_len,
                const unsigned char *in, size_t in_len)
 {
-    struct keyproc_request rq = { .key = o->key->number,
+    struct keyproc_request rq = { .key = (uint32_t) (o->key->number >> 32),
+                                  .generation = (uint32_t) o->key->number,
                                   .op = (uint8_t) op,
                                   .padding = (uint8_t) o->padding,
                                   .digest = (uint8_t) o->digest };
@@ -335,13 +345,14 @@ static int ask(const struct operation *o, unsigned op, unsigned char *out, size_
     if (in_len > KEYPROC_PAYLOAD_MAX)
         return 0;
     rq.len = (uint32_t) in_len;
+    rq.name_len = (uint32_t) o->key->name_len;
     if (op == KEYPROC_DECRYPT) {
         rq.version = (uint16_t) o->version;
         rq.other_version = (uint16_t) o->other_version;
     }
     if (rq.key >= SSL_PROVIDED_FIRST)
         return ssl_provided_call(&rq, in, out, out_len) == 0;
-    return keyproc_call(&rq, in, out, out_len) == 0;
+    return keyproc_call(&rq, str_from(o->key->name, o->key->name_len), in, out, out_len) == 0;
 }
 
 static int sign(void *data, unsigned char *sig, size_t *sig_len, size_t sig_size,
@@ -464,22 +475,25 @@ static int load(void)
     return provider != NULL ? 0 : -1;
 }
 
-/* The parameters of the public half with the number behind them. */
-static OSSL_PARAM *with_number(const OSSL_PARAM *params, uint32_t *number)
+/* The parameters of the public half with the number, and the name, behind them. */
+static OSSL_PARAM *with_number(const OSSL_PARAM *params, uint64_t *number, struct str name)
 {
     size_t n = 0;
     OSSL_PARAM *all;
 
     while (params[n].key != NULL)
         n++;
-    all = mem_alloc((n + 2) * sizeof(*all));
+    all = mem_alloc((n + 3) * sizeof(*all));
     memcpy(all, params, n * sizeof(*all));
-    all[n] = OSSL_PARAM_construct_uint32(NUMBER, number);
-    all[n + 1] = OSSL_PARAM_construct_end();
+    all[n++] = OSSL_PARAM_construct_uint64(NUMBER, number);
+    if (name.len > 0)
+        all[n++] = OSSL_PARAM_construct_octet_string(NAME, (void *) (uintptr_t) name.ptr, name.len);
+    all[n] = OSSL_PARAM_construct_end();
     return all;
 }
 
-EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number)
+static EVP_PKEY *handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint64_t number,
+                        struct str name)
 {
     OSSL_PARAM *params = NULL, *all = NULL;
     EVP_PKEY_CTX *ctx = NULL;
@@ -489,7 +503,7 @@ EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t
         ctx = EVP_PKEY_CTX_new_from_name(library, kind_names[kind], NULL);
     if (ctx == NULL || EVP_PKEY_todata(public_half, EVP_PKEY_PUBLIC_KEY, &params) != 1)
         goto out;
-    all = with_number(params, &number);
+    all = with_number(params, &number, name);
     if (EVP_PKEY_fromdata_init(ctx) != 1 ||
         EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, all) != 1)
         key = NULL;
@@ -498,6 +512,25 @@ out:
     OSSL_PARAM_free(params);
     EVP_PKEY_CTX_free(ctx);
     return key;
+}
+
+EVP_PKEY *keyproc_handle(EVP_PKEY *public_half, enum keyproc_kind kind, uint32_t number,
+                         uint32_t generation)
+{
+    return handle(public_half, kind, (uint64_t) number << 32 | generation, STR(""));
+}
+
+EVP_PKEY *keyproc_handle_named(EVP_PKEY *public_half, uint32_t number, struct str path)
+{
+    enum keyproc_kind kind = keyproc_kind_of(public_half);
+    char name[KEYPROC_NAME_MAX];
+
+    if (kind == KEYPROC_KINDS || path.len > sizeof(name) - KEYPROC_PRINT_LEN ||
+        keyproc_print(public_half, (unsigned char *) name) != 0)
+        return NULL;
+    memcpy(name + KEYPROC_PRINT_LEN, path.ptr, path.len);
+    return handle(public_half, kind, (uint64_t) number << 32,
+                  str_from(name, KEYPROC_PRINT_LEN + path.len));
 }
 
 enum keyproc_kind keyproc_kind_of(const EVP_PKEY *key)

@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/err.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,6 +20,8 @@
 #include "core/base/clock.h"
 #include "core/os/log_writers.h"
 #include "core/os/process.h"
+#include "modules/ssl/keyproc.h"
+#include "modules/ssl/pairs.h"
 #include "modules/ssl/provided.h"
 
 #define STACK_SIZE (512 * 1024)
@@ -30,105 +32,97 @@
 static struct {
     const struct keyproc_start *start;
     const struct keyproc_conf *conf;
-    struct keyproc_secret *secrets;
-    unsigned count;
     pthread_mutex_t lock; /* of what follows, and of the log */
     unsigned workers;
     bool orphan; /* the master has let go */
-    uint64_t complained_ms;
+    uint64_t complained_ms, missed_ms;
 } self = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static unsigned failures;
-
-/* Reading the keys --------------------------------------------------------------------------- */
-
-static void complain(const struct keyproc_key *key, const char *what, const char *why)
+void keyproc_log_begin(void)
 {
-    const struct config *config = self.start->config;
-    const char *errors = ssl_errors();
-
-    failures++;
-    if (!self.start->first) {
-        log_alert(log_main, 0,
-                  "%s(\"%.*s\")%s%s, the key process goes on without this key in %s:%u", what,
-                  STR_ARG(ssl_shown(key->path)), why, errors, key->pos.file, key->pos.line);
-        return;
-    }
-    log_emerg(log_main, 0, "%s(\"%.*s\")%s%s in %s:%u", what, STR_ARG(ssl_shown(key->path)), why,
-              errors, key->pos.file, key->pos.line);
-    if (config->details != NULL)
-        conf_show_source(config, config->details, key->pos, NULL);
+    pthread_mutex_lock(&self.lock);
+    clock_update();
 }
 
-static void complain_load(const struct keyproc_key *key, const char *error)
+void keyproc_log_end(void)
 {
-    const struct config *config = self.start->config;
-    const char *errors = ssl_errors();
-
-    failures++;
-    LOG(log_main, self.start->first ? LOG_EMERG_LEVEL : LOG_ALERT_LEVEL, 0,
-        "cannot load certificate key \"%.*s\": %s%s%s in %s:%u", STR_ARG(ssl_shown(key->path)),
-        error, errors, self.start->first ? "" : ", the key process goes on without it",
-        key->pos.file, key->pos.line);
-    if (self.start->first && config->details != NULL)
-        conf_show_source(config, config->details, key->pos, NULL);
-}
-
-static void load_key(const struct keyproc_key *key, struct keyproc_secret *s)
-{
-    const char *error;
-
-    s->kind = key->kind;
-    s->uses = key->uses;
-    s->key = ssl_load_key(key->path, key->passwords, &error);
-    if (s->key == NULL) {
-        complain_load(key, error);
-        return;
-    }
-    /* X509_check_private_key's reasons are the ones that SSL_CTX_use_PrivateKey would give. */
-    if (X509_check_private_key(key->leaf, s->key) == 1 && keyproc_kind_of(s->key) == key->kind &&
-        EVP_PKEY_get_size(s->key) <= KEYPROC_RESULT_MAX && keyproc_secret_prepare(s) == 0)
-        return;
-    EVP_PKEY_free(s->key);
-    s->key = NULL;
-    complain(key, "SSL_CTX_use_PrivateKey", " failed");
-}
-
-/* Not more of them than the master would have said. */
-static void load_keys(void)
-{
-    const struct keyproc_keys *keys = &self.conf->keys;
-
-    self.count = keys->count;
-    self.secrets = mem_zalloc(MAX(self.count, 1u) * sizeof(*self.secrets));
-    for (unsigned i = 0; i < self.count; i++) {
-        load_key(keys->items[i], &self.secrets[i]);
-        if (self.start->first && failures >= CONF_ERRORS_MAX)
-            return;
-    }
-    ERR_clear_error();
+    pthread_mutex_unlock(&self.lock);
 }
 
 /* Requests ----------------------------------------------------------------------------------- */
 
-/* The log is one thread's at a time, and nobody fills it from outside. */
+/* Nobody fills the log from outside. */
 static void refuse(const char *why)
 {
-    pthread_mutex_lock(&self.lock);
-    clock_update();
+    keyproc_log_begin();
     if (self.complained_ms == 0 || clock_ms() - self.complained_ms >= COMPLAINT_MS) {
         self.complained_ms = clock_ms();
         log_alert(log_main, 0, "the key process refused a worker's request: %s", why);
     }
-    pthread_mutex_unlock(&self.lock);
+    keyproc_log_end();
+}
+
+/* Why a key that variables name is not there: nobody fills the log with that either. */
+static void complain(const struct keyproc_key *key, struct str name, const char *why)
+{
+    struct str path = str_skip(name, MIN(name.len, (size_t) KEYPROC_PRINT_LEN));
+
+    keyproc_log_begin();
+    if (self.missed_ms == 0 || clock_ms() - self.missed_ms >= COMPLAINT_MS) {
+        self.missed_ms = clock_ms();
+        log_error(log_main, 0, "cannot load certificate key \"%.*s\": %s%s in %s:%u",
+                  (int) MIN(path.len, (size_t) 1024), path.ptr, why, ssl_errors(), key->pos.file,
+                  key->pos.line);
+    }
+    keyproc_log_end();
+}
+
+static unsigned use(const struct keyproc_secret *s, const unsigned char *data, size_t size,
+                    const struct keyproc_request *rq, unsigned char *out, size_t *len)
+{
+    const char *why = keyproc_check(data, size, s->kind, s->uses);
+
+    if (why != NULL) {
+        refuse(why);
+        return KEYPROC_REFUSED;
+    }
+    if (rq->op == KEYPROC_FIND)
+        return KEYPROC_OK;
+    return keyproc_secret_use(s, rq, data + sizeof(*rq) + rq->name_len, out, len) == 0
+               ? KEYPROC_OK
+               : KEYPROC_FAILED;
+}
+
+static unsigned use_named(struct ssl_cache **cache, const struct keyproc_key *key,
+                          const unsigned char *data, size_t size, const struct keyproc_request *rq,
+                          unsigned char *out, size_t *len)
+{
+    struct str name = str_from((const char *) data + sizeof(*rq), rq->name_len);
+    struct keyproc_secret s;
+    const char *why;
+    unsigned status;
+
+    if (!keyproc_named_allows(key, name)) {
+        refuse("the key's name is not one of the configuration's");
+        return KEYPROC_REFUSED;
+    }
+    why = keyproc_named_get(cache, key, name, &s);
+    if (why != NULL) {
+        complain(key, name, why);
+        return KEYPROC_NO_KEY;
+    }
+    status = use(&s, data, size, rq, out, len);
+    keyproc_named_put(&s);
+    return status;
 }
 
 /* What a worker has sent. The status; with KEYPROC_OK *len bytes are in out. */
-static unsigned answer(const unsigned char *data, size_t size, struct keyproc_request *rq,
-                       unsigned char *out, size_t *len)
+static unsigned answer(struct ssl_cache **cache, const unsigned char *data, size_t size,
+                       struct keyproc_request *rq, unsigned char *out, size_t *len)
 {
     const struct keyproc_secret *s;
-    const char *why;
+    const struct keyproc_key *key;
+    unsigned status;
 
     *len = 0;
     memset(rq, 0, sizeof(*rq));
@@ -136,20 +130,23 @@ static unsigned answer(const unsigned char *data, size_t size, struct keyproc_re
         refuse("sizes do not match");
         return KEYPROC_REFUSED;
     }
-    if (rq->key >= self.count) {
+    if (rq->key >= keyproc_store_count()) {
         refuse("there is no such key");
         return KEYPROC_REFUSED;
     }
-    s = &self.secrets[rq->key];
-    why = keyproc_check(data, size, s->kind, s->uses);
-    if (why != NULL) {
-        refuse(why);
+    key = keyproc_store_key(rq->key);
+    if (key->bounds != NULL)
+        return use_named(cache, key, data, size, rq, out, len);
+    if (rq->name_len > 0) {
+        refuse("the key has no name");
         return KEYPROC_REFUSED;
     }
-    if (s->key == NULL)
+    s = keyproc_store_get(rq->key, rq->generation);
+    if (s == NULL)
         return KEYPROC_NO_KEY;
-    return keyproc_secret_use(s, rq, data + sizeof(*rq), out, len) == 0 ? KEYPROC_OK
-                                                                        : KEYPROC_FAILED;
+    status = use(s, data, size, rq, out, len);
+    keyproc_store_put(s);
+    return status;
 }
 
 /* Workers ------------------------------------------------------------------------------------ */
@@ -169,7 +166,8 @@ static int send_answer(int fd, uint64_t id, unsigned status, const unsigned char
 
 static void serve(int fd)
 {
-    const size_t room = sizeof(struct keyproc_request) + KEYPROC_PAYLOAD_MAX;
+    const size_t room = sizeof(struct keyproc_request) + KEYPROC_NAME_MAX + KEYPROC_PAYLOAD_MAX;
+    struct ssl_cache *cache = NULL; /* a worker who wants all keys at once is a burden to itself */
     unsigned char *data = mem_alloc(room), out[KEYPROC_RESULT_MAX];
     struct keyproc_request rq;
 
@@ -182,11 +180,12 @@ static void serve(int fd)
             continue;
         if (n <= 0)
             break;
-        status = answer(data, (size_t) n <= room ? (size_t) n : 0, &rq, out, &len);
+        status = answer(&cache, data, (size_t) n <= room ? (size_t) n : 0, &rq, out, &len);
         if (send_answer(fd, rq.id, status, out, len) != 0)
             break;
     }
     OPENSSL_cleanse(out, sizeof(out));
+    ssl_cache_free(cache);
     free(data);
 }
 
@@ -268,36 +267,76 @@ static void reopened(unsigned n, int fd)
     close(fd);
 }
 
-/* The sockets of new workers come from the master, and its logs. */
-static void listen_to_master(int control)
+/* The key of a file that has been replaced, and what is said of it. */
+static void offered(int control, const struct keyproc_order *order, const unsigned char *bytes,
+                    int fd)
+{
+    struct keyproc_report report;
+
+    keyproc_store_offer(order, bytes, fd, &report);
+    close(fd);
+    send(control, &report, sizeof(report), MSG_NOSIGNAL);
+}
+
+/* What the master has sent, in len bytes; fd -1: no descriptor was with it. */
+static void obey(int control, const struct keyproc_order *order, const unsigned char *bytes,
+                 size_t len, int fd)
+{
+    bool known = order->number < keyproc_store_count() && len == order->len;
+
+    if (order->what == KEYPROC_COMMIT && known)
+        keyproc_store_commit(order);
+    else if (order->what == KEYPROC_WORKER && fd >= 0)
+        worker_add(fd, false);
+    else if (order->what == KEYPROC_LOG && fd >= 0)
+        reopened(order->number, fd);
+    else if (order->what == KEYPROC_OFFER && known && fd >= 0)
+        offered(control, order, bytes, fd);
+    else if (fd >= 0)
+        close(fd);
+}
+
+/* The next order. False: the master has let go. */
+static bool take_order(int control)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space;
-    uint32_t what;
-    struct iovec iov = { &what, sizeof(what) };
+    static unsigned char bytes[KEYPROC_PUBLIC_MAX];
+    struct keyproc_order order;
+    struct iovec iov[] = { { &order, sizeof(order) }, { bytes, sizeof(bytes) } };
+    struct msghdr msg = { .msg_iov = iov,
+                          .msg_iovlen = ARRAY_LEN(iov),
+                          .msg_control = &space,
+                          .msg_controllen = sizeof(space) };
+    ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c;
+    int fd = -1;
 
-    for (;;) {
-        struct msghdr msg = {
-            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)
-        };
-        ssize_t n = recvmsg(control, &msg, MSG_CMSG_CLOEXEC);
-        struct cmsghdr *c;
-        int fd;
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return;
-        c = CMSG_FIRSTHDR(&msg);
-        if (c == NULL || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
-            continue;
+    if (n <= 0)
+        return n < 0 && errno == EINTR;
+    c = CMSG_FIRSTHDR(&msg);
+    if (c != NULL && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-        if (what == KEYPROC_NEW_WORKER)
-            worker_add(fd, false);
-        else
-            reopened(what, fd);
+    if ((size_t) n >= sizeof(order))
+        obey(control, &order, bytes, (size_t) n - sizeof(order), fd);
+    return true;
+}
+
+/* The sockets of new workers come from the master, its logs, and files in which keys have been replaced. */
+static void listen_to_master(int control)
+{
+    struct pollfd p = { .fd = control, .events = POLLIN };
+    struct keyproc_report report;
+
+    for (uint32_t number = 0; keyproc_store_lacks(&number, &report);)
+        send(control, &report, sizeof(report), MSG_NOSIGNAL);
+    for (;;) {
+        int n = poll(&p, 1, keyproc_store_retire());
+
+        if (n > 0 && !take_order(control))
+            return;
     }
 }
 
@@ -418,6 +457,8 @@ static int become(void)
 
 void keyproc_serve(const struct keyproc_start *start)
 {
+    unsigned failures;
+
     self.start = start;
     self.conf = keyproc_conf_of(start->config);
     process_title("proxyd: key process");
@@ -430,8 +471,8 @@ void keyproc_serve(const struct keyproc_start *start)
         _exit(2);
     stay_in_memory();
     ssl_store_use_here();
-    load_keys();
-    keyproc_wipe(start->config);
+    failures = keyproc_store_load(start);
+    keyproc_wipe(start->config, true);
     if ((start->first && failures > 0) || become() != 0)
         _exit(2);
     settle();
@@ -445,5 +486,5 @@ void keyproc_serve(const struct keyproc_start *start)
     leave_if_alone();
     pthread_mutex_unlock(&self.lock);
     for (;;)
-        pause();
+        poll(NULL, 0, keyproc_store_retire());
 }

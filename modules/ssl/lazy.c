@@ -2,7 +2,8 @@
 /*
  * ssl_certificate_load lazy: of ten thousand certificates a worker sees a few. The configuration's reader, which may read keys, takes the
  * files' bytes, and that is all; whoever makes a handshake parses what that needs, once, and gives it to the context, so
- * that the next handshake finds it there. That a file is rubbish is found out then, or by -t, which reads all of them.
+ * that the next handshake finds it there. That a file is rubbish is found out then, or by -t, which reads all of them. With a
+ * key process the keys' bytes are taken, and parsed, by that alone: here they are numbers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 
 #include "core/base/hash.h"
 #include "core/module.h"
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/lazy.h"
 #include "modules/ssl/provided.h"
 
@@ -22,6 +24,9 @@ struct lazy {
     struct str data;             /* "data:" and the bytes */
     const struct ssl_file *file; /* who named it first */
     const struct ssl_passwords *passwords;
+    struct keyproc_key
+        *kept; /* a key that is the key process's, of this certificate; data is empty then */
+    const struct lazy *certificate;
     bool key, failed;
     struct ssl_object object; /* of the process; empty: not parsed yet */
 };
@@ -46,7 +51,7 @@ static void lazy_free(void *arg)
     struct lazy *l = arg;
 
     ssl_object_free(&l->object);
-    if (l->key)
+    if (l->key && l->data.len > 0)
         OPENSSL_cleanse((char *) l->data.ptr, l->data.len);
 }
 
@@ -89,13 +94,27 @@ static struct str read_file(struct conf *cf, const struct ssl_file *file, const 
 
 extern const struct module module_ssl_lazy;
 
-/* NULL: reported. */
-static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file, bool key,
-                            const struct ssl_passwords *passwords)
+/* What is to be parsed. 0, or -1: reported. */
+static int take(struct conf *cf, struct lazy *l, bool elsewhere)
+{
+    if (elsewhere)
+        l->kept = keyproc_key_late(cf, l->file, l->passwords, l->certificate->data);
+    else if (ssl_is_file(l->file->path))
+        l->data = read_file(cf, l->file, l->key ? "certificate key" : "certificate");
+    else
+        l->data = l->file->path;
+    return l->kept != NULL || l->data.len > 0 ? 0 : -1;
+}
+
+/* A certificate's file, or, where that is given, its key's. NULL: reported. */
+static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file,
+                            const struct lazy *certificate, const struct ssl_passwords *passwords)
 {
     struct lazy_main *m = conf_own(cf, cf->config->main, &module_ssl_lazy, STORE_MAIN);
-    struct str name = str_printf(cf->arena, "%d %p %.*s", key,
-                                 key ? (const void *) passwords : NULL, STR_ARG(file->path));
+    bool key = certificate != NULL, elsewhere = key && keyproc_is_on(cf) && ssl_is_file(file->path);
+    struct str name =
+        str_printf(cf->arena, "%d %p %p %.*s", key, (const void *) passwords,
+                   elsewhere ? (const void *) certificate : NULL, STR_ARG(file->path));
     struct lazy *l;
 
     if (m->files.arena == NULL)
@@ -106,10 +125,9 @@ static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file, bool k
     l = ARENA_NEW(cf->arena, struct lazy);
     l->file = file;
     l->key = key;
+    l->certificate = certificate;
     l->passwords = passwords;
-    l->data = ssl_is_file(file->path) ? read_file(cf, file, key ? "certificate key" : "certificate")
-                                      : file->path;
-    if (l->data.len == 0)
+    if (take(cf, l, elsewhere) != 0)
         return NULL;
     arena_defer(cf->arena, lazy_free, l);
     table_put(&m->files, name, l);
@@ -127,19 +145,20 @@ struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
         const struct ssl_file *certificate = &spec->certificates.items[i],
                               *key = &spec->keys.items[i];
 
-        if (ssl_pair_is_dynamic(spec, i) || str_starts(key->path, STR("store:"))) {
+        /* A reference's provider knows only keys that were read before the rights were given up. */
+        if (ssl_pair_is_dynamic(spec, i) || str_starts(key->path, STR("store:")) ||
+            ssl_store_is_reference(key->path)) {
             lazy->mixed = true;
             continue;
         }
-        lazy->certificates[i] = lazy_of(cf, certificate, false, NULL);
-        lazy->keys[i] = lazy_of(cf, key, true, spec->passwords);
-        if (lazy->certificates[i] == NULL || lazy->keys[i] == NULL)
+        lazy->certificates[i] = lazy_of(cf, certificate, NULL, NULL);
+        if (lazy->certificates[i] == NULL)
             return NULL;
-        /* Its provider knows only keys that were read before the rights were given up. */
-        if (ssl_store_is_reference(lazy->keys[i]->data)) {
-            lazy->certificates[i] = lazy->keys[i] = NULL;
-            lazy->mixed = true;
-        }
+        lazy->keys[i] = lazy_of(cf, key, lazy->certificates[i], spec->passwords);
+        if (lazy->keys[i] == NULL)
+            return NULL;
+        if (lazy->keys[i]->kept != NULL)
+            keyproc_use_late(lazy->keys[i]->kept, keyproc_uses(spec, true));
     }
     return lazy;
 }
@@ -156,17 +175,31 @@ struct str ssl_lazy_bytes(const struct ssl_lazy *lazy, unsigned i)
 
 /* Handshakes ---------------------------------------------------------------------------------- */
 
-/* 0, or -1: logged. What has failed once is not tried again: it is the same bytes. */
-static int parse(struct lazy *l, const struct logger *log)
+/* A key, or its number. */
+static EVP_PKEY *parse_key(const struct lazy *l, const char **error)
 {
     static const struct ssl_passwords none;
+    EVP_PKEY *public_half;
+
+    if (l->kept == NULL)
+        return ssl_load_key(l->data, l->passwords != NULL ? l->passwords : &none, error);
+    *error = "\"ssl_key_process\" can keep only RSA, ECDSA, Ed25519 and Ed448 keys";
+    public_half = X509_get0_pubkey(l->certificate->object.leaf);
+    if (public_half == NULL || keyproc_kind_of(public_half) == KEYPROC_KINDS)
+        return NULL;
+    return keyproc_handle(public_half, keyproc_kind_of(public_half), l->kept->number, 0);
+}
+
+/* 0, or -1: logged. What has failed once is not tried again: it is the same bytes. A key's certificate is parsed before it. */
+static int parse(struct lazy *l, const struct logger *log)
+{
     const char *what = l->key ? "certificate key" : "certificate", *error = "it was tried before";
 
     if (l->object.leaf != NULL || l->object.key != NULL)
         return 0;
     ERR_clear_error();
     if (!l->failed && l->key)
-        l->object.key = ssl_load_key(l->data, l->passwords != NULL ? l->passwords : &none, &error);
+        l->object.key = parse_key(l, &error);
     else if (!l->failed)
         l->object.leaf = ssl_load_certificate(l->data, &l->object.chain, &error);
     if (l->object.leaf != NULL || l->object.key != NULL) {

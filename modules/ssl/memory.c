@@ -24,6 +24,7 @@ struct kept {
 /* A thread that computes something of its own has its own. */
 static __thread struct kept *kept;
 static __thread unsigned kept_count;
+static __thread bool wiping;
 
 static bool is_buffer(size_t usable)
 {
@@ -52,6 +53,8 @@ static void give(void *ptr, const char *file UNUSED, int line UNUSED)
     if (ptr == NULL)
         return;
     usable = malloc_usable_size(ptr);
+    if (unlikely(wiping))
+        OPENSSL_cleanse(ptr, usable);
     if (likely(!is_buffer(usable)) || kept_count >= KEPT_MAX) {
         free(ptr);
         return;
@@ -62,6 +65,17 @@ static void give(void *ptr, const char *file UNUSED, int line UNUSED)
     MEM_POISON(k + 1, usable - sizeof(*k));
 }
 
+static void *move(void *ptr, size_t size, const char *file, int line)
+{
+    void *to = take(size, file, line);
+
+    if (to != NULL) {
+        memcpy(to, ptr, MIN(malloc_usable_size(ptr), size));
+        give(ptr, file, line);
+    }
+    return to;
+}
+
 static void *resize(void *ptr, size_t size, const char *file, int line)
 {
     if (ptr == NULL)
@@ -70,7 +84,7 @@ static void *resize(void *ptr, size_t size, const char *file, int line)
         give(ptr, file, line);
         return NULL;
     }
-    return realloc(ptr, size);
+    return unlikely(wiping) ? move(ptr, size, file, line) : realloc(ptr, size);
 }
 
 void ssl_memory_init(void)
@@ -89,6 +103,11 @@ void ssl_memory_trim(void)
         free(k);
     }
     kept_count = 0;
+}
+
+void ssl_memory_wipe(bool on)
+{
+    wiping = on;
 }
 
 /* Connections, since memory was last given back: now, and at most. */

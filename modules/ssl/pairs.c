@@ -5,10 +5,12 @@
  * at before it is opened: values lead to no folder above the one that the configuration names, and no value makes a
  * name of a file one of a store. Keys that are given as data stand in no line of the log.
  */
+#include <ctype.h>
 #include <limits.h>
 #include <openssl/err.h>
 
 #include "core/config/expr.h"
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/pairs.h"
 
 /* A path with variables. */
@@ -49,6 +51,52 @@ const struct ssl_name *ssl_name_compile(struct conf *cf, const char **error)
     return name;
 }
 
+/* What stands behind the last variable. */
+static struct str behind_variables(struct str path)
+{
+    size_t at = path.len;
+
+    while (path.ptr[at - 1] != '$')
+        at--;
+    if (at < path.len && path.ptr[at] == '{') {
+        while (at < path.len && path.ptr[at++] != '}') {
+        }
+        return str_skip(path, at);
+    }
+    while (at < path.len && (isalnum((unsigned char) path.ptr[at]) || path.ptr[at] == '_'))
+        at++;
+    return str_skip(path, at);
+}
+
+const struct ssl_bounds *ssl_name_bounds(struct conf *cf, const struct ssl_file *file)
+{
+    struct ssl_bounds *b = ARENA_NEW(cf->arena, struct ssl_bounds);
+    ssize_t dollar = str_chr(file->path, '$');
+
+    if (file->name == NULL || dollar < 0) {
+        *b =
+            (struct ssl_bounds){ .begin = file->path, .ups = count_ups(file->path), .whole = true };
+        return b;
+    }
+    b->begin = str_from(file->path.ptr, (size_t) dollar);
+    if (dollar > 0 && file->path.ptr[0] != '/')
+        b->begin =
+            str_printf(cf->arena, "%.*s%.*s", STR_ARG(file->name->folder), STR_ARG(b->begin));
+    b->end = behind_variables(file->path);
+    /* Those of the folder are the configuration's as well. */
+    b->ups = count_ups(file->path) + count_ups(file->name->folder);
+    return b;
+}
+
+bool ssl_is_within(const struct ssl_bounds *b, struct str path)
+{
+    if (b->whole)
+        return str_eq(path, b->begin);
+    return path.len >= b->begin.len + b->end.len && str_starts(path, STR("/")) &&
+           str_starts(path, b->begin) && str_eq(str_skip(path, path.len - b->end.len), b->end) &&
+           str_chr(path, '\0') < 0 && count_ups(path) <= b->ups;
+}
+
 bool ssl_pair_is_dynamic(const struct ssl_spec *spec, unsigned i)
 {
     return spec->certificates.items[i].name != NULL ||
@@ -81,6 +129,7 @@ struct load {
     struct str name, shown; /* as the variables make it, and the path that comes of it */
     const char *what;       /* "certificate" */
     const struct logger *log;
+    const struct keyproc_key *kept; /* the key process opens it; NULL: we do */
     char path[PATH_MAX];
 };
 
@@ -149,15 +198,38 @@ static int complain(const struct load *l, const char *function)
     return -1;
 }
 
+/* The key process's key of a certificate. 0, or -1: logged; -2: not, for that may change when both are read anew. */
+static int find(struct load *l, X509 *leaf, bool may_change, struct ssl_object *out)
+{
+    EVP_PKEY *public_half = X509_get0_pubkey(leaf);
+    struct str path;
+
+    if (complete(l, &path) != 0)
+        return -1;
+    l->shown = path;
+    if (!ssl_is_file(path))
+        return refuse(l, "\"ssl_key_process\" can keep keys in files only");
+    if (public_half != NULL && keyproc_find(public_half, l->kept->number, path))
+        out->key = keyproc_handle_named(public_half, l->kept->number, path);
+    if (out->key != NULL)
+        return 0;
+    if (may_change)
+        return -2;
+    return refuse(l, "the key process cannot open it, or it is not the certificate's key");
+}
+
 static int load_both(const struct ssl_spec *spec, struct load *certificate, struct load *key,
                      bool anew, struct ssl_object *c, struct ssl_object *k)
 {
+    int rc;
+
     if (load(spec, certificate, anew, c) != 0)
         return -1;
-    if (load(spec, key, anew, k) == 0)
-        return 0;
-    ssl_object_free(c);
-    return -1;
+    rc = key->kept != NULL ? find(key, c->leaf, spec->cache != NULL && !anew, k)
+                           : load(spec, key, anew, k);
+    if (rc != 0)
+        ssl_object_free(c);
+    return rc;
 }
 
 /* Takes c's chain. 0, or -1: logged. */
@@ -186,14 +258,16 @@ int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
     struct ssl_object c = { .leaf = NULL }, k = { .leaf = NULL };
     int rc;
 
+    key.kept = spec->kept != NULL ? spec->kept[i] : NULL;
     ERR_clear_error();
     log_debug(log, "SSL certificate: \"%.*s\"",
               STR_ARG(str_starts(names->certificate, STR("data:")) ? certificate.file->path
                                                                    : names->certificate));
-    if (load_both(spec, &certificate, &key, false, &c, &k) != 0)
+    rc = load_both(spec, &certificate, &key, false, &c, &k);
+    if (rc == -1)
         return -1;
     /* Of a pair that has been replaced the cache may have looked at one file only. */
-    if (spec->cache != NULL && X509_check_private_key(c.leaf, k.key) != 1) {
+    if (spec->cache != NULL && (rc != 0 || X509_check_private_key(c.leaf, k.key) != 1)) {
         ERR_clear_error();
         ssl_object_free(&c);
         ssl_object_free(&k);

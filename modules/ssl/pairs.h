@@ -29,4 +29,20 @@ int ssl_cache_get(struct ssl_cache *cache, struct str path, bool key, bool anew,
                   const struct ssl_passwords *passwords, struct ssl_object *out,
                   const char **error);
 
+unsigned ssl_cache_max(const struct ssl_cache *cache); /* NULL: 0 */
+/* One that belongs to no configuration. Each file is looked at each time. */
+struct ssl_cache *ssl_cache_new(unsigned max);
+void ssl_cache_free(struct ssl_cache *cache);
+
+/* What a path comes to whatever the variables in it are: whole, or how it begins and ends, and how often it may lead upwards. */
+struct ssl_bounds {
+    struct str begin, end;
+    unsigned ups;
+    bool whole; /* it is `begin`, there are no variables in it */
+};
+
+const struct ssl_bounds *ssl_name_bounds(struct conf *cf, const struct ssl_file *file);
+/* Whether a path may have come of that. */
+bool ssl_is_within(const struct ssl_bounds *b, struct str path);
+
 #endif

@@ -99,7 +99,7 @@ EVP_PKEY *ssl_provided_wrap(struct conf *cf, const struct ssl_file *file,
                             .pos = file->pos,
                             .secret = { .kind = kind } };
     arena_defer(cf->arena, provided_free, p);
-    p->handle = keyproc_handle(key, kind, SSL_PROVIDED_FIRST + take_number(p));
+    p->handle = keyproc_handle(key, kind, SSL_PROVIDED_FIRST + take_number(p), 0);
     EVP_PKEY_free(key);
     if (p->handle == NULL) {
         ssl_conf_error(cf, file->pos,

@@ -54,6 +54,7 @@ struct ssl_files {
 struct ssl_passwords {
     struct str_list list;
     struct conf_pos pos;
+    bool later; /* the key process may need them again, when a key comes later */
 };
 
 struct ssl_session_cache; /* sessions.c */
@@ -61,6 +62,7 @@ struct ssl_name;          /* pairs.c */
 struct ssl_cache;         /* cert_cache.c */
 struct ssl_watch;         /* watch.c */
 struct ssl_lazy;          /* lazy.c */
+struct keyproc_key;       /* keyproc.h */
 struct eval;
 
 /* Of session tickets, in the order of the files: the first one encrypts. */
@@ -79,6 +81,7 @@ struct ssl_spec {
     struct ssl_cache *cache;             /* of what names with variables have led to; NULL: none */
     struct ssl_watch *watch;             /* of the pairs in files, which may be replaced; NULL: they are not looked after */
     struct ssl_lazy *lazy;               /* pairs that only handshakes parse; NULL: none */
+    const struct keyproc_key **kept;     /* by the pair: keys that variables name and the key process opens; NULL: none */
     unsigned protocols;                  /* SSL_PROTO_ bits */
     struct ssl_text ciphers;
     bool prefer_server_ciphers;
@@ -104,7 +107,7 @@ struct ssl_spec {
  * A context with what the spec says, freed with the config. Reads the files, by the rights that the process has now (the
  * master, before workers are started, which inherit what was read). NULL when errors were reported.
  */
-SSL_CTX *ssl_context_new(struct conf *cf, const struct ssl_spec *spec, bool server);
+SSL_CTX *ssl_context_new(struct conf *cf, struct ssl_spec *spec, bool server);
 /* A handshake takes another context in its midst (SNI), with all that the library does not take over by itself. 0 or -1. */
 int ssl_context_switch(SSL *ssl, SSL_CTX *ctx, const struct ssl_spec *spec);
 /*
@@ -133,6 +136,9 @@ int ssl_pair_use(SSL *ssl, const struct ssl_spec *spec, unsigned i,
 struct ssl_watch *ssl_watch_new(struct conf *cf, const struct ssl_spec *spec);
 /* The context's current pair is this one of the spec. */
 void ssl_watch_keep(struct ssl_watch *watch, unsigned i, SSL_CTX *ctx);
+/* With a key process: the key of a pair, for a context; *key NULL: it is not watched. 0, or -1: reported. */
+int ssl_watch_key(struct conf *cf, const struct ssl_watch *watch, unsigned i, X509 *leaf,
+                  unsigned uses, EVP_PKEY **key);
 
 /* Setters [struct ssl_cache *]; [struct ssl_files], [struct ssl_file], [struct ssl_passwords *], [struct ssl_commands]. */
 conf_setter ssl_set_file_list, ssl_set_file, ssl_set_password_file, ssl_set_command;
@@ -231,6 +237,8 @@ void conn_tls_trim(void);
 /* memory.c: the library's buffers are recycled from here on, if it has not allocated anything yet; and freed. */
 void ssl_memory_init(void);
 void ssl_memory_trim(void);
+/* While it is on, what the library frees in this thread is made unreadable: where it parses what is secret. */
+void ssl_memory_wipe(bool on);
 /* A connection has gone, IN_USE are left: what most of them held goes back to the system. */
 void ssl_memory_gone(unsigned in_use);
 

@@ -7,43 +7,68 @@
  */
 #include <openssl/err.h>
 
+#include "modules/ssl/keyproc.h"
 #include "modules/ssl/watch.h"
 
-/* A copy of what the master has published last, in malloc'd memory; NULL: it is writing just now. */
-static char *copy_slot(const struct watch_slot *slot, uint64_t generation, uint32_t *certificate,
-                       uint32_t *key)
-{
-    char *bytes;
+/* What the master has published last. */
+struct pair {
+    char *bytes; /* malloc'd */
+    uint32_t certificate, key, key_generation;
+};
 
-    /* Each read once: what has been judged is what is used. */
-    *certificate = __atomic_load_n(&slot->certificate_len, __ATOMIC_RELAXED);
-    *key = __atomic_load_n(&slot->key_len, __ATOMIC_RELAXED);
-    if (*certificate > WATCH_PAIR_MAX || *key > WATCH_PAIR_MAX - *certificate)
-        return NULL;
-    bytes = mem_alloc(*certificate + *key);
-    memcpy(bytes, slot->bytes, *certificate + *key);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (__atomic_load_n(&slot->generation, __ATOMIC_RELAXED) == generation)
-        return bytes;
-    OPENSSL_cleanse(bytes, *certificate + *key);
-    free(bytes);
-    return NULL;
+static void pair_free(struct pair *p)
+{
+    OPENSSL_cleanse(p->bytes, p->certificate + p->key);
+    free(p->bytes);
 }
 
-static void parse(struct watched *w, const char *bytes, uint32_t certificate, uint32_t key,
-                  const struct logger *log)
+/* False: it is writing just now. */
+static bool copy_slot(const struct watch_slot *slot, uint64_t generation, struct pair *p)
+{
+    /* Each read once: what has been judged is what is used. */
+    p->certificate = __atomic_load_n(&slot->certificate_len, __ATOMIC_RELAXED);
+    p->key = __atomic_load_n(&slot->key_len, __ATOMIC_RELAXED);
+    p->key_generation = __atomic_load_n(&slot->key_generation, __ATOMIC_RELAXED);
+    if (p->certificate > WATCH_PAIR_MAX || p->key > WATCH_PAIR_MAX - p->certificate)
+        return false;
+    p->bytes = mem_alloc(p->certificate + p->key);
+    memcpy(p->bytes, slot->bytes, p->certificate + p->key);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&slot->generation, __ATOMIC_RELAXED) == generation)
+        return true;
+    pair_free(p);
+    return false;
+}
+
+/* The key itself, or, where the key process has it, its number. */
+static EVP_PKEY *key_of(const struct watched *w, const struct pair *p, X509 *leaf,
+                        const char **error)
 {
     static const struct ssl_passwords none;
+    EVP_PKEY *public_half;
+
+    if (w->kept == NULL)
+        return ssl_load_key(str_from(p->bytes + p->certificate, p->key),
+                            w->passwords != NULL ? w->passwords : &none, error);
+    *error = "its key cannot be used";
+    public_half = X509_get0_pubkey(leaf);
+    if (public_half == NULL || keyproc_kind_of(public_half) == KEYPROC_KINDS)
+        return NULL;
+    return keyproc_handle(public_half, keyproc_kind_of(public_half), w->kept->number,
+                          p->key_generation);
+}
+
+static void parse(struct watched *w, const struct pair *p, const struct logger *log)
+{
     struct ssl_object leaf = { .leaf = NULL }, secret = { .leaf = NULL };
     const char *error = NULL;
 
     ERR_clear_error();
-    leaf.leaf = ssl_load_certificate(str_from(bytes, certificate), &leaf.chain, &error);
+    leaf.leaf = ssl_load_certificate(str_from(p->bytes, p->certificate), &leaf.chain, &error);
     if (leaf.leaf == NULL)
         leaf.chain = NULL;
     else
-        secret.key = ssl_load_key(str_from(bytes + certificate, key),
-                                  w->passwords != NULL ? w->passwords : &none, &error);
+        secret.key = key_of(w, p, leaf.leaf, &error);
     if (secret.key == NULL) {
         /* The master could: this is want of memory, or the like. */
         log_error(log, 0, "cannot load the new certificate \"%.*s\": %s%s",
@@ -61,20 +86,17 @@ static void parse(struct watched *w, const char *bytes, uint32_t certificate, ui
 bool watched_refresh(struct watched *w, const struct logger *log)
 {
     uint64_t generation;
-    uint32_t certificate, key;
-    char *bytes;
+    struct pair p;
 
     if (w->slot == NULL)
         return false;
     generation = __atomic_load_n(&w->slot->generation, __ATOMIC_ACQUIRE);
     if (likely(generation == w->generation) || generation % 2 != 0)
         return w->generation != 0;
-    bytes = copy_slot(w->slot, generation, &certificate, &key);
-    if (bytes == NULL)
+    if (!copy_slot(w->slot, generation, &p))
         return w->generation != 0;
-    parse(w, bytes, certificate, key, log);
-    OPENSSL_cleanse(bytes, certificate + key);
-    free(bytes);
+    parse(w, &p, log);
+    pair_free(&p);
     w->generation = generation;
     return true;
 }

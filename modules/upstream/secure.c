@@ -57,7 +57,7 @@ static struct tls_client *client_new(struct conf *cf, const struct ssl_spec *spe
     struct tls_client *c = ARENA_NEW(cf->arena, struct tls_client);
 
     memcpy(&c->spec, spec, sizeof(*spec));
-    c->ctx = ssl_context_new(cf, spec, false);
+    c->ctx = ssl_context_new(cf, &c->spec, false);
     if (c->ctx == NULL)
         return NULL;
     if (secure_index < 0)

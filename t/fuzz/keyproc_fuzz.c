@@ -22,7 +22,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     /* What is let through has the shape that the operations rely on. */
     ASSERT(keyproc_parse(&rq, data, size) == 0);
-    ASSERT(rq.len == size - sizeof(rq) && rq.len <= KEYPROC_PAYLOAD_MAX);
+    ASSERT(rq.len + rq.name_len == size - sizeof(rq) && rq.len <= KEYPROC_PAYLOAD_MAX);
+    ASSERT(rq.name_len <= KEYPROC_NAME_MAX);
+    if (rq.op == KEYPROC_FIND) {
+        ASSERT(rq.name_len > 0 && rq.len == 0);
+        return 0;
+    }
     if (rq.op == KEYPROC_DECRYPT) {
         ASSERT(kind == KEYPROC_RSA && (uses & KEYPROC_SERVER));
         return 0;

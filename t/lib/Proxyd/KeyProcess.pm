@@ -6,8 +6,9 @@ use strict;
 use warnings;
 use Exporter qw(import);
 use Proxyd;
+use Proxyd::Certs;
 
-our @EXPORT_OK = qw(key_processes successor fds socket_of);
+our @EXPORT_OK = qw(key_processes successor fds socket_of holds needles);
 
 # The key processes of a master.
 sub key_processes {
@@ -38,6 +39,46 @@ sub socket_of {
     return if $fd < 0;
     open my $socket, '+<&=', $fd or return;
     return $socket;
+}
+
+# Whether any of the needles is in a process's memory.
+sub holds {
+    no warnings "portable";
+    my ($pid, @needles) = @_;
+    open my $maps, '<', "/proc/$pid/maps" or die "maps: $!";
+    open my $mem, '<:raw', "/proc/$pid/mem" or die "mem: $!";
+    my $re = join '|', map { quotemeta } @needles;
+    while (<$maps>) {
+        my ($from, $to, $mode, $name) = /^(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)/ or next;
+        next if $mode !~ /^r/ || $name =~ /^\[v/ || $mode =~ /s$/;
+        my ($at, $end, $last) = (hex $from, hex $to, '');
+        while ($at < $end) {
+            my $n = $end - $at > 1 << 20 ? 1 << 20 : $end - $at;
+            sysseek $mem, $at, 0 or last;
+            my $got = sysread $mem, my ($data), $n;
+            last if !$got;
+            return 1 if "$last$data" =~ /$re/s;
+            $last = substr $data, -64;
+            $at += $got;
+        }
+    }
+    return 0;
+}
+
+# Parts of a key as they lie in memory: numbers in either order, and the file's text.
+sub needles {
+    my ($file, @password) = @_;
+    my $text = `openssl pkey -in $file -text -noout @password 2>/dev/null`;
+    my @found;
+    for my $field (qw(priv privateExponent prime1 prime2)) {
+        my ($hex) = $text =~ /^$field:\s*((?:\s+[0-9a-f:]+\n)+)/m or next;
+        $hex =~ s/[^0-9a-f]//g;
+        my $bytes = pack 'H*', $hex;
+        $bytes =~ s/^\0//;
+        push @found, substr($bytes, -24), substr(scalar reverse($bytes), 0, 24);
+    }
+    my @lines = split /\n/, Proxyd::Certs::slurp($file);
+    return @found, $lines[2];
 }
 
 1;

@@ -10,6 +10,7 @@
 
 #include "modules/ssl/fibre.h"
 #include "modules/ssl/keyproc.h"
+#include "modules/ssl/pairs.h"
 #include "t/unit/tap.h"
 
 /* Messages ----------------------------------------------------------------------------------- */
@@ -143,8 +144,9 @@ static void test_requests(void)
           RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .version = 0x303), KEYPROC_RSA, false },
         { "a flag", RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .zero = 1), KEYPROC_RSA,
           false },
+        { "to be found by no name", RQ(KEYPROC_FIND, 0, 0, ), KEYPROC_RSA, false },
         { "no operation", RQ(0, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
-        { "another operation", RQ(3, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
+        { "another operation", RQ(4, KEYPROC_PKCS1, KEYPROC_SHA256, ), KEYPROC_RSA, false },
         { "decryption", RQ(KEYPROC_DECRYPT, KEYPROC_PLAIN, KEYPROC_NO_DIGEST, .version = 0x303),
           KEYPROC_RSA, true },
         { "with two versions",
@@ -183,6 +185,89 @@ static void test_requests(void)
     is_int(keyproc_parse(&out, datagram, 0), -1, "nothing");
 }
 
+/* Of a key that variables name: a name stands before what is to be signed. */
+static void test_named_requests(void)
+{
+    struct keyproc_request rq = RQ(KEYPROC_SIGN, KEYPROC_PKCS1, KEYPROC_SHA256, .name_len = 40),
+                           find = RQ(KEYPROC_FIND, 0, 0, .name_len = 40), out;
+    size_t n = verify("server", 32);
+
+    rq.len = (uint32_t) n;
+    memcpy(datagram, &rq, sizeof(rq));
+    memset(datagram + sizeof(rq), 'x', rq.name_len);
+    memcpy(datagram + sizeof(rq) + rq.name_len, text, n);
+    ok(keyproc_check(datagram, sizeof(rq) + 40 + n, KEYPROC_RSA, KEYPROC_SERVER) == NULL,
+       "a name, and what is signed");
+    ok(keyproc_check(datagram, sizeof(rq) + 39 + n, KEYPROC_RSA, KEYPROC_SERVER) != NULL, "less");
+    ok(keyproc_check(datagram, sizeof(rq) + 41 + n, KEYPROC_RSA, KEYPROC_SERVER) != NULL, "more");
+    rq.name_len = 0;
+    rq.len += 40;
+    memcpy(datagram, &rq, sizeof(rq));
+    ok(keyproc_check(datagram, sizeof(rq) + 40 + n, KEYPROC_RSA, KEYPROC_SERVER) != NULL,
+       "the name is not signed");
+    memcpy(datagram, &find, sizeof(find));
+    ok(keyproc_check(datagram, sizeof(find) + 40, KEYPROC_EC, KEYPROC_SERVER) == NULL,
+       "a key is to be found");
+    find.len = 1;
+    memcpy(datagram, &find, sizeof(find));
+    ok(keyproc_check(datagram, sizeof(find) + 41, KEYPROC_EC, KEYPROC_SERVER) != NULL,
+       "and nothing besides");
+    rq.len = 0;
+    rq.name_len = KEYPROC_NAME_MAX + 1;
+    memcpy(datagram, &rq, sizeof(rq));
+    is_int(keyproc_parse(&out, datagram, sizeof(rq) + rq.name_len), -1, "a name that is too long");
+    rq.len = 16;
+    rq.name_len = UINT32_MAX - 15;
+    memcpy(datagram, &rq, sizeof(rq));
+    is_int(keyproc_parse(&out, datagram, sizeof(rq)), -1, "sizes that wrap around");
+}
+
+static void test_bounds(void)
+{
+    static const struct ssl_bounds within = { .begin = { .ptr = "/certs/", .len = 7 },
+                                              .end = { .ptr = ".key", .len = 4 } },
+                                   up = { .begin = { .ptr = "/a/../certs/", .len = 12 },
+                                          .end = { .ptr = "", .len = 0 },
+                                          .ups = 1 },
+                                   all = { .begin = { .ptr = "", .len = 0 },
+                                           .end = { .ptr = "", .len = 0 } },
+                                   whole = { .begin = { .ptr = "/certs/a.key", .len = 12 },
+                                             .whole = true };
+    static const struct {
+        const struct ssl_bounds *bounds;
+        const char *path;
+        bool is;
+    } rows[] = {
+        { &within, "/certs/a.key", true },
+        { &within, "/certs/a/b.key", true },
+        { &within, "/certs/.key", true },
+        { &within, "/certs.key", false },
+        { &within, "/certs/a.crt", false },
+        { &within, "certs/a.key", false },
+        { &within, "/certs/../a.key", false },
+        { &within, "/certs/a/../b.key", false },
+        { &within, "/certs/...key", true },
+        { &within, "/certs/a/..", false },
+        { &within, "/other/a.key", false },
+        { &within, "", false },
+        { &up, "/a/../certs/b", true },
+        { &up, "/a/../certs/../b", false },
+        { &up, "/certs/b", false },
+        { &all, "/etc/x", true },
+        { &all, "x", false },
+        { &all, "/x/../y", false },
+        { &all, "data:x", false },
+        { &whole, "/certs/a.key", true },
+        { &whole, "/certs/a.key.key", false },
+        { &whole, "/certs/a.ke", false },
+    };
+
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++)
+        is_int(ssl_is_within(rows[i].bounds, str_cstr(rows[i].path)), rows[i].is, "within: %s",
+               rows[i].path);
+    ok(!ssl_is_within(&within, str_from("/certs/a.key\0.key", 17)), "within: no zero byte");
+}
+
 static void test_digests(void)
 {
     bool all = true;
@@ -205,7 +290,7 @@ static void test_handle(EVP_PKEY *key, enum keyproc_kind kind, const char *name)
     BIGNUM *secret = NULL;
 
     is_int(keyproc_kind_of(key), kind, "%s", name);
-    handle = keyproc_handle(key, kind, 7);
+    handle = keyproc_handle(key, kind, 7, 1);
     ok(handle != NULL, "a handle");
     ok(EVP_PKEY_eq(handle, key) == 1, "with the same public half");
     is_int(keyproc_kind_of(handle), kind, "of the same kind");
@@ -222,6 +307,29 @@ static void test_handle(EVP_PKEY *key, enum keyproc_kind kind, const char *name)
     EVP_PKEY_free(handle);
 }
 
+/* The same for a key and its public half, another one for another key. */
+static void test_prints(EVP_PKEY *key, EVP_PKEY *other, const char *name)
+{
+    unsigned char print[KEYPROC_PRINT_LEN], again[KEYPROC_PRINT_LEN];
+    unsigned char *der = NULL;
+    const unsigned char *p;
+    int len = i2d_PUBKEY(key, &der);
+    EVP_PKEY *half, *handle;
+
+    p = der;
+    half = d2i_PUBKEY(NULL, &p, len);
+    OPENSSL_free(der);
+    is_int(keyproc_print(key, print), 0, "%s: a print", name);
+    ok(keyproc_print(half, again) == 0 && memcmp(print, again, sizeof(print)) == 0,
+       "%s: of the public half", name);
+    ok(keyproc_print(other, again) == 0 && memcmp(print, again, sizeof(print)) != 0,
+       "%s: of no other", name);
+    handle = keyproc_handle_named(half, 3, STR("/certs/a.key"));
+    ok(handle != NULL && EVP_PKEY_eq(handle, key) == 1, "%s: a handle with a name", name);
+    EVP_PKEY_free(handle);
+    EVP_PKEY_free(half);
+}
+
 static void test_handles(void)
 {
     EVP_PKEY *rsa = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t) 2048);
@@ -233,6 +341,9 @@ static void test_handles(void)
     test_handle(ec, KEYPROC_EC, "EC");
     test_handle(ed, KEYPROC_ED25519, "Ed25519");
     is_int(keyproc_kind_of(exchange), KEYPROC_KINDS, "a key that does not sign");
+    test_prints(rsa, ec, "RSA");
+    test_prints(ec, ed, "EC");
+    test_prints(ed, rsa, "Ed25519");
     EVP_PKEY_free(rsa);
     EVP_PKEY_free(ec);
     EVP_PKEY_free(ed);
@@ -394,6 +505,8 @@ int main(void)
 {
     test_texts();
     test_requests();
+    test_named_requests();
+    test_bounds();
     test_digests();
     test_handles();
     test_secrets();
