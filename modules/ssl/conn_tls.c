@@ -293,13 +293,13 @@ static void tls_close(struct conn *c)
     t->failure = NULL;
     ERR_clear_error();
     block_unref(t->first.block);
-    block_unref(t->out);
     tls_drop_early(t);
     t->raw->reset_on_close = c->reset_on_close;
     if (unlikely(ktls_active(&t->kernel)))
         kernel_close(t);
     else
         conn_close(t->raw);
+    block_unref(t->out);
     c->doomed.destroy = tls_recycle;
 }
 

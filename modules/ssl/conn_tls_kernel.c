@@ -154,6 +154,8 @@ int kernel_shut(struct conn_tls *t)
 /* A socket that nobody uses any more. */
 struct leaving {
     struct ktls kernel;
+    unsigned char alert[2]; /* still to be said */
+    uint8_t alert_len;
     uint64_t acked;
     uint64_t quiet_ms; /* for so long nothing has been confirmed */
 };
@@ -162,11 +164,16 @@ static void look_again(struct timer *timer)
 {
     struct conn *raw = raw_of(timer);
     struct leaving *l = raw->owner;
-    struct ktls_progress now = ktls_progress(&l->kernel, raw->watch.fd);
+    struct ktls_progress now;
 
+    if (l->alert_len > 0 &&
+        (ktls_say(&l->kernel, raw->watch.fd, SEAL_ALERT, l->alert, l->alert_len) >= 0 ||
+         errno != EAGAIN))
+        l->alert_len = 0;
+    now = ktls_progress(&l->kernel, raw->watch.fd);
     l->quiet_ms = now.acked == l->acked ? l->quiet_ms + LOOK_MS : 0;
     l->acked = now.acked;
-    if (!now.done && l->quiet_ms < (now.idle ? IDLE_MS : STALLED_MS)) {
+    if ((!now.done || l->alert_len > 0) && l->quiet_ms < (now.idle ? IDLE_MS : STALLED_MS)) {
         timer_set(&raw->timer, LOOK_MS);
         return;
     }
@@ -184,12 +191,16 @@ void kernel_close(struct conn_tls *t)
     struct ktls_progress now = ktls_progress(&t->kernel, t->raw->watch.fd);
     struct leaving *l;
 
-    if (likely(now.done) || t->raw->reset_on_close) {
+    if (likely(now.done && t->out == NULL) || t->raw->reset_on_close) {
         conn_close(t->raw);
         return;
     }
     l = mem_alloc(sizeof(*l));
     *l = (struct leaving){ .kernel = t->kernel, .acked = now.acked };
+    if (t->out != NULL) {
+        l->alert_len = (uint8_t) MIN(t->out_end - t->out_start, sizeof(l->alert));
+        memcpy(l->alert, t->out->data + t->out_start, l->alert_len);
+    }
     t->raw->owner = l;
     t->raw->handler = leaving_event;
     t->raw->timer.fire = look_again;
