@@ -33,7 +33,7 @@ sub kernel {
     for my $top (grep { defined } $ENV{TEST_PROXYD_KERNEL}, "$root/objs-kernel", '') {
         for my $image (reverse sort glob "$top/boot/vmlinuz-*") {
             my ($version) = $image =~ m{vmlinuz-([^/]+)$};
-            return ($image, "$top/lib/modules/$version", $version) if -r $image && -d "$top/lib/modules/$version/kernel";
+            return ($image, "$top/lib/modules/$version", $version, $top) if -r $image && -d "$top/lib/modules/$version/kernel";
         }
     }
     return;
@@ -52,8 +52,8 @@ sub new {
     my ($class, %o) = @_;
     my $self = bless { %o, added => {}, cpio => '', inode => 0 }, $class;
     $self->{qemu} = which('qemu-system-x86_64') or return (undef, 'qemu-system-x86_64 is not installed');
-    my ($busybox) = grep { -x && slurp($_) !~ m{/lib64/ld-linux} } '/bin/busybox', '/usr/bin/busybox' or return (undef, 'no static busybox is installed');
-    @$self{qw(image modules_dir version)} = kernel() or return (undef, 'no kernel is there for it: scripts/fetch-kernel gets one');
+    (@$self{qw(image modules_dir version)}, my $top) = kernel() or return (undef, 'no kernel is there to be booted: scripts/fetch-kernel gets one');
+    my ($busybox) = grep { -x && slurp($_) !~ m{/lib64/ld-linux} } "$top/bin/busybox", '/bin/busybox' or return (undef, 'no static busybox is there: scripts/fetch-kernel gets one');
     $self->add_directory($_) for qw(/proc /sys /dev /tmp /run /root /var/tmp /bin /sbin);
     $self->add_file('/bin/busybox', slurp($busybox), 0755);
     $self->add_link("/bin/$_", 'busybox') for qw(sh mount poweroff stty ip cat ls kill ps ln mkdir);
@@ -172,7 +172,8 @@ sub add_modules {
 
 sub init {
     my ($self) = @_;
-    my $env = join '', map { defined $ENV{$_} ? "export $_='$ENV{$_}'\n" : () } qw(TEST_PROXYD_SANITIZED ASAN_OPTIONS UBSAN_OPTIONS TEST_PROXYD_LOG), @{ $self->{env} || [] };
+    # Reports go where the script sees them.
+    my $env = join '', map { defined $ENV{$_} ? "export $_='@{[ $ENV{$_} =~ s/(?:^|:)log_path=[^:]*//r ]}'\n" : () } qw(TEST_PROXYD_SANITIZED ASAN_OPTIONS UBSAN_OPTIONS TEST_PROXYD_LOG), @{ $self->{env} || [] };
     my $binary = Proxyd::binary();
     my $load = join '', map { "modprobe $_ 2>/dev/null\n" } @{ $self->{load} || [] };
     return <<"EOT";
