@@ -38,13 +38,17 @@ static int ask_kernel(struct conf *cf, SSL_CTX *ctx, const struct ssl_command *b
     static bool prepared;
 
     if (pads) {
-        conf_warn_at(cf, by->pos, "\"Options KTLS\" is ignored: the kernel pads no records, as \"RecordPadding\" "
-                                  "wants it");
+        conf_warn_at(
+            cf, by->pos,
+            "\"Options KTLS\" is ignored: the kernel pads no records, as \"RecordPadding\" "
+            "wants it");
         return 0;
     }
     if (!seal_known()) {
-        conf_warn_at(cf, by->pos, "\"Options KTLS\" is ignored: %s does not hand its keys over in a way that is known",
-                     OpenSSL_version(OPENSSL_VERSION));
+        conf_warn_at(
+            cf, by->pos,
+            "\"Options KTLS\" is ignored: %s does not hand its keys over in a way that is known",
+            OpenSSL_version(OPENSSL_VERSION));
         return 0;
     }
     if (!prepared && !cf->config->testing && !cf->config->explaining) {
@@ -74,7 +78,8 @@ static int run_commands(struct conf *cf, SSL_CONF_CTX *conf, const struct ssl_co
     return 0;
 }
 
-int ssl_use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands, bool server)
+int ssl_use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands,
+                     bool server)
 {
     const struct ssl_command *asking = NULL;
     SSL_CONF_CTX *conf;

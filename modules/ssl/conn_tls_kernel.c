@@ -12,9 +12,9 @@
 #define FILE_BYTES (32 * 1024)  /* of a file, in one piece, for which keys are handed over */
 #define DATA_BYTES (256 * 1024) /* written before: the connection is one that is written much to */
 #define VECTOR 64
-#define LOOK_MS 10          /* after which it is looked again whether the kernel has passed on all */
-#define STALLED_MS 60000    /* without anything that the peer has confirmed */
-#define IDLE_MS 1000        /* with nothing left in TCP's queue */
+#define LOOK_MS 10       /* after which it is looked again whether the kernel has passed on all */
+#define STALLED_MS 60000 /* without anything that the peer has confirmed */
+#define IDLE_MS 1000     /* with nothing left in TCP's queue */
 
 /* The keys ----------------------------------------------------------------------------------- */
 
@@ -56,8 +56,7 @@ bool kernel_writes(struct conn_tls *t, size_t file_bytes)
 {
     if (ktls_active(&t->kernel))
         return true;
-    if (likely(t->kernel_settled) ||
-        (file_bytes < FILE_BYTES && t->conn.bytes_out < DATA_BYTES))
+    if (likely(t->kernel_settled) || (file_bytes < FILE_BYTES && t->conn.bytes_out < DATA_BYTES))
         return false;
     return hand_over(t);
 }
@@ -68,7 +67,8 @@ bool kernel_writes(struct conn_tls *t, size_t file_bytes)
  */
 static ssize_t refuse_new_key(struct conn_tls *t)
 {
-    log_info(&t->conn.log, 0, "kTLS: the peer asks for a new key, which the kernel cannot be given");
+    log_info(&t->conn.log, 0,
+             "kTLS: the peer asks for a new key, which the kernel cannot be given");
     if (wire_goodbye(t) != 0)
         return tls_give_up(t, errno);
     return tls_give_up(t, EPROTO);

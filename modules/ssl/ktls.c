@@ -93,7 +93,8 @@ bool ktls_give(struct ktls *k, int fd, const struct seal *s, const struct logger
     } else if (setsockopt(fd, SOL_TLS, TLS_TX, &info, (socklen_t) len) != 0) {
         refused[s->kind][s->tls13] = !is_passing(errno);
         if (!is_passing(errno))
-            log_notice(log, errno, "kTLS is not used with %s of TLS 1.%d: setsockopt(TLS_TX) failed",
+            log_notice(log, errno,
+                       "kTLS is not used with %s of TLS 1.%d: setsockopt(TLS_TX) failed",
                        seal_name(s), s->tls13 ? 3 : 2);
         given_up = true;
     }

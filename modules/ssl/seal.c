@@ -131,11 +131,11 @@ bool seal_take(struct seal *s, const void *info)
     return true;
 }
 
-#define GIVE_PARTS(to, salt_bytes)                                             \
-    do {                                                                       \
-        memcpy((to).key, s->key, sizeof((to).key));                            \
-        memcpy((to).iv, iv + (salt_bytes), sizeof((to).iv));                   \
-        put64((to).rec_seq, s->sequence);                                      \
+#define GIVE_PARTS(to, salt_bytes)                           \
+    do {                                                     \
+        memcpy((to).key, s->key, sizeof((to).key));          \
+        memcpy((to).iv, iv + (salt_bytes), sizeof((to).iv)); \
+        put64((to).rec_seq, s->sequence);                    \
     } while (0)
 
 size_t seal_give(const struct seal *s, struct seal_info *info)

@@ -46,7 +46,7 @@ sub accelerator {
     return -w '/dev/kvm' && grep({ /^flags\s*:.*\b(?:vmx|svm)\b/ } <$fh>) ? 'kvm' : 'tcg';
 }
 
-# new(modules => [names, loaded when they are wanted], load => [names, loaded at once], commands => [programs, by name or path], script => PATH, files => { path there => contents }), or
+# new(machine => [qemu's options for it], modules => [names, loaded when they are wanted], load => [names, loaded at once], commands => [programs, by name or path], script => PATH, files => { path there => contents }), or
 # undef and why it cannot be.
 sub new {
     my ($class, %o) = @_;
@@ -204,9 +204,9 @@ sub run {
     my $size = int(length($self->{cpio}) / 1048576);
     $self->{cpio} = '';
     my $accel = accelerator();
-    my @command = ($self->{qemu}, '-accel', $accel eq 'kvm' ? 'kvm' : 'tcg,thread=multi', '-cpu', $accel eq 'kvm' ? 'host' : 'max', '-smp', 2, '-m', 768 + 2 * $size,
-        qw(-nodefaults -display none -no-reboot -serial), "file:$dir/console", qw(-serial stdio -kernel), $self->{image}, '-initrd', "$dir/initrd", '-append', 'console=ttyS0 quiet panic=-1 ' . ($self->{append} || ''),
-        @{ $self->{qemu_options} || [] });
+    my @machine = @{ $self->{machine} || ['-accel', $accel eq 'kvm' ? 'kvm' : 'tcg,thread=multi', '-cpu', $accel eq 'kvm' ? 'host' : 'max', '-smp', 2] };
+    my @command = ($self->{qemu}, @machine, '-m', 768 + 2 * $size,
+        qw(-nodefaults -display none -no-reboot -serial), "file:$dir/console", qw(-serial stdio -kernel), $self->{image}, '-initrd', "$dir/initrd", '-append', 'console=ttyS0 quiet panic=-1');
     print "# $self->{version}, $accel, $size MB\n";
     STDOUT->flush;
     my $pid = open my $pipe, '-|', @command or die "qemu: $!";
@@ -223,7 +223,7 @@ sub run {
     close $pipe;
     return 1 if defined $status && $status == 0;
     print '# ', defined $status ? "the script's status is $status" : "the machine did not come to its end within $seconds s", "\n";
-    print "# $_\n" for grep { /\S/ } split /[\r\n]+/, substr slurp("$dir/console"), -3000;
+    print "# $_\n" for -e "$dir/console" ? grep { /\S/ } split /[\r\n]+/, slurp("$dir/console") =~ s/.*(.{3000})$/$1/sr : ();
     return 0;
 }
 
