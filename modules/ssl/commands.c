@@ -35,7 +35,7 @@ static int kernel_option(struct str list)
 
 static int ask_kernel(struct conf *cf, SSL_CTX *ctx, const struct ssl_command *by, bool pads)
 {
-    static bool prepared;
+    static const struct config *prepared;
 
     if (pads) {
         conf_warn_at(
@@ -51,8 +51,8 @@ static int ask_kernel(struct conf *cf, SSL_CTX *ctx, const struct ssl_command *b
             OpenSSL_version(OPENSSL_VERSION));
         return 0;
     }
-    if (!prepared && !cf->config->testing && !cf->config->explaining) {
-        prepared = true;
+    if (prepared != cf->config && !cf->config->testing && !cf->config->explaining) {
+        prepared = cf->config;
         ktls_prepare(log_main);
     }
     if (kernel_index < 0)

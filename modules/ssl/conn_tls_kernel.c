@@ -80,6 +80,8 @@ static ssize_t refuse_new_key(struct conn_tls *t)
 static ssize_t wrote(struct conn_tls *t, ssize_t n, size_t asked)
 {
     if (n < 0) {
+        if (errno == EINVAL) /* a file that cannot be sent so: it is read */
+            errno = EOPNOTSUPP;
         if (errno != EAGAIN)
             return errno == ENODATA || errno == EOPNOTSUPP ? -1 : tls_give_up(t, errno);
         wire_blocked(t);

@@ -29,20 +29,19 @@ static void say_why(const struct logger *log, int err, const char *what)
                err == ENOENT ? ", is the kernel's module \"tls\" loaded?" : "");
 }
 
-bool ktls_prepare(const struct logger *log)
+void ktls_prepare(const struct logger *log)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int err;
 
     if (fd < 0)
-        return true;
+        return;
     err = setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 ? 0 : errno;
     close(fd);
     /* It wants a socket that is connected, which it says after it has looked for the module. */
-    if (err == 0 || err == ENOTCONN)
-        return true;
-    say_why(log, err, "setsockopt(TCP_ULP, \"tls\")");
-    return false;
+    absent = err != 0 && err != ENOTCONN;
+    if (absent)
+        say_why(log, err, "setsockopt(TCP_ULP, \"tls\")");
 }
 
 /* That this socket could not is no sign for others. */

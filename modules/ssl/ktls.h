@@ -30,9 +30,10 @@ static inline void ktls_wrote(struct ktls *k, size_t n)
 }
 
 /*
- * For the master: whether the kernel could do it at all, which also makes it load the module, as only the master may. False: logged.
+ * For the master: whether the kernel could do it at all, which also makes it load the module, as only the master may. If not, that is logged,
+ * and workers need not ask.
  */
-bool ktls_prepare(const struct logger *log);
+void ktls_prepare(const struct logger *log);
 /*
  * The keys of s, with the number of the next record, go to the kernel for good; whatever was encrypted with them has been written before. False:
  * it does not take them, and s is used further. What no other socket would fare better with is asked once in a process, and logged.
