@@ -13,7 +13,7 @@
 
 /* The writing half of a socket whose keys the kernel has. Zeroed: it has none. */
 struct ktls {
-    uint64_t sum; /* private: bytes that TCP was given, less what encryption added to them */
+    uint64_t sum;     /* private: bytes that TCP was given, less what encryption added to them */
     uint8_t extra;    /* private: what it adds to a record; 0: the kernel has no keys */
     uint8_t info_len; /* private: of the keys in the kernel's form */
 };
@@ -44,8 +44,8 @@ ssize_t ktls_say(struct ktls *k, int fd, uint8_t type, const void *ptr, size_t l
 
 struct ktls_progress {
     uint64_t acked; /* bytes that the peer has confirmed */
-    bool done; /* TCP has all that was written, or nothing can be done for it any more */
-    bool idle; /* TCP has nothing to send */
+    bool done;      /* TCP has all that was written, or nothing can be done for it any more */
+    bool idle;      /* TCP has nothing to send */
 };
 
 /*

@@ -149,19 +149,21 @@ sub module_data {
 sub add_modules {
     my ($self, @names) = @_;
     my $dir = "/lib/modules/$self->{version}";
-    my (%path, %done);
+    my (%path, %all);
     $path{ basename($_) =~ s/\.ko.*//r =~ tr/-/_/r } = $_ for split /\n/, `find '$self->{modules_dir}/kernel' -name '*.ko*'`;
     my ($dep, $alias) = ('', '');
     my $add;
     $add = sub {
         my ($name) = @_;
         my $from = $path{$name} or return;
-        return if $done{$name}++;
+        return if $all{$name};
         my $data = module_data($from);
         my @needs = grep { $path{$_} } map { tr/-/_/r } $data =~ /\0depends=([^\0]+)\0/ ? split /,/, $1 : ();
         $add->($_) for @needs;
+        # All of them, each before those that it needs itself.
+        $all{$name} = [map { ($_, @{ $all{$_} }) } @needs];
         $self->add_file("$dir/$name.ko", $data);
-        $dep .= "$name.ko:" . join('', map { " $_.ko" } @needs) . "\n";
+        $dep .= "$name.ko:" . join('', map { " $_.ko" } @{ $all{$name} }) . "\n";
         $alias .= "alias $1 $name\n" while $data =~ /\0alias=([^\0]+)\0/g;
     };
     $add->(tr/-/_/r) for @names;
