@@ -15,6 +15,7 @@ plan skip_all => 'proxyd only' if Proxyd::is_nginx();
 my $script = "$FindBin::Bin/vm/tls_kernel.pl";
 my ($vm, $why) = Proxyd::Vm->new(
     script   => $script,
+    needs    => ['tls'],
     modules  => [qw(tls gcm ctr ghash_generic chacha20poly1305)],
     load     => [qw(aesni_intel chacha_x86_64 poly1305_x86_64)], # as udev does, by what the processor has
     commands => ['openssl', Proxyd::binary()],

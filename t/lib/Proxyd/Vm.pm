@@ -46,7 +46,7 @@ sub accelerator {
     return -w '/dev/kvm' && grep({ /^flags\s*:.*\b(?:vmx|svm)\b/ } <$fh>) ? 'kvm' : 'tcg';
 }
 
-# new(machine => [qemu's options for it], modules => [names, loaded when they are wanted], load => [names, loaded at once], commands => [programs, by name or path], script => PATH, files => { path there => contents }), or
+# new(machine => [qemu's options for it], needs => [modules without which there is no point], modules => [names, loaded when they are wanted], load => [names, loaded at once], commands => [programs, by name or path], script => PATH, files => { path there => contents }), or
 # undef and why it cannot be.
 sub new {
     my ($class, %o) = @_;
@@ -54,6 +54,10 @@ sub new {
     $self->{qemu} = which('qemu-system-x86_64') or return (undef, 'qemu-system-x86_64 is not installed');
     (@$self{qw(image modules_dir version)}, my $top) = kernel() or return (undef, 'no kernel is there to be booted: scripts/fetch-kernel gets one');
     my ($busybox) = grep { -x && slurp($_) !~ m{/lib64/ld-linux} } "$top/bin/busybox", '/bin/busybox' or return (undef, 'no static busybox is there: scripts/fetch-kernel gets one');
+    for my $name (@{ $o{needs} || [] }) {
+        my @found = glob "$self->{modules_dir}/kernel/{*,*/*,*/*/*}/$name.ko*";
+        return (undef, "the kernel $self->{version} has no module \"$name\"") unless @found;
+    }
     $self->add_directory($_) for qw(/proc /sys /dev /tmp /run /root /var/tmp /bin /sbin);
     $self->add_file('/bin/busybox', slurp($busybox), 0755);
     $self->add_link("/bin/$_", 'busybox') for qw(sh mount poweroff stty ip cat ls kill ps ln mkdir);
