@@ -123,7 +123,7 @@ sub add_perl {
     my $lib = abs_path(dirname(__FILE__) . '/..');
     my @use = map { /^use ([A-Z][\w:]*)/ ? "-M$1=" : () } split /\n/, slurp($script);
     my @list = split /\n/, join '', do {
-        open my $pipe, '-|', $^X, "-I$lib", @use, @{ $self->{perl_use} || [] }, '-e', 'require "Config_heavy.pl"; print "$_\n" for grep { -f } values %INC, @DynaLoader::dl_shared_objects'
+        open my $pipe, '-|', $^X, "-I$lib", @use, '-e', 'require "Config_heavy.pl"; print "$_\n" for grep { -f } values %INC, @DynaLoader::dl_shared_objects'
             or die "$^X: $!";
         <$pipe>;
     };
@@ -179,7 +179,7 @@ sub add_modules {
 sub init {
     my ($self) = @_;
     # Reports go where the script sees them.
-    my $env = join '', map { defined $ENV{$_} ? "export $_='@{[ $ENV{$_} =~ s/(?:^|:)log_path=[^:]*//r ]}'\n" : () } qw(TEST_PROXYD_SANITIZED ASAN_OPTIONS UBSAN_OPTIONS TEST_PROXYD_LOG), @{ $self->{env} || [] };
+    my $env = join '', map { defined $ENV{$_} ? "export $_='@{[ $ENV{$_} =~ s/(?:^|:)log_path=[^:]*//r ]}'\n" : () } qw(TEST_PROXYD_SANITIZED ASAN_OPTIONS UBSAN_OPTIONS TEST_PROXYD_LOG);
     my $binary = Proxyd::binary();
     my $load = join '', map { "modprobe $_ 2>/dev/null\n" } @{ $self->{load} || [] };
     return <<"EOT";
