@@ -48,6 +48,17 @@ http {
         listen 127.0.0.1:{{port:own}} ssl;
         ssl_conf_command Options -KTLS;
     }
+    # Where the kernel can encrypt, it does; else all is as ever. What it does then: t/tls_kernel.t.
+    server {
+        listen 127.0.0.1:{{port:kernel}} ssl;
+        sendfile on;
+        ssl_conf_command Options PrioritizeChaCha,KTLS;
+    }
+    server {
+        listen 127.0.0.1:{{port:both}} ssl;
+        ssl_conf_command RecordPadding 512;
+        ssl_conf_command Options +ktls;
+    }
 }
 EOT
 
@@ -118,6 +129,17 @@ ok !(grep { ($_ - 16) % 512 } lengths('padded', '-tls1_3')), 'RecordPadding: all
 ok scalar(lengths('padded', '-tls1_3')), 'there are some';
 ok scalar(grep { ($_ - 16) % 512 } lengths('main', '-tls1_3')), 'else they are as long as they are';
 is body_of(s_client('own', '/small', $_)), "small\n" x 30, "Options -KTLS, $_" for '-tls1_2', '-tls1_3';
+
+is sha256_hex(body_of(s_client($_->[0], '/large', $_->[1]))), $sum, "Options KTLS, @$_"
+    for map { my $port = $_; map { [$port, $_] } '-tls1_2', '-tls1_3' } qw(kernel both);
+ok !(grep { ($_ - 16) % 512 } lengths('both', '-tls1_3')), '... and padded where that is asked for, too';
+{
+    my $r = $p->run(add => ['-t']);
+    like $r->{err}, qr/\[warn\] "Options KTLS" is ignored: the kernel pads no records, as "RecordPadding" wants it in \S+:\d+\n/, 'as -t warns';
+    my @told = $p->error_log =~ /\[notice\] [^\n]*kTLS is not used: setsockopt\(TCP_ULP, "tls"\) failed/g;
+    cmp_ok scalar(@told), '<=', 1, 'that the kernel cannot is told once';
+    ok @told || -d '/sys/module/tls' || grep({ /\stls_/ } do { open my $fh, '<', '/proc/kallsyms'; <$fh> }), '... if it cannot';
+}
 
 SKIP: {
     skip 'curl is not installed', 4 unless which('curl');

@@ -89,7 +89,7 @@ static void explain_close(struct conn *c UNUSED)
 
 static void explain_info(const struct conn *c UNUSED, struct conn_info *info)
 {
-    *info = (struct conn_info){ .kind = "explained", .fd = -1, .sendfile = true };
+    *info = (struct conn_info){ .kind = "explained", .fd = -1 };
 }
 
 static const struct conn_ops explain_ops = {

@@ -254,15 +254,15 @@ static ssize_t send_copy(struct conn *c, int fd, off_t offset, size_t len, bool 
 static ssize_t send_file(struct conn *c, const struct chain *chain, uint64_t limit, size_t *asked)
 {
     const struct piece *piece = chain->first;
-    struct conn_info info;
     uint64_t len = MIN(piece->len, limit);
     int fd = piece->file.file->fd;
     ssize_t n;
 
-    conn_info(c, &info);
-    if (info.sendfile && c->ops->sendfile) {
+    if (c->ops->sendfile != NULL) {
         *asked = (size_t) MIN(len, (uint64_t) 0x7ffff000); /* more than Linux moves in one call */
-        return c->ops->sendfile(c, fd, piece->file.offset, *asked);
+        n = c->ops->sendfile(c, fd, piece->file.offset, *asked);
+        if (n >= 0 || errno != EOPNOTSUPP)
+            return n;
     }
     len = MIN(len, (uint64_t) SEND_COPY);
     n = send_copy(c, fd, piece->file.offset, (size_t) len, len == chain->bytes);

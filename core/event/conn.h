@@ -31,7 +31,7 @@ struct conn;
 struct conn_info {
     const char *kind;      /* "tcp", "unix", "mem", "tls" */
     int fd;                /* -1 when there is none of its own */
-    bool sendfile;         /* FILE pieces may be sent by reference */
+    bool plain;            /* a socket on whose descriptor the kernel reads and writes what the conn does */
 };
 
 /*
@@ -39,7 +39,8 @@ struct conn_info {
  * (the ready bit is cleared) or an error, after which only close makes sense. A write shorter than
  * asked clears the ready bit too, and so does such a read unless the peer has already hung up.
  * With the bit clear they return EAGAIN without asking the system. A file that ends before its
- * range does is ENODATA. A conn without sendfile has NULL there.
+ * range does is ENODATA. A conn that never sends files by reference has NULL for sendfile; one that does not send this one
+ * so, now, says EOPNOTSUPP, and the file is read.
  */
 struct conn_ops {
     const char *kind;
@@ -113,8 +114,8 @@ static inline void conn_want(struct conn *c, unsigned what)
     c->ops->want(c, what);
 }
 /*
- * Writes as much of the chain as goes, MEM by writev and FILE by sendfile (or read + writev if
- * info says no), at most `limit` bytes (0: no limit); consumes what was written. Bytes written (0
+ * Writes as much of the chain as goes, MEM by writev and FILE by sendfile (or read + writev where
+ * the conn does not), at most `limit` bytes (0: no limit); consumes what was written. Bytes written (0
  * if nothing could be), or -1 with errno (never EAGAIN). With more to come (MSG_MORE in effect)
  * when `more`.
  */

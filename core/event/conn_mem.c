@@ -128,7 +128,7 @@ static void mem_info(const struct conn *c UNUSED, struct conn_info *info)
 {
     info->kind = "mem";
     info->fd = -1;
-    info->sendfile = false;
+    info->plain = false;
 }
 
 static const struct conn_ops mem_ops = {

@@ -164,7 +164,7 @@ static void tcp_info(const struct conn *c, struct conn_info *info)
 {
     info->kind = c->unix_peer ? "unix" : "tcp";
     info->fd = c->watch.fd;
-    info->sendfile = true;
+    info->plain = true;
 }
 
 static const struct conn_ops tcp_ops = {

@@ -17,7 +17,7 @@ bool splice_possible(const struct conn *c)
     struct conn_info info;
 
     conn_info(c, &info);
-    return info.fd >= 0 && info.sendfile;
+    return info.fd >= 0 && info.plain;
 }
 
 struct splice_pipe *splice_borrow(void)

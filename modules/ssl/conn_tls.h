@@ -10,7 +10,7 @@
 
 #include "core/base/list.h"
 #include "core/event/conn_kind.h"
-#include "modules/ssl/seal.h"
+#include "modules/ssl/ktls.h"
 #include "modules/ssl/ssl.h"
 
 #define SILENT_MAX \
@@ -41,8 +41,11 @@ struct conn_tls {
     uint32_t records;  /* written since we last changed our key */
     char *failure; /* the client's end: what failed, for whoever uses it, who knows what it was about */
     int failure_errno, failure_reason;
-    struct seal seal;  /* active: records are encrypted by us */
-    uint8_t seal_type; /* of what the library writes next; 0: data */
+    struct seal seal;    /* active: records are encrypted by us */
+    struct ktls kernel;  /* active: by the kernel */
+    uint8_t seal_type;   /* of what the library writes next; 0: data */
+    uint8_t out_type;    /* of what `out` holds, which the kernel will encrypt; 0: it has been encrypted */
+    bool kernel_settled; /* it is known whether the kernel has the keys, and stays so */
     uint8_t state;
     bool eof;        /* of raw */
     bool rejected;   /* a callback of ours wanted the handshake to fail */
@@ -114,8 +117,25 @@ int wire_goodbye(struct conn_tls *t);
 int wire_shut(struct conn_tls *t);
 /* Encrypts as much as one send takes, and sends it. Bytes reported, -1 with errno. */
 ssize_t wire_write(struct conn_tls *t, struct cursor *at);
+/* raw takes no more: it will say when it does. */
+void wire_blocked(struct conn_tls *t);
 /* Frees what connections share. */
 void wire_trim(void);
+
+/* conn_tls_kernel.c -------------------------------------------------------------------------- */
+
+/*
+ * Whether the kernel encrypts what is written next, of which so many bytes are a file's. Where it is to, and enough is written for that, it is
+ * given the keys here.
+ */
+bool kernel_writes(struct conn_tls *t, size_t file_bytes);
+/* As wire_write, and the same of a file, where it does. */
+ssize_t kernel_write(struct conn_tls *t, struct cursor *at);
+ssize_t kernel_sendfile(struct conn_tls *t, int fd, off_t offset, size_t len);
+/* The end of raw, as soon as the kernel has given everything to TCP. 0 or -1. */
+int kernel_shut(struct conn_tls *t);
+/* raw is closed then; t may go before. */
+void kernel_close(struct conn_tls *t);
 
 /* conn_tls_shake.c ---------------------------------------------------------------------------- */
 

@@ -32,6 +32,7 @@ uint32_t conn_tls_key_records = KEY_RECORDS;
 static char *wire;
 static size_t wire_len, wire_size;
 static struct conn_tls *wire_of; /* whose it is; NULL between calls */
+static uint8_t wire_type;        /* of what it holds, where the kernel encrypts; else 0 */
 static BIO_METHOD *bio_method;
 
 /* What the library reads and writes ---------------------------------------------------------- */
@@ -103,6 +104,20 @@ static int write_sealed(struct conn_tls *t, const char *data, size_t len)
     return (int) len;
 }
 
+/* The same, where the kernel has the keys: alerts. There is no other message that it could be given. */
+static int write_plain(struct conn_tls *t, const char *data, size_t len)
+{
+    uint8_t type = t->seal_type;
+
+    t->seal_type = 0;
+    if (type != SEAL_ALERT || (wire_len > 0 && wire_type != type) || !wire_room(len))
+        return -1;
+    wire_type = type;
+    memcpy(wire + wire_len, data, len);
+    wire_len += len;
+    return (int) len;
+}
+
 static int bio_write(BIO *bio, const char *data, int len)
 {
     struct conn_tls *t = BIO_get_data(bio);
@@ -111,6 +126,8 @@ static int bio_write(BIO *bio, const char *data, int len)
     BIO_clear_retry_flags(bio);
     if (wire_of != t || len < 0)
         return -1;
+    if (unlikely(ktls_active(&t->kernel)))
+        return write_plain(t, data, n);
     if (seal_active(&t->seal))
         return write_sealed(t, data, n);
     if (!wire_room(n))
@@ -131,8 +148,8 @@ static long bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
     switch (cmd) {
     case BIO_CTRL_FLUSH: return 1;
     case BIO_CTRL_EOF: return t->eof;
-    case CTRL_TAKE_KEYS: return num != 0 && seal_take(&t->seal, ptr);
-    case BIO_CTRL_GET_KTLS_SEND: return seal_active(&t->seal);
+    case CTRL_TAKE_KEYS: return num != 0 && !ktls_active(&t->kernel) && seal_take(&t->seal, ptr);
+    case BIO_CTRL_GET_KTLS_SEND: return seal_active(&t->seal) || ktls_active(&t->kernel);
     case CTRL_NEXT_TYPE: t->seal_type = (uint8_t) num; return 0;
     default: return 0;
     }
@@ -170,6 +187,7 @@ void wire_begin(struct conn_tls *t)
     }
     wire_of = t;
     wire_len = 0;
+    wire_type = 0;
     if (unlikely(ERR_peek_error() != 0))
         ERR_clear_error(); /* costs more than to look whether there is anything */
     if (likely(t->out == NULL))
@@ -180,6 +198,7 @@ void wire_begin(struct conn_tls *t)
         wire = mem_realloc(wire, wire_size);
     }
     memcpy(wire, t->out->data + t->out_start, wire_len);
+    wire_type = t->out_type;
     block_unref(t->out);
     t->out = NULL;
 }
@@ -193,7 +212,28 @@ void wire_keep(struct conn_tls *t, size_t n)
     t->out = block_new(wire_len - n);
     t->out_start = 0;
     t->out_end = wire_len - n;
+    t->out_type = wire_type;
     memcpy(t->out->data, wire + n, wire_len - n);
+}
+
+/* One send. */
+static ssize_t wire_send(struct conn_tls *t, char *ptr, size_t len, uint8_t type)
+{
+    struct iovec iov = { .iov_base = ptr, .iov_len = len };
+    ssize_t n;
+
+    if (likely(type == 0))
+        return conn_writev(t->raw, &iov, 1);
+    n = ktls_say(&t->kernel, t->raw->watch.fd, type, ptr, len);
+    if (n < 0 && errno == EAGAIN)
+        t->raw->ready &= (unsigned char) ~CONN_WRITE;
+    return n;
+}
+
+void wire_blocked(struct conn_tls *t)
+{
+    t->conn.ready &= (unsigned char) ~CONN_WRITE;
+    conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
 }
 
 /*
@@ -202,12 +242,11 @@ void wire_keep(struct conn_tls *t, size_t n)
  */
 ssize_t wire_end(struct conn_tls *t)
 {
-    struct iovec iov = { .iov_base = wire, .iov_len = wire_len };
     ssize_t n = 0;
 
     if (likely(wire_len > 0)) {
         t->raw->corked = t->conn.corked;
-        n = conn_writev(t->raw, &iov, 1);
+        n = wire_send(t, wire, wire_len, wire_type);
         t->raw->corked = false;
     }
     if (n < 0 && errno != EAGAIN) {
@@ -216,24 +255,25 @@ ssize_t wire_end(struct conn_tls *t)
     }
     n = MAX(n, 0);
     wire_keep(t, (size_t) n);
-    if (unlikely(t->out != NULL) && (t->state == TLS_OPEN || t->state == TLS_EARLY)) {
-        t->conn.ready &= (unsigned char) ~CONN_WRITE;
-        conn_want(t->raw, CONN_READ | CONN_WRITE | CONN_HUP);
-    }
+    if (unlikely(t->out != NULL) && (t->state == TLS_OPEN || t->state == TLS_EARLY))
+        wire_blocked(t);
     return n;
+}
+
+/* All that was to be said has been. */
+static int shut_raw(struct conn_tls *t)
+{
+    return ktls_active(&t->kernel) ? kernel_shut(t) : conn_shutdown(t->raw);
 }
 
 /* What is kept, as far as raw takes it. 0 or -1. */
 int wire_flush(struct conn_tls *t)
 {
-    struct iovec iov;
     ssize_t n;
 
     if (likely(t->out == NULL))
         return 0;
-    iov.iov_base = t->out->data + t->out_start;
-    iov.iov_len = t->out_end - t->out_start;
-    n = conn_writev(t->raw, &iov, 1);
+    n = wire_send(t, t->out->data + t->out_start, t->out_end - t->out_start, t->out_type);
     if (n < 0)
         return errno == EAGAIN ? 0 : -1;
     t->out_start += (size_t) n;
@@ -241,7 +281,7 @@ int wire_flush(struct conn_tls *t)
         return 0;
     block_unref(t->out);
     t->out = NULL;
-    return t->shut_raw ? conn_shutdown(t->raw) : 0;
+    return t->shut_raw ? shut_raw(t) : 0;
 }
 
 /* close_notify, once, between wire_begin and wire_end. */
@@ -270,7 +310,7 @@ int wire_shut(struct conn_tls *t)
     if (wire_goodbye(t) != 0)
         return -1;
     if (t->out == NULL)
-        return conn_shutdown(t->raw);
+        return shut_raw(t);
     t->shut_raw = true;
     return 0;
 }
@@ -399,6 +439,8 @@ ssize_t wire_write(struct conn_tls *t, struct cursor *at)
     unsigned count = 0;
     ssize_t sent;
 
+    if (unlikely(kernel_writes(t, 0)))
+        return kernel_write(t, at);
     wire_begin(t);
     while (at->left > 0 && count < RECORDS && wire_len + 2 * RECORD_EXTRA < WIRE_SIZE) {
         size_t size = MIN(record_size(t, at->left), WIRE_SIZE - RECORD_EXTRA - wire_len);

@@ -338,52 +338,6 @@ static int use_dhparam(struct conf *cf, SSL_CTX *ctx, const struct ssl_file *fil
     return -1;
 }
 
-/* A command's value; what is a file's name is below the configuration's folder, as all of them are. */
-static const char *command_value(struct conf *cf, SSL_CONF_CTX *conf, const struct ssl_command *c)
-{
-    int type = SSL_CONF_cmd_value_type(conf, c->name.ptr);
-
-    return type == SSL_CONF_TYPE_FILE || type == SSL_CONF_TYPE_DIR
-               ? conf_path(cf, c->value, true).ptr
-               : c->value.ptr;
-}
-
-static int use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands,
-                        bool server)
-{
-    SSL_CONF_CTX *conf;
-    bool pads = false;
-    int rc = 0;
-
-    if (commands->count == 0)
-        return 0;
-    conf = SSL_CONF_CTX_new();
-    if (conf == NULL)
-        return -1;
-    SSL_CONF_CTX_set_flags(conf, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_CERTIFICATE |
-                                     SSL_CONF_FLAG_SHOW_ERRORS |
-                                     (server ? SSL_CONF_FLAG_SERVER : SSL_CONF_FLAG_CLIENT));
-    SSL_CONF_CTX_set_ssl_ctx(conf, ctx);
-    for (unsigned i = 0; i < commands->count && rc == 0; i++) {
-        const struct ssl_command *c = &commands->items[i];
-
-        pads |= str_caseeq(c->name, STR("RecordPadding"));
-        if (SSL_CONF_cmd(conf, c->name.ptr, command_value(cf, conf, c)) <= 0) {
-            ssl_conf_error(cf, c->pos, "SSL_CONF_cmd(\"%.*s\", \"%.*s\") failed", STR_ARG(c->name),
-                           STR_ARG(c->value));
-            rc = -1;
-        }
-    }
-    if (rc == 0 && SSL_CONF_CTX_finish(conf) != 1) {
-        ssl_conf_error(cf, commands->items[0].pos, "SSL_CONF_finish() failed");
-        rc = -1;
-    }
-    if (pads)
-        SSL_CTX_clear_options(ctx, SSL_OP_ENABLE_KTLS); /* only the library pads */
-    SSL_CONF_CTX_free(conf);
-    return rc;
-}
-
 static int use_parameters(struct conf *cf, SSL_CTX *ctx, const struct ssl_spec *spec)
 {
     const struct ssl_text *ciphers = &spec->ciphers, *curves = &spec->curves;
@@ -543,7 +497,7 @@ SSL_CTX *ssl_context_new(struct conf *cf, struct ssl_spec *spec, bool server)
         return NULL;
     }
     if (use_pairs(cf, ctx, spec, server) != 0 || use_parameters(cf, ctx, spec) != 0 ||
-        use_verification(cf, ctx, spec) != 0 || use_commands(cf, ctx, &spec->commands, server) != 0)
+        use_verification(cf, ctx, spec) != 0 || ssl_use_commands(cf, ctx, &spec->commands, server) != 0)
         return NULL;
     if (server && set_session_context(cf, ctx, spec) != 0) {
         ssl_conf_error(cf, spec->pos, "SSL_CTX_set_session_id_context() failed");

@@ -13,7 +13,6 @@
  */
 #include "modules/ssl/seal.h"
 
-#include <linux/tls.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
@@ -24,6 +23,8 @@
 #define AAD_TLS12 13
 
 enum kind { KIND_NONE, KIND_AES128, KIND_AES256, KIND_CHACHA20, KIND_COUNT };
+
+_Static_assert(KIND_COUNT == SEAL_KINDS, "seal.h says how many there are");
 
 static const struct {
     const char *name;
@@ -128,6 +129,59 @@ bool seal_take(struct seal *s, const void *info)
     else
         take_parts(s, chacha20->key, "", 0, chacha20->iv, chacha20->rec_seq);
     return true;
+}
+
+#define GIVE_PARTS(to, salt_bytes)                           \
+    do {                                                     \
+        memcpy((to).key, s->key, sizeof((to).key));          \
+        memcpy((to).iv, iv + (salt_bytes), sizeof((to).iv)); \
+        put64((to).rec_seq, s->sequence);                    \
+    } while (0)
+
+size_t seal_give(const struct seal *s, struct seal_info *info)
+{
+    unsigned char iv[sizeof(s->iv)];
+
+    memset(info, 0, sizeof(*info));
+    memcpy(iv, s->iv, sizeof(iv));
+    info->common.version = s->tls13 ? TLS_1_3_VERSION : TLS_1_2_VERSION;
+    if (s->kind == KIND_CHACHA20) {
+        info->common.cipher_type = TLS_CIPHER_CHACHA20_POLY1305;
+        GIVE_PARTS(info->chacha20, 0);
+        return sizeof(info->chacha20);
+    }
+    /* In TLS 1.2 this half of the nonce goes with the record; it has to be one that none before has had. */
+    if (!s->tls13)
+        put64(iv + sizeof(iv) - EXPLICIT, s->explicit_);
+    if (s->kind == KIND_AES128) {
+        info->common.cipher_type = TLS_CIPHER_AES_GCM_128;
+        memcpy(info->aes128.salt, iv, sizeof(info->aes128.salt));
+        GIVE_PARTS(info->aes128, sizeof(info->aes128.salt));
+        return sizeof(info->aes128);
+    }
+    info->common.cipher_type = TLS_CIPHER_AES_GCM_256;
+    memcpy(info->aes256.salt, iv, sizeof(info->aes256.salt));
+    GIVE_PARTS(info->aes256, sizeof(info->aes256.salt));
+    return sizeof(info->aes256);
+}
+
+uint64_t seal_sequence_of(const struct seal_info *info)
+{
+    switch (info->common.cipher_type) {
+    case TLS_CIPHER_AES_GCM_128: return get64(info->aes128.rec_seq);
+    case TLS_CIPHER_AES_GCM_256: return get64(info->aes256.rec_seq);
+    default: return get64(info->chacha20.rec_seq);
+    }
+}
+
+uint8_t seal_extra(const struct seal *s)
+{
+    return (uint8_t) (HEADER + TAG + (s->tls13 ? 1 : s->kind == KIND_CHACHA20 ? 0 : EXPLICIT));
+}
+
+const char *seal_name(const struct seal *s)
+{
+    return ciphers[s->kind].name;
 }
 
 void seal_drop(struct seal *s)

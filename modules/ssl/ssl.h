@@ -149,6 +149,10 @@ conf_setter ssl_set_certificate_cache;
 conf_setter ssl_set_session_cache, ssl_set_ticket_key;
 extern const struct conf_enum ssl_protocol_names[], ssl_verify_names[];
 
+/* commands.c: ssl_conf_command. 0 or -1. */
+int ssl_use_commands(struct conf *cf, SSL_CTX *ctx, const struct ssl_commands *commands, bool server);
+/* Whether the connection's context was asked to have the kernel encrypt. */
+bool ssl_asks_kernel(const SSL *ssl);
 /* key_log.c: what connections of this context agree on is written to the file. 0 or -1. */
 int ssl_log_keys(SSL_CTX *ctx, struct res_file *file);
 /* certificate.c: leaves, chains and keys, by path, "data:" or "store:". NULL + *error: what failed; the rest is in the queue. */

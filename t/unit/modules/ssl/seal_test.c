@@ -438,6 +438,57 @@ static void test_renewed_keys(void)
     conn_tls_key_records = usual;
 }
 
+/* Keys in the kernel's form, as they come and, some records later, go. */
+static void test_keys_go_on(void)
+{
+    struct tls12_crypto_info_aes_gcm_128 aes128 = {
+        .info = { .cipher_type = TLS_CIPHER_AES_GCM_128 }, .salt = "salt", .iv = "\0\0\0\0\0\0\0\xff", .key = "key of 16 bytes", .rec_seq = { 0, 0, 0, 0, 0, 0, 1, 254 } };
+    struct tls12_crypto_info_aes_gcm_256 aes256 = {
+        .info = { .cipher_type = TLS_CIPHER_AES_GCM_256 }, .salt = "SALT", .iv = "12345678", .key = "key of 32 bytes in all, of which", .rec_seq = { 0 } };
+    struct tls12_crypto_info_chacha20_poly1305 chacha20 = {
+        .info = { .cipher_type = TLS_CIPHER_CHACHA20_POLY1305 }, .iv = "123456789012", .key = "another key of 32 bytes in all..", .rec_seq = { [7] = 7 } };
+    const struct {
+        struct tls_crypto_info *info;
+        size_t len;
+        const unsigned char *iv;
+        uint64_t sequence;
+        uint8_t extra13, extra12;
+    } keys[] = {
+        { &aes128.info, sizeof(aes128), aes128.iv, 510, 22, 29 },
+        { &aes256.info, sizeof(aes256), aes256.iv, 0, 22, 29 },
+        { &chacha20.info, sizeof(chacha20), NULL, 7, 22, 21 },
+    };
+    static char out[100];
+
+    for (unsigned i = 0; seal_known() && i < ARRAY_LEN(keys); i++) {
+        for (int tls13 = 0; tls13 < 2; tls13++) {
+            struct seal s = { 0 };
+            struct seal_info info;
+            size_t iv_at = (size_t) (keys[i].iv - (const unsigned char *) keys[i].info);
+            size_t size;
+
+            keys[i].info->version = tls13 ? TLS_1_3_VERSION : TLS_1_2_VERSION;
+            ok(seal_take(&s, keys[i].info), "%s, TLS 1.%d: taken", seal_name(&s), 2 + tls13);
+            is_uint(seal_give(&s, &info), keys[i].len, "given: as long");
+            ok(memcmp(&info, keys[i].info, keys[i].len) == 0, "and the same");
+            is_uint(seal_sequence_of(&info), keys[i].sequence, "the number of the next record");
+            for (int n = 0; n < 3; n++) {
+                seal_begin(&s, SEAL_DATA, 10, out);
+                seal_add("0123456789", 10);
+                size = seal_end();
+            }
+            is_uint(size - 10, seal_extra(&s), "what a record has more");
+            is_uint(seal_extra(&s), tls13 ? keys[i].extra13 : keys[i].extra12, "is what it should be");
+            seal_give(&s, &info);
+            is_uint(seal_sequence_of(&info), keys[i].sequence + 3, "three records later");
+            if (keys[i].iv != NULL)
+                is_uint(number((unsigned char *) &info + iv_at) - number(keys[i].iv), tls13 ? 0 : 3,
+                        "the nonce's part that is sent goes up in TLS 1.2 alone");
+            seal_drop(&s);
+        }
+    }
+}
+
 int main(void)
 {
     clock_update();
@@ -449,6 +500,7 @@ int main(void)
     test_cuts();
     test_sizes();
     test_renewed_keys();
+    test_keys_go_on();
     SSL_CTX_free(server_ctx);
     SSL_CTX_free(client_ctx);
     loop_free();
