@@ -117,6 +117,7 @@ static void test_zone(void)
     unsigned passed = 0, n;
 
     res.zone = zone = zone_create(&spec, log_main);
+    cells_know(&z.zone.known, zone);
     ok(passes(&limit, 0) && !passes(&limit, 0), "a bucket");
     for (n = 1; n < 400; n++)
         passed += passes(&limit, n) && !passes(&limit, n);
