@@ -82,8 +82,9 @@ BOTH, OURS = ("nginx", "proxyd"), ("proxyd",)
 PEERS = (1, 10, 1000)
 WEIGHTED = "weights"    # instead of a line: the servers weigh 1 to 7
 METHODS = {
-    # What as many connections cost without a choice: by the relay, one after the other.
+    # What as many connections cost without a choice: by the relay, one after the other, or any.
     "in turn": ("", ("relay",)),
+    "at random": ("", ("relay",)),
     "round robin": ("", BOTH),
     "round robin, weights": (WEIGHTED, BOTH),
     "round robin, zone": ("zone peers@N@ 2m;", BOTH),
@@ -187,7 +188,8 @@ def peers_workload(count):
 
 def peers_start(bench, kind, method, **more):
     return bench.start(kind, connections=16384, template="peers.conf.in",
-                       groups=peers_groups(method, bench.origin.port), **more)
+                       groups=peers_groups(method, bench.origin.port),
+                       at_random=method == "at random", **more)
 
 
 def peers_rounds(bench, kinds, methods):

@@ -6,10 +6,10 @@
  * a real server costs above this is what its features cost.
  *
  * Of a request for /peersN/… it makes the least one can of choosing among N servers, the addresses
- * 127.1.0.1, 127.1.0.2 … of the origin: each has a connection, and they take turns. What that costs more with more of them
- * is what the sockets cost, not the choice.
+ * 127.1.0.1, 127.1.0.2 … of the origin: each has a connection, and they take turns, or with "random" it is any of them. What that costs
+ * more with more of them is what the sockets cost, not the choice; in turn less than in another order, which memory cannot foresee.
  *
- *     relay LISTEN LISTEN-CLOSE ORIGIN        (each ADDRESS:PORT)
+ *     relay LISTEN LISTEN-CLOSE ORIGIN [random]        (each ADDRESS:PORT)
  *
  * Clients of LISTEN are kept alive; those of LISTEN-CLOSE are closed after one answer (for the
  * workload with a new connection per request). It is a yardstick, not a server: a head that
@@ -46,6 +46,7 @@ static struct ring {
     unsigned peers, turn;
     struct end *places[PEERS_MAX];
 } rings[2];
+static int at_random;
 static char buffer[BUFFER];
 
 static struct end *end_new(enum kind kind, int fd)
@@ -144,6 +145,18 @@ static struct ring *ring_of(unsigned peers)
     return NULL;
 }
 
+static unsigned next_place(struct ring *ring, unsigned places)
+{
+    static unsigned seed = 2463534242u;
+
+    if (!at_random)
+        return ring->turn++ % places;
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed % places;
+}
+
 /* The next connection that is free. */
 static struct end *peer_take(unsigned peers)
 {
@@ -151,7 +164,7 @@ static struct end *peer_take(unsigned peers)
     unsigned places = peers > PLACES_MIN ? peers : PLACES_MIN;
 
     for (unsigned tries = 0; ring != NULL && tries < places; tries++) {
-        unsigned at = ring->turn++ % places;
+        unsigned at = next_place(ring, places);
         struct end **place = &ring->places[at];
 
         if (*place == NULL && (*place = peer_connect(ring, at)) != NULL)
@@ -357,10 +370,11 @@ int main(int argc, char **argv)
 {
     static struct epoll_event events[BENCH_EVENTS];
 
-    if (argc != 4) {
-        fprintf(stderr, "usage: relay LISTEN LISTEN-CLOSE ORIGIN\n");
+    if (argc != 4 && argc != 5) {
+        fprintf(stderr, "usage: relay LISTEN LISTEN-CLOSE ORIGIN [random]\n");
         return 1;
     }
+    at_random = argc == 5;
     bench_setup();
     bench_address(argv[3], &origin);
     ep = epoll_create1(EPOLL_CLOEXEC);

@@ -220,9 +220,10 @@ class Kind:
         return path
 
     def start(self, directory, tools, origin, cpu, connections=1024, wrap=(), template=None,
-              groups="", **more):
+              groups="", at_random=False, **more):
         """Starts it in a new folder below directory; wrap: a command before its own, in
-        which "@DIR@" is that folder. template: another one than usual, for nginx and proxyd."""
+        which "@DIR@" is that folder. template: another one than usual, for nginx and proxyd; at_random: how the
+        relay takes peers."""
         where = os.path.join(directory, "%s-%d" % (self.name, len(os.listdir(directory))))
         os.mkdir(where)
         os.chmod(where, 0o777)      # its worker may be nobody
@@ -233,6 +234,7 @@ class Kind:
         elif self.name == "relay":
             port_close = free_port()
             argv = [tools["relay"], "127.0.0.1:%d" % port, "127.0.0.1:%d" % port_close, origin]
+            argv += ["random"] if at_random else []
         else:
             conf = self.configure(where, port, ports_tls, origin, connections, template, groups)
             argv = [self.binary, "-db", "-f", conf] if self.name == "haproxy" else \
