@@ -129,6 +129,15 @@ Proxyd::Certs::run('sh', '-c', join ' && ', map { "cat $_" } map { $certs->path(
 Proxyd::Certs::run('sh', '-c', 'cat ' . join(' ', map { $certs->path($_) } 'deep.only', 'ca.only') . ' > ' . $certs->path('wrong.crt'));
 $certs->make('old', by => 'self', days => -1);
 
+# --json knows of each.
+{
+    my $port = $p->port('tested');
+    $p->write_file('tested.conf', "events { }\nhttp {\nserver { listen 127.0.0.1:$port ssl;\nssl_certificate certs/deep.crt;\nssl_certificate_key certs/deep.key;\n} }\n");
+    my $r = $p->run(args => ['-t', '--json', '-p', $p->dir . '/', '-c', $p->dir . '/tested.conf', '-e', 'error.log']);
+    like $r->{out}, qr/"level":"notice","message":"certificate \\"[^"]*deep\.crt\\" expires in (?:89|90) days, on \d{4}-\d\d-\d\d [^"]*UTC","file":"[^"]*","line":4,/, '--json says when each certificate expires';
+    unlike $r->{err}, qr/expires/, 'people are told when it is soon';
+}
+
 sub tested {
     my (@servers) = @_;
     my $conf = "events { }\nhttp {\n";

@@ -31,12 +31,12 @@ static void report_line(struct log_file *file UNUSED, enum log_level level, cons
 static void open_report(void)
 {
     static struct log_file file = { .fd = -1, .write = report_line };
-    static struct log_target target = { LOG_WARN_LEVEL, &file, NULL };
+    static struct log_target target = { LOG_NOTICE_LEVEL, &file, NULL };
     static struct log_scope scope;
 
     conf_report_init(&report, arena_new());
     target.next = log_main->scope->targets;
-    scope.max = MAX(log_main->scope->max, LOG_WARN_LEVEL);
+    scope.max = MAX(log_main->scope->max, LOG_NOTICE_LEVEL);
     scope.targets = &target;
     log_main->scope = &scope;
 }

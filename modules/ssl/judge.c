@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a test of the configuration (-t) has to say of a certificate that could be loaded: that it expires soon, and whether
- * clients will find the way from it to a root.
+ * What a test of the configuration (-t) has to say of a certificate that could be loaded: when it expires, which is a warning only if
+ * that is soon and else for programs (--json), and whether clients will find the way from it to a root.
  */
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -26,6 +26,9 @@ static void judge_time(struct conf *cf, const struct ssl_file *file, X509 *leaf)
     else if (days < SOON_DAYS)
         conf_warn_at(cf, file->pos, "certificate \"%.*s\" expires in %d day%s, on %s",
                      STR_ARG(file->path), days, days == 1 ? "" : "s", date);
+    else
+        conf_notice_at(cf, file->pos, "certificate \"%.*s\" expires in %d days, on %s",
+                       STR_ARG(file->path), days, date);
     if (ASN1_TIME_diff(&days, &seconds, X509_get0_notBefore(leaf), NULL) &&
         (days < 0 || seconds < 0))
         conf_warn_at(cf, file->pos, "certificate \"%.*s\" is not valid yet", STR_ARG(file->path));
