@@ -156,7 +156,10 @@ my @a = (['10.97.1.2'], ['10.97.1.3'], ['fd97:1::2'], ['fd97:1::3']);
 $p->write_conf("user nobody nogroup;\n$conf");
 $p->start;
 my ($worker) = $p->workers;
+# It is root when it begins.
+Proxyd::wait_for(sub { (stat "/proc/$worker")[4] });
 is((stat "/proc/$worker")[4], scalar getpwnam('nobody'), 'the worker is not root');
+Proxyd::wait_for(sub { capabilities($worker) eq '0 2000 2000 0' });
 is capabilities($worker), '0 2000 2000 0', 'and has kept CAP_NET_RAW alone';
 for my $n (0, 1) {
     is peer(scalar ask($a[$n], '/v4/')), $a[$n][0], "IPv4: the server sees $a[$n][0]";

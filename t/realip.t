@@ -111,6 +111,7 @@ $c->send("GET / HTTP/1.1\r\nHost: x\r\nX-Real-IP: 3.3.3.3\r\n\r\n");
 is said($c->response), '3.3.3.3||127.0.0.1', 'before a bad request';
 $c->send("GARBAGE\r\n\r\n");
 is $c->response->status, 400, 'a bad request';
+Proxyd::wait_for(sub { $p->access_log =~ / 400$/m });
 is_deeply [split /\n/, $p->access_log =~ /^(\S+)\/\d+ \S* 400$/m ? $1 : '-'], ['127.0.0.1/127.0.0.1'], 'is the socket\'s peer\'s';
 $c->close;
 
