@@ -576,7 +576,7 @@ const struct directive http_core_directives[] = {
             "How many subrequests one request may make (include, mirror and the like)."),
     LOC_ROW("resolver_timeout", CTX_HSL, ARGS1, conf_set_ms, resolver_timeout_ms, "30s", "time",
             "How long a name may take to resolve."),
-    LOC_ROW("resolver", CTX_HSL, ARGS1_MORE, set_resolver, resolver, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",
+    LOC_ROW("resolver", CTX_HSL, ARGS1_MORE, set_resolver, resolver, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off] [status_zone=zone]",
              "Name servers for names met at run time.", .group = GROUP_RESOLVER),
     WITH("resolver_instance", resolver_instance, GROUP_RESOLVER),
     ROW("early_hints", CTX_HSL, ARGS1_MORE | ARG_REPEAT, conf_set_exprs, STORE_LOC, struct core_loc,

@@ -371,12 +371,12 @@ static const struct directive upstream_directives[] = {
     ROW_CALL("health_check", CTX_LOCATION, ARGS_ANY | ARG_REPEAT, health_set_check, STORE_LOC,
              "[interval=time] [jitter=time] [fails=number] [passes=number] [uri=uri] "
              "[mandatory [persistent]] [match=name] [port=number] [keepalive_time=time] "
-             "[type=http | type=tcp]",
+             "[type=http | type=tcp | type=grpc [grpc_service=name] [grpc_status=code]]",
              "Asks the servers of the group that the location passes requests to whether they are well.", ),
     ROW_CALL("match", CTX_HTTP, ARGS1 | ARG_BLOCK | ARG_REPEAT, health_set_match, STORE_MAIN,
              "name { ... }", "Tests that an answer to a health check must pass.", ),
     ROW("resolver", CTX_UPSTREAM, ARGS1_MORE, set_resolver, STORE_SRV, struct upstream_srv, resolver,
-        INHERIT_SCALAR, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off]",
+        INHERIT_SCALAR, NULL, "address ... [valid=time] [ipv4=on|off] [ipv6=on|off] [status_zone=zone]",
         "Name servers for the names of this group's servers; http's if there is none here.", ),
     SRV_ROW("resolver_timeout", ARGS1, conf_set_ms, resolver_timeout_ms, "30s", "time",
             "How long they may take to answer."),
