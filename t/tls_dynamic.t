@@ -96,13 +96,7 @@ $p->expect_log(qr/cannot load certificate|SSL_use_PrivateKey|while SSL handshaki
 $p->start;
 
 # The subject of what is shown: get(PORT, name => ..., rest as for connect).
-sub shown {
-    my ($port, %o) = @_;
-    my $c = $certs->connect($p->port($port), %o) or return 'none';
-    my $cn = $c->sock->peer_certificate('cn');
-    $c->close;
-    return $cn;
-}
+sub shown { my ($port, %o) = @_; return $certs->shown($p->port($port), %o) }
 
 # --- which one -------------------------------------------------------------------------------------
 

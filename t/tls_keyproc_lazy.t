@@ -58,13 +58,7 @@ $p->expect_log(qr/(?:key|worker) process \d+ exited on signal 9/, qr/does not ha
 $p->start;
 
 sub key_process { my ($one) = Proxyd::KeyProcess::key_processes($p, @_); return $one }
-sub shown {
-    my ($name, %o) = @_;
-    my $c = $certs->connect($p->port('main'), name => "$name.test", %o) or return 'none';
-    my $cn = $c->sock->peer_certificate('cn');
-    $c->close;
-    return $cn;
-}
+sub shown { my ($name, %o) = @_; return $certs->shown($p->port('main'), name => "$name.test", %o) }
 sub lines { my $re = shift; return scalar grep { /$re/ } split /\n/, $p->error_log }
 
 # --- handshakes -----------------------------------------------------------------------------------

@@ -76,13 +76,7 @@ $p->expect_log(qr/(?:key|worker) process \d+ exited on signal 9/, qr/\[crit\].*S
 $p->start;
 
 sub key_process { my ($one) = Proxyd::KeyProcess::key_processes($p, @_); return $one }
-sub shown {
-    my ($name, %o) = @_;
-    my $c = $certs->connect($p->port($o{port} // 'main'), name => $name, %o) or return 'none';
-    my $cn = $c->sock->peer_certificate('cn');
-    $c->close;
-    return $cn;
-}
+sub shown { my ($name, %o) = @_; return $certs->shown($p->port($o{port} // 'main'), name => $name, %o) }
 sub lines { my $re = shift; return scalar grep { /$re/ } split /\n/, $p->error_log }
 
 for my $cache ('', 'ssl_certificate_cache max=10 valid=1h;', 'ssl_certificate_cache max=1 valid=0;') {

@@ -11,6 +11,7 @@ use Test::More;
 use Proxyd;
 use Proxyd::Certs;
 use Proxyd::KeyProcess qw(fds socket_of holds needles);
+use Proxyd::Watched qw(watch_of shown becomes looked replace lines);
 
 plan skip_all => 'needs the super-user' if $> != 0;
 
@@ -19,6 +20,7 @@ use constant { OK => 0, REFUSED => 1, NO_KEY => 2 };
 
 my $p     = Proxyd->new;
 my $certs = Proxyd::Certs->new($p->dir . '/certs');
+watch_of($p, $certs);
 my $dir   = $p->dir;
 $certs->make($_) for qw(one two three);
 $certs->make($_, key => 'rsa') for qw(rsa rsa2);
@@ -36,13 +38,6 @@ for my $base ($certs->path('curve')) { # of a kind that signs nothing
 sub lay {
     my ($name, $cert) = @_;
     Proxyd::Certs::run('cp', '-p', $certs->path("$cert.$_"), $certs->path("$name.$_")) for qw(key crt);
-}
-sub replace {
-    my ($name, $cert, @which) = @_;
-    for (@which ? @which : qw(key crt)) {
-        Proxyd::Certs::run('cp', $certs->path("$cert.$_"), $certs->path("$name.new"));
-        rename $certs->path("$name.new"), $certs->path("$name.$_") or die $!;
-    }
 }
 sub write_in_place {
     my ($name, $text) = @_;
@@ -90,29 +85,6 @@ $p->start;
 sub key_process { my ($one) = Proxyd::KeyProcess::key_processes($p, @_); return $one }
 sub successor { return Proxyd::KeyProcess::successor($p, @_) }
 
-# The name in the certificate by which a handshake has come about, to its end.
-sub shown {
-    my ($port, %o) = @_;
-    my $c = $certs->connect($p->port($port), %o) or return 'none';
-    my $cn = $c->sock->peer_certificate('cn');
-    $c->close;
-    return $cn;
-}
-sub becomes {
-    my ($port, $want, $what, %o) = @_;
-    my $row = 0;
-    ok $p->wait_for(sub { $row = shown($port, %o) eq $want ? $row + 1 : 0; return $row >= 8 }, 20), $what
-        or diag shown($port, %o), $p->error_log;
-}
-my $turn = 0;
-# The master has looked at all files twice since this was called.
-sub looked {
-    for (1 .. 2) {
-        replace('clock', (qw(two three))[$turn % 2]);
-        becomes('clock', (qw(two three))[$turn++ % 2], 'the master has looked');
-    }
-}
-sub lines { my $re = shift; return scalar grep { /$re/ } split /\n/, $p->error_log }
 
 # --- what is replaced -------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ use MIME::Base64;
 use Test::More;
 use Proxyd;
 use Proxyd::Certs;
+use Proxyd::Watched qw(watch_of shown becomes looked replace lines);
 
 my $p     = Proxyd->new;
 my $certs = Proxyd::Certs->new($p->dir . '/certs');
+watch_of($p, $certs);
 my $dir   = $p->dir;
 my $responder = $p->port('responder');
 my $aia = "authorityInfoAccess=OCSP;URI:http://127.0.0.1:$responder";
@@ -91,35 +93,6 @@ my $origin = $p->origin('responder', sub {
 $p->expect_log(qr/certificate "[^"]*" has changed, but cannot be used|nothing is stapled to the new certificate|cannot load certificate key/);
 $p->start;
 
-sub shown {
-    my ($port, %o) = @_;
-    my $c = $certs->connect($p->port($port), %o) or return 'none';
-    my $cn = $c->sock->peer_certificate('cn');
-    $c->close;
-    return $cn;
-}
-# By all workers: each connection may come to any of them.
-sub becomes {
-    my ($port, $want, $what, %o) = @_;
-    my $row = 0;
-    ok $p->wait_for(sub { $row = shown($port, %o) eq $want ? $row + 1 : 0; return $row >= 8 }, 20), $what
-        or diag shown($port, %o), $p->error_log;
-}
-my $turn = 0;
-# The master has looked at all files twice since this was called.
-sub looked {
-    for (1 .. 2) {
-        replace('clock', (qw(two three))[$turn % 2]);
-        becomes('clock', (qw(two three))[$turn++ % 2], 'the master has looked');
-    }
-}
-sub replace {
-    my ($name, $cert, @which) = @_;
-    for (@which ? @which : qw(key crt)) {
-        copy($certs->path("$cert.$_"), $certs->path("$name.new"));
-        rename $certs->path("$name.new"), $certs->path("$name.$_") or die $!;
-    }
-}
 sub write_in_place {
     my ($name, $text, $which) = @_;
     open my $fh, '+<', $certs->path("$name.$which") or die $!;
@@ -127,7 +100,6 @@ sub write_in_place {
     print $fh $text;
     close $fh;
 }
-sub lines { return scalar grep { /$_[0]/ } split /\n/, $p->error_log }
 
 # What is published is the master's alone to write.
 SKIP: {
@@ -294,7 +266,7 @@ my $q = Proxyd->new;
 $q->write_conf("master_process off;\nhttp { ssl_certificate_watch on; server { listen 127.0.0.1:{{port}} ssl; ssl_certificate $dir/certs/single.crt;"
     . " ssl_certificate_key $dir/certs/single.key; return 200 x; } }");
 $q->start;
-sub single { my $c = $certs->connect($q->port('main')) or return 'none'; my $cn = $c->sock->peer_certificate('cn'); $c->close; return $cn }
+sub single { return $certs->shown($q->port('main')) }
 is single(), 'one', 'a single process';
 replace('single', 'two');
 ok $q->wait_for(sub { single() eq 'two' }, 20), 'a single process looks, too';

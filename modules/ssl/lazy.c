@@ -137,6 +137,7 @@ static struct lazy *lazy_of(struct conf *cf, const struct ssl_file *file,
 struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
 {
     struct ssl_lazy *lazy = ARENA_NEW(cf->arena, struct ssl_lazy);
+    bool elsewhere = keyproc_is_on(cf);
 
     lazy->count = spec->certificates.count;
     lazy->certificates = ARENA_ARRAY(cf->arena, struct lazy *, MAX(lazy->count, 1u));
@@ -145,9 +146,9 @@ struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
         const struct ssl_file *certificate = &spec->certificates.items[i],
                               *key = &spec->keys.items[i];
 
-        /* A reference's provider knows only keys that were read before the rights were given up. */
+        /* The provider of a reference knows only keys that were read before the rights were given up. */
         if (ssl_pair_is_dynamic(spec, i) || str_starts(key->path, STR("store:")) ||
-            ssl_store_is_reference(key->path)) {
+            (elsewhere && ssl_store_is_reference(key->path))) {
             lazy->mixed = true;
             continue;
         }
@@ -157,8 +158,12 @@ struct ssl_lazy *ssl_lazy_new(struct conf *cf, const struct ssl_spec *spec)
         lazy->keys[i] = lazy_of(cf, key, lazy->certificates[i], spec->passwords);
         if (lazy->keys[i] == NULL)
             return NULL;
-        if (lazy->keys[i]->kept != NULL)
+        if (lazy->keys[i]->kept != NULL) {
             keyproc_use_late(lazy->keys[i]->kept, keyproc_uses(spec, true));
+        } else if (!elsewhere && ssl_store_is_reference(lazy->keys[i]->data)) {
+            lazy->certificates[i] = lazy->keys[i] = NULL;
+            lazy->mixed = true;
+        }
     }
     return lazy;
 }

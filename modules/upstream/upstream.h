@@ -43,7 +43,6 @@ enum peer_tls {
 enum { PEER_STATUSES(PEER_STATUS_PLACE) PEER_CODES };
 extern const uint16_t peer_codes[PEER_CODES]; /* ascending */
 
-
 /* What a server has done since it came, in the zone: added to without the lock. */
 struct peer_stats {
     /* Two cache lines: what each request adds to, and the first of `codes`. */

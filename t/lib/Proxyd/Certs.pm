@@ -117,6 +117,24 @@ sub slurp {
     return scalar <$fh>;
 }
 
+# The name in the certificate by which a handshake has come about, to its end; 'none'. Target and the rest as for connect.
+sub shown {
+    my ($self, $target, %o) = @_;
+    my $c = $self->connect($target, %o) or return 'none';
+    my $cn = $c->sock->peer_certificate('cn');
+    $c->close;
+    return $cn;
+}
+
+# In the place of a pair, or of one of its files (which: key, crt), another one's: by rename, so that each is there whole.
+sub replace {
+    my ($self, $name, $cert, @which) = @_;
+    for (@which ? @which : qw(key crt)) {
+        run('cp', $self->path("$cert.$_"), $self->path("$name.new"));
+        rename $self->path("$name.new"), $self->path("$name.$_") or die $!;
+    }
+}
+
 # A connection by TLS, to be used as one of Proxyd::Http, or undef with the reason in $@.
 # name => for SNI; cert => NAME of a pair to be shown; version => 'TLSv12'; alpn => [...];
 # on => an open Proxyd::Http to speak TLS over.
